@@ -1,0 +1,32 @@
+#ifndef QWENSERVE_KERNELS_SAMPLE_ROW_H_
+#define QWENSERVE_KERNELS_SAMPLE_ROW_H_
+
+#include <cstdint>
+
+#include "absl/types/span.h"
+
+namespace qwenserve {
+
+// How the next token of one sequence is drawn from its logits. Everything random is a function of
+// (seed, position, sample_index), and everything else of the tokens so far, so any replica draws
+// the same token. Order: repetition penalty, presence and frequency penalty, temperature, top-k,
+// top-p, min-p, draw.
+struct SampleRow {
+  float temperature = 1.0f;         // 0 = greedy: the highest logit, lowest id among equals
+  int32_t top_k = 0;                // 0 = off
+  float top_p = 1.0f;               // smallest set of most probable ids that reaches this mass
+  float min_p = 0.0f;               // drops ids below min_p times the highest probability
+  float repetition_penalty = 1.0f;  // divides positive, multiplies negative logits of context ids
+  float presence_penalty = 0.0f;    // subtracted once from the logits of generated ids
+  float frequency_penalty = 0.0f;   // subtracted once per occurrence in the generated ids
+  uint64_t seed = 0;
+  int64_t position = 0;                   // absolute position of the token being drawn
+  int32_t sample_index = 0;               // which of n answers to one request
+  absl::Span<const int32_t> context_ids;  // prompt and generated ids, host memory, not owned
+  int64_t num_prompt_ids = 0;             // generated ids start here in context_ids
+  const uint32_t* allowed_ids = nullptr;  // bitmask over the vocabulary, or null = all
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_KERNELS_SAMPLE_ROW_H_
