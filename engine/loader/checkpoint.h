@@ -1,0 +1,68 @@
+#ifndef QWENSERVE_ENGINE_LOADER_CHECKPOINT_H_
+#define QWENSERVE_ENGINE_LOADER_CHECKPOINT_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "engine/model/model_config.h"
+#include "kernels/dtype.h"
+
+namespace qwenserve {
+
+class MappedFile;
+
+// A tensor of a safetensors file, its bytes mapped read-only. Shape as in the file.
+struct TensorRef {
+  std::string name;
+  std::string file;  // for messages
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+  const void* data = nullptr;
+  int64_t bytes = 0;
+};
+
+// A model directory: config.json, generation_config.json and one safetensors file or several with
+// an index. Opening checks every header: names unique over all files, sizes equal shape times
+// element size, no overlap, nothing outside a file, the index consistent with the files. Reading
+// weights happens later. Immutable; may be shared by the threads of several ranks.
+class Checkpoint {
+ public:
+  // UNIMPLEMENTED naming the format for .bin, FP8, MoE, VL and other unsupported checkpoints, with
+  // what to use instead; NOT_FOUND or INVALID_ARGUMENT naming file, tensor and numbers otherwise.
+  static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& dir);
+  ~Checkpoint();
+
+  const std::string& dir() const { return dir_; }
+  const ModelConfig& config() const { return config_; }
+  const GenerationDefaults& generation_defaults() const { return defaults_; }
+
+  // Null when there is no such tensor.
+  const TensorRef* Find(absl::string_view name) const;
+  const std::vector<TensorRef>& tensors() const { return tensors_; }
+
+  // Tells the kernel that this tensor's pages will not be read again.
+  void ReleasePages(const TensorRef& tensor) const;
+
+  // Hex hash over config.json and, per tensor, name, dtype, shape and a sample of its bytes: tells
+  // checkpoints apart for the numerics fingerprint without reading all of them.
+  const std::string& content_hash() const { return content_hash_; }
+
+ private:
+  Checkpoint();
+  std::string dir_;
+  ModelConfig config_;
+  GenerationDefaults defaults_;
+  std::vector<std::unique_ptr<MappedFile>> files_;
+  std::vector<TensorRef> tensors_;
+  absl::flat_hash_map<std::string, size_t> by_name_;
+  std::string content_hash_;
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_ENGINE_LOADER_CHECKPOINT_H_

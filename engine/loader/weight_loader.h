@@ -1,0 +1,26 @@
+#ifndef QWENSERVE_ENGINE_LOADER_WEIGHT_LOADER_H_
+#define QWENSERVE_ENGINE_LOADER_WEIGHT_LOADER_H_
+
+#include <cstdint>
+#include <functional>
+
+#include "absl/status/statusor.h"
+#include "engine/loader/checkpoint.h"
+#include "engine/model/weights.h"
+#include "engine/parallel/shard_plan.h"
+#include "kernels/backend.h"
+
+namespace qwenserve {
+
+// Called with bytes of source tensors done and in total, from the loading thread.
+using LoadProgress = std::function<void(int64_t done, int64_t total)>;
+
+// Loads this rank's share of a checkpoint onto its backend. Walks the weight map, so a tensor that
+// is missing, of a wrong shape or not expected is INVALID_ARGUMENT naming file, tensor and both
+// shapes. Pages of the source are given back as soon as their tensor is packed.
+absl::StatusOr<ModelWeights> LoadWeights(const Checkpoint& checkpoint, const ShardPlan& shard,
+                                         Backend& backend, const LoadProgress& progress);
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_ENGINE_LOADER_WEIGHT_LOADER_H_

@@ -1,0 +1,38 @@
+#ifndef QWENSERVE_ENGINE_PARALLEL_SHARD_PLAN_H_
+#define QWENSERVE_ENGINE_PARALLEL_SHARD_PLAN_H_
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "engine/model/model_config.h"
+#include "kernels/attention_batch.h"
+
+namespace qwenserve {
+
+// Half-open range of rows or columns of the whole model.
+struct Range {
+  int64_t begin = 0;
+  int64_t end = 0;
+  int64_t size() const { return end - begin; }
+};
+
+// What one rank of a tensor-parallel group holds. Units that do not divide evenly go to the lower
+// ranks first, so that any tp up to the number of query heads works.
+struct ShardPlan {
+  int rank = 0;
+  int tp = 1;
+  Range query_heads;  // columns of q, rows of the output projection
+  Range kv_heads;     // every KV head that the query heads use; neighbours may share one
+  Range ffn;          // whole quantisation groups of 128 where the width is a multiple of 128
+  Range vocab;        // rows of embedding and head: max_vocab_rows each, but for the last rank
+  int64_t max_vocab_rows = 0;  // width of one rank's part in a gather; id = rank * width + row
+
+  HeadLayout Heads(const ModelConfig& config) const;
+};
+
+// INVALID_ARGUMENT with both numbers when tp is below 1 or above the number of query heads.
+absl::StatusOr<ShardPlan> MakeShardPlan(const ModelConfig& config, int tp, int rank);
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_ENGINE_PARALLEL_SHARD_PLAN_H_

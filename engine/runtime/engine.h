@@ -1,0 +1,79 @@
+#ifndef QWENSERVE_ENGINE_RUNTIME_ENGINE_H_
+#define QWENSERVE_ENGINE_RUNTIME_ENGINE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/loader/weight_loader.h"
+#include "engine/model/model_config.h"
+#include "engine/runtime/engine_options.h"
+#include "engine/schedule/request.h"
+
+namespace qwenserve {
+
+// A snapshot for health, heartbeats and metrics.
+struct EngineStats {
+  uint64_t step = 0;          // steps finished
+  absl::Duration step_age;    // since the last step began or ended; 0 while nothing runs
+  int64_t running = 0;        // sequences in the batch
+  int64_t waiting = 0;        // accepted, not started (or preempted)
+  int64_t queued_tokens = 0;  // prompt tokens still to be computed, of all sequences
+  int64_t free_blocks = 0;
+  int64_t total_blocks = 0;
+  uint64_t prompt_tokens = 0;     // computed since start
+  uint64_t generated_tokens = 0;  // since start
+  uint64_t preemptions = 0;       // since start
+};
+
+// What clients and gateways need to know about a loaded replica.
+struct EngineInfo {
+  ModelConfig config;
+  GenerationDefaults defaults;
+  std::string fingerprint;  // hex; equal fingerprints promise equal tokens
+  int64_t max_model_len = 0;
+  int64_t max_running = 0;
+  int64_t max_waiting = 0;
+  int64_t kv_block_size = 0;
+  int tp = 1;
+};
+
+// One replica of one model: a thread that schedules, runs and reports one step after the other.
+// The methods may be called from any thread.
+class Engine {
+ public:
+  // Called by the engine's thread after each step that produced something. Must not block and must
+  // not call back into the engine.
+  using StepCallback = std::function<void(const StepEvents&)>;
+
+  // Loads the model and runs one forward pass, so a returned engine works. `progress` may be null.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options,
+                                                        StepCallback on_step,
+                                                        const LoadProgress& progress);
+  virtual ~Engine() = default;
+
+  // Takes a sequence in and returns its handle; events follow. INVALID_ARGUMENT naming the field,
+  // RESOURCE_EXHAUSTED when max_waiting are waiting, UNAVAILABLE after Drain or a failure.
+  // Credit of 0 pauses the sequence before its first token.
+  virtual absl::StatusOr<uint64_t> Submit(SequenceRequest request) = 0;
+
+  // Ends a sequence within two steps; its kCancelled event follows unless it ended before.
+  // Unknown handles are ignored.
+  virtual void Cancel(uint64_t sequence) = 0;
+
+  // Lets a sequence produce `tokens` more.
+  virtual void AddCredit(uint64_t sequence, int64_t tokens) = 0;
+
+  virtual EngineStats Stats() const = 0;
+  virtual const EngineInfo& info() const = 0;
+
+  // OK while steps can run; the reason when a rank died or a device failed. Never OK again.
+  virtual absl::Status Health() const = 0;
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_ENGINE_RUNTIME_ENGINE_H_

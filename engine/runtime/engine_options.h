@@ -1,0 +1,33 @@
+#ifndef QWENSERVE_ENGINE_RUNTIME_ENGINE_OPTIONS_H_
+#define QWENSERVE_ENGINE_RUNTIME_ENGINE_OPTIONS_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/time/time.h"
+#include "kernels/dtype.h"
+
+namespace qwenserve {
+
+enum class RankMode { kThreads, kProcesses };
+
+// One replica. Zero means "choose": the choice is logged at start.
+struct EngineOptions {
+  std::string model_dir;
+  std::string device = "auto";  // auto, cpu or cuda
+  int tp = 1;
+  RankMode rank_mode = RankMode::kThreads;
+  std::string rank_binary;     // with kProcesses: the program to start further ranks with
+  int num_threads = 0;         // of all ranks together; 0 = cgroup quota and affinity
+  int64_t max_model_len = 0;   // 0 = the checkpoint's
+  int64_t kv_cache_bytes = 0;  // of all ranks together; 0 = from the memory limit
+  DType kv_dtype = DType::kBf16;
+  int64_t max_batch_tokens = 512;  // rows of one step: bounds how long a prefill delays decode
+  int64_t max_running = 64;        // sequences in one step
+  int64_t max_waiting = 1024;      // sequences beyond that are refused
+  absl::Duration step_timeout = absl::Seconds(120);  // a rank that takes longer fails the group
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_ENGINE_RUNTIME_ENGINE_OPTIONS_H_

@@ -1,0 +1,46 @@
+#ifndef QWENSERVE_ENGINE_SCHEDULE_REQUEST_H_
+#define QWENSERVE_ENGINE_SCHEDULE_REQUEST_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/sample/sampling_params.h"
+
+namespace qwenserve {
+
+// One sequence to generate. Ids only: the engine knows no text.
+struct SequenceRequest {
+  std::string request_id;            // a label for logs, chosen by the gateway
+  int32_t sample_index = 0;          // which of n answers
+  std::vector<int32_t> prompt_ids;   // never empty
+  std::vector<int32_t> resumed_ids;  // already generated elsewhere; counts as output
+  SamplingParams sampling;
+  absl::Time deadline = absl::InfiniteFuture();
+  std::string cache_salt;
+  int32_t priority = 0;  // higher first
+  int64_t credit = 0;    // tokens that may be sent before more credit is given
+};
+
+enum class FinishReason { kNone, kStop, kLength, kCancelled, kDeadline, kError };
+
+// What one step did for one sequence. Exactly one event of a sequence has a finish.
+struct SequenceEvent {
+  uint64_t sequence = 0;          // as returned by Engine::Submit
+  int64_t first_token_index = 0;  // absolute index in the answer of ids[0], resumed ids counted
+  std::vector<int32_t> ids;       // new ids; the eos id that ended the answer is not among them
+  FinishReason finish = FinishReason::kNone;
+  absl::Status error;  // with kError
+  int64_t cached_prompt_tokens = 0;
+};
+
+struct StepEvents {
+  uint64_t step = 0;
+  std::vector<SequenceEvent> sequences;
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_ENGINE_SCHEDULE_REQUEST_H_
