@@ -14,7 +14,7 @@ namespace qwenserve {
 
 // A call that the assistant made earlier in the conversation.
 struct ToolCall {
-  std::string id;         // the client's correlation id; never rendered
+  std::string id;  // the client's correlation id; never rendered
   std::string name;
   std::string arguments;  // JSON text of an object; empty means {}
 };
