@@ -27,6 +27,7 @@ struct EngineStats {
   uint64_t prompt_tokens = 0;     // computed since start
   uint64_t generated_tokens = 0;  // since start
   uint64_t preemptions = 0;       // since start
+  absl::Duration longest_step;    // of all finished steps; tells a slow step from a stalled one
 };
 
 // What clients and gateways need to know about a loaded replica.
@@ -45,8 +46,9 @@ struct EngineInfo {
 // The methods may be called from any thread.
 class Engine {
  public:
-  // Called by the engine's thread after each step that produced something. Must not block and must
-  // not call back into the engine.
+  // Called by the engine's thread after each step that produced something, without a lock of the
+  // engine held. Must not block for longer than a Submit takes, and must not call back into the
+  // engine.
   using StepCallback = std::function<void(const StepEvents&)>;
 
   // Loads the model and runs one forward pass, so a returned engine works. `progress` may be null.
@@ -57,7 +59,7 @@ class Engine {
 
   // Takes a sequence in and returns its handle; events follow. INVALID_ARGUMENT naming the field,
   // RESOURCE_EXHAUSTED when max_waiting are waiting, UNAVAILABLE after Drain or a failure.
-  // Credit of 0 pauses the sequence before its first token.
+  // Credit of 0 pauses the sequence before its first token. Does not wait for the engine's thread.
   virtual absl::StatusOr<uint64_t> Submit(SequenceRequest request) = 0;
 
   // Ends a sequence within two steps; its kCancelled event follows unless it ended before.
