@@ -1,0 +1,39 @@
+#include "engine/base/sha256.h"
+
+#include <openssl/evp.h>
+
+#include "absl/strings/escaping.h"
+#include "kernels/check.h"
+
+namespace qwenserve {
+
+struct Sha256::State {
+  EVP_MD_CTX* context = nullptr;
+};
+
+Sha256::Sha256() : state_(std::make_unique<State>()) {
+  state_->context = EVP_MD_CTX_new();
+  QS_CHECK(state_->context != nullptr);
+  QS_CHECK(EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr) == 1);
+}
+
+Sha256::~Sha256() { EVP_MD_CTX_free(state_->context); }
+
+void Sha256::Update(const void* data, size_t bytes) {
+  QS_CHECK(EVP_DigestUpdate(state_->context, data, bytes) == 1);
+}
+
+std::string Sha256::HexDigest() {
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned int bytes = 0;
+  QS_CHECK(EVP_DigestFinal_ex(state_->context, digest, &bytes) == 1);
+  return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest), bytes));
+}
+
+std::string Sha256Hex(absl::string_view bytes) {
+  Sha256 hash;
+  hash.Update(bytes);
+  return hash.HexDigest();
+}
+
+}  // namespace qwenserve
