@@ -1,0 +1,215 @@
+#include "engine/parallel/rank_group.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <new>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+
+namespace qwenserve {
+namespace {
+
+constexpr uint64_t kMagic = 0x31707567'6b6e6172;  // "rankgup1"
+constexpr size_t kPage = 4096;
+constexpr size_t kMaxReason = 400;
+
+enum AbortState : uint32_t { kAlive = 0, kAborting = 1, kAborted = 2 };
+
+size_t RoundUp(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+int64_t MonotonicNanos() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+}  // namespace
+
+struct RankGroup::RankCell {
+  SharedCounter arrived;
+  SharedCounter ready;
+  SharedCounter ring_read;
+  alignas(64) std::atomic<uint64_t> step{0};
+  std::atomic<int64_t> step_began{0};  // CLOCK_MONOTONIC, the same in all processes; 0 = no step
+};
+
+struct RankGroup::Header {
+  uint64_t magic = kMagic;
+  uint64_t bytes = 0;
+  int32_t size = 0;
+  uint64_t slot_bytes = 0;
+  uint64_t ring_bytes = 0;
+  std::atomic<uint32_t> abort_state{kAlive};
+  uint32_t reason_bytes = 0;
+  char reason[kMaxReason] = {};
+  SharedCounter ring_written;
+  RankCell cells[kMaxRanks];
+
+  size_t slots_offset() const { return RoundUp(sizeof(Header), kPage); }
+  size_t ring_offset() const { return slots_offset() + 2 * size * slot_bytes; }
+};
+
+absl::StatusOr<std::shared_ptr<RankGroup>> RankGroup::Map(int fd, size_t bytes) {
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (memory == MAP_FAILED) {
+    const int error = errno;
+    close(fd);
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "cannot map ", bytes, " bytes of memory shared by the ranks: ", std::strerror(error)));
+  }
+  return std::shared_ptr<RankGroup>(new RankGroup(fd, memory, bytes));
+}
+
+absl::StatusOr<std::shared_ptr<RankGroup>> RankGroup::Create(int size, const Options& options) {
+  if (size < 1 || size > kMaxRanks) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a group of ", size, " ranks: must be 1 to ", kMaxRanks));
+  }
+  QS_CHECK(std::has_single_bit(options.ring_bytes) && options.ring_bytes <= (1u << 30));
+  Header layout;
+  layout.size = size;
+  layout.slot_bytes = RoundUp(options.slot_bytes, kPage);
+  layout.ring_bytes = options.ring_bytes;
+  const size_t bytes = RoundUp(layout.ring_offset() + layout.ring_bytes, kPage);
+
+  const int fd = memfd_create("qwenserve-ranks", MFD_CLOEXEC);
+  if (fd < 0 || ftruncate(fd, static_cast<off_t>(bytes)) != 0) {
+    const int error = errno;
+    if (fd >= 0) close(fd);
+    return absl::ResourceExhaustedError(
+        absl::StrCat("cannot make ", bytes, " bytes of shared memory: ", std::strerror(error)));
+  }
+  auto group = Map(fd, bytes);
+  if (!group.ok()) return group;
+  Header* header = new ((*group)->memory_) Header();
+  header->bytes = bytes;
+  header->size = size;
+  header->slot_bytes = layout.slot_bytes;
+  header->ring_bytes = layout.ring_bytes;
+  return group;
+}
+
+absl::StatusOr<std::shared_ptr<RankGroup>> RankGroup::Attach(int fd) {
+  struct stat file;
+  if (fstat(fd, &file) != 0 || static_cast<size_t>(file.st_size) < sizeof(Header)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("descriptor ", fd, " is not the memory of a rank group"));
+  }
+  fcntl(fd, F_SETFD, FD_CLOEXEC);
+  auto group = Map(fd, static_cast<size_t>(file.st_size));
+  if (!group.ok()) return group;
+  const Header& header = (*group)->header();
+  if (header.magic != kMagic || header.bytes != static_cast<uint64_t>(file.st_size)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("descriptor ", fd, " is not the memory of a rank group of this version"));
+  }
+  return group;
+}
+
+RankGroup::~RankGroup() {
+  munmap(memory_, bytes_);
+  close(fd_);
+}
+
+RankGroup::RankCell& RankGroup::cell(int rank) const {
+  QS_CHECK(rank >= 0 && rank < header().size);
+  return header().cells[rank];
+}
+
+int RankGroup::size() const { return header().size; }
+
+void RankGroup::Abort(absl::string_view reason) {
+  Header& h = header();
+  uint32_t alive = kAlive;
+  if (!h.abort_state.compare_exchange_strong(alive, kAborting)) return;
+  h.reason_bytes = static_cast<uint32_t>(std::min(reason.size(), kMaxReason));
+  std::memcpy(h.reason, reason.data(), h.reason_bytes);
+  h.abort_state.store(kAborted, std::memory_order_release);
+  WakeAll(h.ring_written);
+  for (int r = 0; r < h.size; ++r) {
+    WakeAll(h.cells[r].arrived);
+    WakeAll(h.cells[r].ready);
+    WakeAll(h.cells[r].ring_read);
+  }
+}
+
+absl::Status RankGroup::Health() const {
+  const Header& h = header();
+  const uint32_t state = h.abort_state.load(std::memory_order_acquire);
+  if (state == kAlive) return absl::OkStatus();
+  // While the reason is being written there is none yet.
+  return absl::UnavailableError(state == kAborted ? absl::string_view(h.reason, h.reason_bytes)
+                                                  : absl::string_view("the rank group has ended"));
+}
+
+void RankGroup::SetReady(int rank) { Advance(cell(rank).ready, 1); }
+
+absl::Status RankGroup::WaitAllReady() {
+  for (int r = 0; r < size(); ++r) {
+    absl::Status status =
+        Wait(cell(r).ready, 1, absl::InfiniteDuration(), r, "the end of its start");
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+void RankGroup::BeginStep(int rank, uint64_t step) {
+  cell(rank).step_began.store(MonotonicNanos(), std::memory_order_relaxed);
+}
+
+void RankGroup::EndStep(int rank, uint64_t step) {
+  cell(rank).step.store(step, std::memory_order_relaxed);
+  cell(rank).step_began.store(0, std::memory_order_relaxed);
+}
+
+RankProgress RankGroup::Progress(int rank) const {
+  RankProgress progress;
+  progress.step = cell(rank).step.load(std::memory_order_relaxed);
+  const int64_t began = cell(rank).step_began.load(std::memory_order_relaxed);
+  if (began != 0) {
+    progress.step_age = absl::Nanoseconds(std::max<int64_t>(0, MonotonicNanos() - began));
+  }
+  return progress;
+}
+
+absl::Status RankGroup::Wait(SharedCounter& counter, uint32_t target, absl::Duration timeout,
+                             int peer, absl::string_view what) {
+  switch (WaitFor(counter, target, timeout, header().abort_state)) {
+    case WaitResult::kReached:
+      return absl::OkStatus();
+    case WaitResult::kTimedOut:
+      Abort(absl::StrCat("rank ", peer, " is stalled: waited ", absl::FormatDuration(timeout),
+                         " for ", what));
+      break;
+    case WaitResult::kAborted:
+      break;
+  }
+  return Health();
+}
+
+SharedCounter& RankGroup::arrived(int rank) { return cell(rank).arrived; }
+SharedCounter& RankGroup::ring_written() { return header().ring_written; }
+SharedCounter& RankGroup::ring_read(int rank) { return cell(rank).ring_read; }
+
+float* RankGroup::slot(int rank, int buffer) {
+  const Header& h = header();
+  const size_t index = static_cast<size_t>(2 * rank + buffer);
+  return reinterpret_cast<float*>(static_cast<char*>(memory_) + h.slots_offset() +
+                                  index * h.slot_bytes);
+}
+
+size_t RankGroup::slot_floats() const { return header().slot_bytes / sizeof(float); }
+
+char* RankGroup::ring() { return static_cast<char*>(memory_) + header().ring_offset(); }
+size_t RankGroup::ring_bytes() const { return header().ring_bytes; }
+
+}  // namespace qwenserve
