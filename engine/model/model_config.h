@@ -21,8 +21,8 @@ struct YarnScaling {
   int64_t original_max_positions = 0;
 };
 
-// A validated config.json. Every size is positive and small enough that products of any four of
-// them fit in 63 bits.
+// A validated config.json. Every size is positive and bounded so that the bytes of any tensor (the
+// product of any three sizes and 4) fit in 63 bits.
 struct ModelConfig {
   CheckpointStyle style = CheckpointStyle::kQwen2;
   std::string architecture;  // as config.json names it
@@ -60,7 +60,9 @@ struct GenerationDefaults {
   std::vector<int32_t> eos_ids;  // never empty; a chat checkpoint of Qwen1 ends at <|im_end|> too
 };
 
-// `dir`/generation_config.json, else config.json's eos_token_id, else the family's default.
+// `dir`/generation_config.json, and for what it does not say about the end of an answer
+// config.json's eos_token_id, else the family's ids. do_sample false reads as temperature 0.
+// INVALID_ARGUMENT naming the field for a wrong type or range; the file itself may be missing.
 absl::StatusOr<GenerationDefaults> ReadGenerationDefaults(const std::string& dir,
                                                           const ModelConfig& config);
 
