@@ -9,7 +9,7 @@
 namespace qwenserve {
 
 // One rank's weights on its device. H = hidden size, F = this rank's FFN columns, Q and KV = this
-// rank's query and KV widths (heads * head_dim), V = this rank's vocabulary rows.
+// rank's query and KV widths (heads * head_dim), V = ShardPlan::max_vocab_rows.
 // Vectors are float whatever the checkpoint held; matrices keep the checkpoint's format.
 struct LayerWeights {
   Buffer input_norm;      // [H]

@@ -23,14 +23,17 @@ struct ShardPlan {
   int tp = 1;
   Range query_heads;  // columns of q, rows of the output projection
   Range kv_heads;     // every KV head that the query heads use; neighbours may share one
-  Range ffn;          // whole quantisation groups of 128 where the width is a multiple of 128
+  Range ffn;          // whole quantisation groups of 128 where the width allows
   Range vocab;        // rows of embedding and head: max_vocab_rows each, but for the last rank
-  int64_t max_vocab_rows = 0;  // width of one rank's part in a gather; id = rank * width + row
+  // Rows of every rank's embedding and head, and width of its part in a gather: the last rank's are
+  // filled up with zero rows. id = rank * max_vocab_rows + row.
+  int64_t max_vocab_rows = 0;
 
   HeadLayout Heads(const ModelConfig& config) const;
 };
 
-// INVALID_ARGUMENT with both numbers when tp is below 1 or above the number of query heads.
+// INVALID_ARGUMENT with both numbers when tp is below 1 or above the number of query heads, or when
+// a rank would be left without FFN columns or vocabulary rows.
 absl::StatusOr<ShardPlan> MakeShardPlan(const ModelConfig& config, int tp, int rank);
 
 }  // namespace qwenserve
