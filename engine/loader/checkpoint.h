@@ -24,12 +24,14 @@ struct TensorRef {
   std::vector<int64_t> shape;
   const void* data = nullptr;
   int64_t bytes = 0;
+  size_t file_index = 0;  // of the checkpoint that made it
 };
 
 // A model directory: config.json, generation_config.json and one safetensors file or several with
 // an index. Opening checks every header: names unique over all files, sizes equal shape times
-// element size, no overlap, nothing outside a file, the index consistent with the files. Reading
-// weights happens later. Immutable; may be shared by the threads of several ranks.
+// element size, no overlap, nothing outside a file, the index consistent with the files. Tensors
+// that hold no weights (IsIgnoredTensor) are left out. Reading weights happens later. Immutable;
+// may be shared by the threads of several ranks.
 class Checkpoint {
  public:
   // UNIMPLEMENTED naming the format for .bin, FP8, MoE, VL and other unsupported checkpoints, with
@@ -54,6 +56,11 @@ class Checkpoint {
 
  private:
   Checkpoint();
+  absl::Status AddFile(const std::string& name);
+  absl::Status AddIndexedFiles();
+  absl::Status DecideTying(const std::string& config_path);
+  void HashContent(const std::string& config_json);
+
   std::string dir_;
   ModelConfig config_;
   GenerationDefaults defaults_;

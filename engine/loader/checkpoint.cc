@@ -1,0 +1,229 @@
+#include "engine/loader/checkpoint.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "engine/base/json_reader.h"
+#include "engine/base/mapped_file.h"
+#include "engine/base/sha256.h"
+#include "engine/base/status_macros.h"
+#include "engine/loader/safetensors.h"
+#include "engine/model/weight_map.h"
+
+namespace qwenserve {
+namespace {
+
+constexpr absl::string_view kSingleFile = "model.safetensors";
+constexpr absl::string_view kIndexFile = "model.safetensors.index.json";
+constexpr size_t kMaxConfigBytes = 1 << 20;
+constexpr size_t kMaxIndexBytes = 64 << 20;
+
+std::string Join(const std::string& dir, absl::string_view name) {
+  return absl::StrCat(dir, "/", name);
+}
+
+bool Exists(const std::string& path) {
+  std::error_code ignored;
+  return std::filesystem::exists(path, ignored);
+}
+
+// What to say when a directory has no safetensors: most often it holds another format.
+absl::Status NoWeights(const std::string& dir) {
+  const struct {
+    absl::string_view suffix;
+    absl::string_view format;
+  } kFormats[] = {{".bin", "PyTorch .bin"}, {".pt", "PyTorch .pt"},   {".pth", "PyTorch .pth"},
+                  {".gguf", "GGUF"},        {".ggml", "GGML"},        {".onnx", "ONNX"},
+                  {".msgpack", "Flax"},     {".h5", "TensorFlow .h5"}};
+  std::error_code ignored;
+  for (const auto& file : std::filesystem::directory_iterator(dir, ignored)) {
+    const std::string name = file.path().filename().string();
+    for (const auto& format : kFormats) {
+      if (absl::EndsWith(name, format.suffix)) {
+        return absl::UnimplementedError(absl::StrCat(
+            dir, ": ", format.format, " checkpoints (", name,
+            ") are not supported; use the safetensors files of the model, or convert it"));
+      }
+    }
+  }
+  return absl::NotFoundError(
+      absl::StrCat(dir, ": neither ", kSingleFile, " nor ", kIndexFile, " is there"));
+}
+
+// name -> file of an index. A file name is only a name: an index must not point elsewhere.
+absl::StatusOr<absl::flat_hash_map<std::string, std::string>> ReadIndex(const std::string& path) {
+  QS_ASSIGN_OR_RETURN(const Json index, ReadJsonFile(path, kMaxIndexBytes));
+  const auto map = index.is_object() ? index.find("weight_map") : index.end();
+  if (map == index.end() || !map->is_object() || map->empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": \"weight_map\" is missing, empty or not an object"));
+  }
+  absl::flat_hash_map<std::string, std::string> files;
+  for (const auto& [tensor, file] : map->items()) {
+    const std::string name = file.is_string() ? file.get<std::string>() : "";
+    if (!absl::EndsWith(name, ".safetensors") || absl::StrContains(name, "/")) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": tensor \"", tensor, "\" is in ", file.dump(-1, ' ', true),
+                       ", not a .safetensors file of this directory"));
+    }
+    files[tensor] = name;
+  }
+  return files;
+}
+
+// The element type of a tensor that carries weights.
+absl::StatusOr<DType> WeightDType(const SafetensorsEntry& entry, const std::string& path) {
+  const auto at = [&] { return absl::StrCat(path, ": tensor \"", entry.name, "\""); };
+  for (const char* suffix : {".qweight", ".qzeros", ".g_idx"}) {
+    if (absl::EndsWith(entry.name, suffix)) {
+      return absl::UnimplementedError(
+          absl::StrCat(at(),
+                       " belongs to a GPTQ or AWQ checkpoint, which is not supported yet; use "
+                       "the bf16 or fp16 checkpoint of the model"));
+    }
+  }
+  if (entry.dtype == "BF16") return DType::kBf16;
+  if (entry.dtype == "F16") return DType::kF16;
+  if (entry.dtype == "F32") return DType::kF32;
+  if (absl::StartsWith(entry.dtype, "F8")) {
+    return absl::UnimplementedError(absl::StrCat(at(), " is FP8 (", entry.dtype,
+                                                 "), which is not supported; use the bf16 "
+                                                 "checkpoint of the model"));
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(at(), " is ", entry.dtype, "; supported are BF16, F16 and F32"));
+}
+
+}  // namespace
+
+Checkpoint::Checkpoint() = default;
+Checkpoint::~Checkpoint() = default;
+
+absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& dir) {
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(dir, ignored)) {
+    return absl::NotFoundError(absl::StrCat(dir, ": no such model directory"));
+  }
+  std::unique_ptr<Checkpoint> checkpoint(new Checkpoint());
+  checkpoint->dir_ = dir;
+  const std::string config_path = Join(dir, "config.json");
+  QS_ASSIGN_OR_RETURN(const Json config, ReadJsonFile(config_path, kMaxConfigBytes));
+  QS_ASSIGN_OR_RETURN(checkpoint->config_, ParseModelConfig(config, config_path));
+  if (Exists(Join(dir, "quantize_config.json"))) {
+    return absl::UnimplementedError(
+        absl::StrCat(dir,
+                     ": quantize_config.json marks a GPTQ or AWQ checkpoint, which is not "
+                     "supported yet; use the bf16 or fp16 checkpoint of the model"));
+  }
+  QS_ASSIGN_OR_RETURN(checkpoint->defaults_, ReadGenerationDefaults(dir, checkpoint->config_));
+  if (Exists(Join(dir, kSingleFile))) {
+    QS_RETURN_IF_ERROR(checkpoint->AddFile(std::string(kSingleFile)));
+  } else if (Exists(Join(dir, kIndexFile))) {
+    QS_RETURN_IF_ERROR(checkpoint->AddIndexedFiles());
+  } else {
+    return NoWeights(dir);
+  }
+  QS_RETURN_IF_ERROR(checkpoint->DecideTying(config_path));
+  checkpoint->HashContent(config.dump());
+  return checkpoint;
+}
+
+absl::Status Checkpoint::AddFile(const std::string& name) {
+  QS_ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> file, MappedFile::Open(Join(dir_, name)));
+  QS_ASSIGN_OR_RETURN(const std::vector<SafetensorsEntry> entries,
+                      ParseSafetensors(file->bytes(), file->path()));
+  for (const SafetensorsEntry& entry : entries) {
+    if (IsIgnoredTensor(entry.name)) continue;
+    TensorRef tensor;
+    tensor.name = entry.name;
+    tensor.file = file->path();
+    QS_ASSIGN_OR_RETURN(tensor.dtype, WeightDType(entry, file->path()));
+    tensor.shape = entry.shape;
+    QS_ASSIGN_OR_RETURN(const absl::Span<const uint8_t> data,
+                        file->Slice(entry.offset, entry.bytes));
+    tensor.data = data.data();
+    tensor.bytes = entry.bytes;
+    tensor.file_index = files_.size();
+    const auto [known, added] = by_name_.emplace(entry.name, tensors_.size());
+    if (!added) {
+      return absl::InvalidArgumentError(absl::StrCat("tensor \"", entry.name, "\" is in both ",
+                                                     tensors_[known->second].file, " and ",
+                                                     tensor.file));
+    }
+    tensors_.push_back(std::move(tensor));
+  }
+  files_.push_back(std::move(file));
+  return absl::OkStatus();
+}
+
+absl::Status Checkpoint::AddIndexedFiles() {
+  const std::string path = Join(dir_, kIndexFile);
+  QS_ASSIGN_OR_RETURN(const auto index, ReadIndex(path));
+  std::set<std::string> names;  // sorted, so that errors and hashes do not depend on the index
+  for (const auto& [tensor, file] : index) names.insert(file);
+  for (const std::string& name : names) QS_RETURN_IF_ERROR(AddFile(name));
+  for (const TensorRef& tensor : tensors_) {
+    const auto indexed = index.find(tensor.name);
+    if (indexed == index.end() || Join(dir_, indexed->second) != tensor.file) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          path, ": tensor \"", tensor.name, "\" is in ", tensor.file, ", but the index says ",
+          indexed == index.end() ? "nothing about it" : indexed->second));
+    }
+  }
+  for (const auto& [tensor, file] : index) {
+    if (Find(tensor) == nullptr && !IsIgnoredTensor(tensor)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": tensor \"", tensor, "\" is not in ", Join(dir_, file)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The files are right about tied embeddings where config.json is not: some copies of tied models
+// say false. Qwen1 has no tied models, so there a missing head stays an error.
+absl::Status Checkpoint::DecideTying(const std::string& config_path) {
+  const bool has_head = Find("lm_head.weight") != nullptr;
+  if (!has_head && config_.style == CheckpointStyle::kQwen1 && !config_.tied_embeddings) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(dir_, ": tensor \"lm_head.weight\" is missing, and ", config_path,
+                     " does not say that the embeddings are tied"));
+  }
+  config_.tied_embeddings = !has_head;
+  return absl::OkStatus();
+}
+
+void Checkpoint::HashContent(const std::string& config_json) {
+  // A few samples of each tensor tell fine-tuned models apart and cost one page read each.
+  constexpr int64_t kSamples = 8;
+  constexpr int64_t kSampleBytes = 64;
+  Sha256 hash;
+  hash.Update(config_json);
+  for (const TensorRef& tensor : tensors_) {
+    hash.Update(absl::StrCat("\n", tensor.name, " ", static_cast<int>(tensor.dtype), " ",
+                             ShapeString(tensor.shape), "\n"));
+    const auto* data = static_cast<const uint8_t*>(tensor.data);
+    const int64_t sample = std::min(kSampleBytes, tensor.bytes);
+    for (int64_t i = 0; i < kSamples; ++i) {
+      hash.Update(data + (tensor.bytes - sample) / (kSamples - 1) * i, sample);
+    }
+    ReleasePages(tensor);
+  }
+  content_hash_ = hash.HexDigest();
+}
+
+const TensorRef* Checkpoint::Find(absl::string_view name) const {
+  const auto found = by_name_.find(name);
+  return found == by_name_.end() ? nullptr : &tensors_[found->second];
+}
+
+void Checkpoint::ReleasePages(const TensorRef& tensor) const {
+  files_[tensor.file_index]->ReleasePages(tensor.data, tensor.bytes);
+}
+
+}  // namespace qwenserve
