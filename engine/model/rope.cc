@@ -1,0 +1,94 @@
+#include "engine/model/rope.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "engine/base/status_macros.h"
+
+namespace qwenserve {
+namespace {
+
+// YaRN (Peng et al., 2023): frequencies that turn more than kFastTurns times within the original
+// length stay, those below kSlowTurns are divided by the factor, and between them it is a ramp.
+constexpr double kFastTurns = 32.0;
+constexpr double kSlowTurns = 1.0;
+
+double DimensionOfTurns(double turns, const ModelConfig& config, double base) {
+  const double length = static_cast<double>(config.yarn->original_max_positions);
+  return static_cast<double>(config.head_dim) * std::log(length / (turns * 2 * std::numbers::pi)) /
+         (2 * std::log(base));
+}
+
+void ApplyYarn(const ModelConfig& config, double base, std::vector<double>& frequencies) {
+  const double low = std::max(0.0, std::floor(DimensionOfTurns(kFastTurns, config, base)));
+  const double high = std::min(static_cast<double>(config.head_dim - 1),
+                               std::ceil(DimensionOfTurns(kSlowTurns, config, base)));
+  // The small constant keeps a ramp of no width from dividing by zero.
+  const double width = low == high ? 0.001 : high - low;
+  for (size_t i = 0; i < frequencies.size(); ++i) {
+    const double ramp = std::clamp((static_cast<double>(i) - low) / width, 0.0, 1.0);
+    frequencies[i] *= (1 - ramp) + ramp / config.yarn->factor;
+  }
+}
+
+// YaRN's factor on cos and sin, which sharpens the attention of longer contexts.
+double CosSinScale(const ModelConfig& config) {
+  return config.yarn ? 0.1 * std::log(config.yarn->factor) + 1.0 : 1.0;
+}
+
+}  // namespace
+
+int64_t NtkAlpha(const ModelConfig& config, int64_t prompt_tokens) {
+  if (config.ntk_train_length == 0) return 1;
+  // 2^ceil(log2(n / train)), in integers, so that no rounding moves a threshold.
+  int64_t stretch = 1;
+  while (stretch * config.ntk_train_length < prompt_tokens) stretch *= 2;
+  return 2 * stretch - 1;
+}
+
+float LognScale(const ModelConfig& config, int64_t position) {
+  if (config.logn_train_length == 0 || position < config.logn_train_length) return 1.0f;
+  return static_cast<float>(std::log(static_cast<double>(position + 1)) /
+                            std::log(static_cast<double>(config.logn_train_length)));
+}
+
+std::vector<double> InverseFrequencies(const ModelConfig& config, int64_t alpha) {
+  const double dim = static_cast<double>(config.head_dim);
+  double base = config.rope_base;
+  if (alpha != 1) base *= std::pow(static_cast<double>(alpha), dim / (dim - 2));
+  std::vector<double> frequencies(config.head_dim / 2);
+  for (size_t i = 0; i < frequencies.size(); ++i) {
+    frequencies[i] = std::pow(base, -2.0 * static_cast<double>(i) / dim);
+  }
+  if (config.yarn) ApplyYarn(config, base, frequencies);
+  return frequencies;
+}
+
+RopeTables::RopeTables(const ModelConfig& config, int64_t max_positions, Backend* backend)
+    : config_(config), max_positions_(max_positions), backend_(backend) {}
+
+absl::StatusOr<int32_t> RopeTables::IndexFor(int64_t prompt_tokens) {
+  const int64_t alpha = NtkAlpha(config_, prompt_tokens);
+  const auto known = std::find(alphas_.begin(), alphas_.end(), alpha);
+  if (known != alphas_.end()) return static_cast<int32_t>(known - alphas_.begin());
+  const std::vector<double> frequencies = InverseFrequencies(config_, alpha);
+  const double scale = CosSinScale(config_);
+  std::vector<float> table;
+  table.reserve(static_cast<size_t>(max_positions_) * frequencies.size() * 2);
+  for (int64_t position = 0; position < max_positions_; ++position) {
+    for (const double frequency : frequencies) {
+      const double angle = static_cast<double>(position) * frequency;
+      table.push_back(static_cast<float>(std::cos(angle) * scale));
+      table.push_back(static_cast<float>(std::sin(angle) * scale));
+    }
+  }
+  QS_ASSIGN_OR_RETURN(Buffer buffer, backend_->Allocate(table.size() * sizeof(float)));
+  backend_->CopyToDevice(table.data(), table.size() * sizeof(float), buffer.data());
+  alphas_.push_back(alpha);
+  tables_.push_back({buffer.as<float>(), max_positions_});
+  buffers_.push_back(std::move(buffer));
+  return static_cast<int32_t>(alphas_.size() - 1);
+}
+
+}  // namespace qwenserve
