@@ -32,7 +32,9 @@ struct SequenceEvent {
   int64_t first_token_index = 0;  // absolute index in the answer of ids[0], resumed ids counted
   std::vector<int32_t> ids;       // new ids; the eos id that ended the answer is not among them
   FinishReason finish = FinishReason::kNone;
-  absl::Status error;  // with kError
+  absl::Status error;          // with kError
+  int32_t stop_token_id = -1;  // with kStop: the eos or stop id that ended the answer
+  absl::Duration queue_time;   // with a finish: from Submit to the first step that worked on it
   int64_t cached_prompt_tokens = 0;
 };
 

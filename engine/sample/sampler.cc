@@ -1,0 +1,23 @@
+#include "engine/sample/sampler.h"
+
+namespace qwenserve {
+
+SampleRow MakeSampleRow(const SamplingParams& params, int32_t sample_index,
+                        absl::Span<const int32_t> tokens, int64_t num_prompt_tokens) {
+  SampleRow row;
+  row.temperature = params.temperature;
+  row.top_k = params.top_k;
+  row.top_p = params.top_p;
+  row.min_p = params.min_p;
+  row.repetition_penalty = params.repetition_penalty;
+  row.presence_penalty = params.presence_penalty;
+  row.frequency_penalty = params.frequency_penalty;
+  row.seed = params.seed;
+  row.position = static_cast<int64_t>(tokens.size());
+  row.sample_index = sample_index;
+  row.context_ids = tokens;
+  row.num_prompt_ids = num_prompt_tokens;
+  return row;
+}
+
+}  // namespace qwenserve

@@ -1,0 +1,20 @@
+#ifndef QWENSERVE_ENGINE_SAMPLE_SAMPLER_H_
+#define QWENSERVE_ENGINE_SAMPLE_SAMPLER_H_
+
+#include <cstdint>
+
+#include "absl/types/span.h"
+#include "engine/sample/sampling_params.h"
+#include "kernels/sample_row.h"
+
+namespace qwenserve {
+
+// How the token after `tokens` (prompt, then answer so far) is drawn. The row's whole state comes
+// from the arguments, so a sequence that is recomputed or continued elsewhere draws the same token.
+// The result points into `tokens`.
+SampleRow MakeSampleRow(const SamplingParams& params, int32_t sample_index,
+                        absl::Span<const int32_t> tokens, int64_t num_prompt_tokens);
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_ENGINE_SAMPLE_SAMPLER_H_
