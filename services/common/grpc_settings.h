@@ -1,0 +1,28 @@
+#ifndef QWENSERVE_SERVICES_COMMON_GRPC_SETTINGS_H_
+#define QWENSERVE_SERVICES_COMMON_GRPC_SETTINGS_H_
+
+#include <memory>
+#include <string>
+
+#include "grpcpp/channel.h"
+#include "grpcpp/server_builder.h"
+#include "grpcpp/support/channel_arguments.h"
+
+namespace qwenserve {
+
+enum class Exposure {
+  kPublic,    // clients: small messages, few streams, connections renewed for balancing
+  kInternal,  // the gateway's links to workers
+};
+
+// Message sizes, keepalive, stream and memory limits of a server.
+void ApplyServerSettings(grpc::ServerBuilder& builder, Exposure exposure);
+
+// A channel from the gateway to a worker. Each call makes a connection of its own, also for the
+// same address: Prepare and Detokenize must not share one. A peer that vanished without a word is
+// noticed after 15 s by keepalive (heartbeats notice sooner).
+std::shared_ptr<grpc::Channel> MakeWorkerChannel(const std::string& address);
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_SERVICES_COMMON_GRPC_SETTINGS_H_

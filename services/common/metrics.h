@@ -1,0 +1,153 @@
+#ifndef QWENSERVE_SERVICES_COMMON_METRICS_H_
+#define QWENSERVE_SERVICES_COMMON_METRICS_H_
+
+#include <array>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "prometheus/counter.h"
+#include "prometheus/gauge.h"
+#include "prometheus/histogram.h"
+#include "prometheus/registry.h"
+
+namespace qwenserve {
+
+// Every metric of every process is in metrics.cc: name, help, labels, buckets. Label sets are
+// closed and each series exists at 0 from the start, so that a rate is right from the first event
+// and no client can make the set grow. Recording is thread-safe.
+
+using prometheus::Counter;
+using prometheus::Gauge;
+using prometheus::Histogram;
+
+// Brings a counter up to a total that is counted elsewhere.
+void RaiseTo(Counter& counter, double total);
+
+// One counter per gRPC status code.
+class CounterPerCode {
+ public:
+  CounterPerCode(prometheus::Family<Counter>& family, std::map<std::string, std::string> labels);
+  void Increment(absl::StatusCode code);
+
+ private:
+  std::array<Counter*, 17> counters_;
+};
+
+// The registry of a process and what all processes have: build information, process_* (read from
+// /proc at each scrape).
+class Metrics {
+ public:
+  // `role`: gateway, tokenizer or generator.
+  explicit Metrics(absl::string_view role);
+
+  // `update` runs before each scrape, for values that are read rather than counted. It must stay
+  // callable as long as the object lives, or until ClearScrapeHooks.
+  void OnScrape(std::function<void()> update);
+  void ClearScrapeHooks();
+
+  // Text format 0.0.4.
+  std::string Scrape();
+
+  prometheus::Registry& registry() { return *registry_; }
+
+ private:
+  void UpdateProcess();
+
+  std::shared_ptr<prometheus::Registry> registry_;
+  absl::Mutex mutex_;
+  std::vector<std::function<void()>> hooks_ ABSL_GUARDED_BY(mutex_);
+  Gauge& start_time_;
+  Gauge& resident_memory_;
+  Gauge& open_descriptors_;
+  Gauge& max_descriptors_;
+  Counter& cpu_seconds_;
+};
+
+// Of the gRPC server of any process.
+struct ServerMetrics {
+  explicit ServerMetrics(Metrics& metrics);
+  Gauge& ready;
+  Gauge& connections;
+  Counter& accepted;
+  Counter& refused_limit;
+  Counter& refused_peer_limit;
+  Counter& refused_descriptors;
+};
+
+struct TokenizerMetrics {
+  explicit TokenizerMetrics(Metrics& metrics);
+  CounterPerCode prepare_requests;
+  Histogram& prepare_duration;
+  Counter& prompt_tokens;
+  Gauge& detokenize_streams;
+  Counter& detokenize_steps;
+  Counter& detokenize_tokens;
+  Counter& detokenize_item_errors;
+};
+
+// `model` is the served name and a label of every series.
+struct GeneratorMetrics {
+  GeneratorMetrics(Metrics& metrics, const std::string& model);
+  Gauge& running;
+  Gauge& waiting;
+  Gauge& queued_tokens;
+  Gauge& kv_blocks_used;
+  Gauge& kv_blocks_total;
+  Gauge& kv_usage_ratio;
+  Gauge& step_age;
+  Gauge& sessions;
+  Counter& steps;
+  Counter& prompt_tokens;
+  Counter& cached_prompt_tokens;
+  Counter& generated_tokens;
+  Counter& preemptions;
+  Counter& finished_stop;
+  Counter& finished_length;
+  Counter& finished_cancelled;
+  Counter& finished_deadline;
+  Counter& finished_error;
+  Counter& rejected;
+  Histogram& step_duration;
+  Histogram& queue_duration;
+};
+
+struct GatewayMetrics {
+  // Index into `requests` and `duration`.
+  enum Method {
+    kChat,
+    kStreamChat,
+    kComplete,
+    kStreamComplete,
+    kTokenize,
+    kDetokenize,
+    kListModels,
+    kGetModel,
+    kNumMethods
+  };
+
+  explicit GatewayMetrics(Metrics& metrics);
+  std::vector<CounterPerCode> requests;
+  std::vector<Histogram*> duration;
+  Gauge& in_flight;
+  Histogram& time_to_first_token;
+  Histogram& inter_token;
+  Histogram& prompt_tokens_per_request;
+  Histogram& completion_tokens_per_request;
+  Counter& prompt_tokens;
+  Counter& completion_tokens;
+  Gauge& tokenizers_ready;
+  Gauge& generators_ready;
+  Counter& tokenizers_lost;
+  Counter& generators_lost;
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_SERVICES_COMMON_METRICS_H_

@@ -1,0 +1,374 @@
+#include "services/common/server_main.h"
+
+#include <signal.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
+#include <random>
+#include <thread>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "engine/base/status_macros.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/security/server_credentials.h"
+#include "grpcpp/server.h"
+#include "services/common/accept_loop.h"
+#include "services/common/admin_service.h"
+#include "services/common/health_service.h"
+#include "services/common/listen_socket.h"
+#include "services/common/logging.h"
+#include "services/common/ops_server.h"
+#include "services/common/proto_time.h"
+#include "services/common/version.h"
+#include "spdlog/spdlog.h"
+
+namespace qwenserve {
+namespace {
+
+// After the last request; a client that keeps a reflection stream open is not waited for.
+constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
+
+// One machine-read line.
+void Announce(const std::string& line) {
+  std::printf("%s\n", line.c_str());
+  std::fflush(stdout);
+}
+
+// Ends the process without destructors: threads may be anywhere.
+[[noreturn]] void ExitNow(int status) {
+  spdlog::default_logger()->flush();
+  std::_Exit(status);
+}
+
+std::string RandomId() {
+  std::random_device random;
+  return absl::StrFormat("%08x%08x%08x%08x", random(), random(), random(), random());
+}
+
+class Process : public ServerContext {
+ public:
+  Process(absl::string_view role_name, Exposure exposure, const ServerOptions& options)
+      : role_name_(role_name),
+        exposure_(exposure),
+        options_(options),
+        metrics_(role_name),
+        server_metrics_(metrics_),
+        admin_(AdminHooks()) {}
+
+  absl::Status Start(const RoleFactory& make_role);
+  // Until drained; the exit status.
+  int Serve();
+  // A signal arrived.
+  void OnSignal(int signal);
+
+  void SetServing(const std::string& model, bool serving) override { health_.Set(model, serving); }
+  void SetReady(bool ready) override;
+  Metrics& metrics() override { return metrics_; }
+  const std::string& instance_id() const override { return instance_id_; }
+  void RequestDrain() override { RequestDrain(options_.drain_delay, options_.drain_timeout); }
+  void Fail(const absl::Status& status) override;
+
+ private:
+  struct DrainPlan {
+    absl::Duration delay;
+    absl::Duration timeout;
+  };
+
+  AdminService::Hooks AdminHooks();
+  absl::Status StartOps();
+  absl::Status StartGrpc(ListenSocket socket);
+  void ApplyReady() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RequestDrain(absl::Duration delay, absl::Duration timeout);
+  v1::ProcessState State();
+  void FillStatus(v1::GetStatusResponse* status);
+  int Drain(const DrainPlan& plan);
+
+  const std::string role_name_;
+  const Exposure exposure_;
+  const ServerOptions options_;
+  const std::string instance_id_ = RandomId();
+  const absl::Time start_time_ = absl::Now();
+  Metrics metrics_;
+  ServerMetrics server_metrics_;
+  HealthService health_;
+  AdminService admin_;
+
+  absl::Mutex mutex_;
+  bool ready_wanted_ ABSL_GUARDED_BY(mutex_) = false;
+  bool listening_ ABSL_GUARDED_BY(mutex_) = false;
+  bool was_ready_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<DrainPlan> drain_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<bool> loading_{true};
+
+  // In the order of construction: each uses those before it.
+  std::unique_ptr<ServerRole> role_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<AcceptLoop> accept_loop_;
+  std::unique_ptr<OpsServer> ops_;
+};
+
+void Process::SetReady(bool ready) {
+  absl::MutexLock lock(&mutex_);
+  ready_wanted_ = ready;
+  ApplyReady();
+}
+
+void Process::ApplyReady() {
+  const bool ready = ready_wanted_ && listening_ && !drain_.has_value();
+  health_.Set("", ready);
+  server_metrics_.ready.Set(ready ? 1 : 0);
+  if (!ready || was_ready_) return;
+  was_ready_ = true;
+  Announce("ready");
+}
+
+void Process::Fail(const absl::Status& status) {
+  spdlog::critical("{}; the process ends", std::string(status.message()));
+  ExitNow(1);
+}
+
+void Process::RequestDrain(absl::Duration delay, absl::Duration timeout) {
+  absl::MutexLock lock(&mutex_);
+  if (!drain_.has_value()) drain_ = DrainPlan{delay, timeout};
+}
+
+void Process::OnSignal(int signal) {
+  bool again;
+  {
+    absl::MutexLock lock(&mutex_);
+    again = drain_.has_value();
+  }
+  if (loading_) {
+    spdlog::info("stopped while starting");
+    ExitNow(0);
+  }
+  if (again) {
+    spdlog::warn("second signal: the process ends at once");
+    ExitNow(128 + signal);
+  }
+  RequestDrain(signal == SIGINT ? absl::ZeroDuration() : options_.drain_delay,
+               options_.drain_timeout);
+}
+
+v1::ProcessState Process::State() {
+  absl::MutexLock lock(&mutex_);
+  if (drain_.has_value()) return v1::PROCESS_STATE_DRAINING;
+  if (health_.IsServing("")) return v1::PROCESS_STATE_SERVING;
+  return was_ready_ ? v1::PROCESS_STATE_NOT_SERVING : v1::PROCESS_STATE_STARTING;
+}
+
+void Process::FillStatus(v1::GetStatusResponse* status) {
+  status->set_role(role_name_);
+  status->set_instance_id(instance_id_);
+  status->set_version(std::string(Version()));
+  status->set_state(State());
+  ToProtoDuration(absl::Now() - start_time_, status->mutable_uptime());
+  status->set_requests_in_flight(static_cast<uint64_t>(role_->InFlight()));
+  status->set_log_level(LogLevel());
+  role_->FillStatus(status);
+}
+
+AdminService::Hooks Process::AdminHooks() {
+  return {.fill_status = [this](v1::GetStatusResponse* status) { FillStatus(status); },
+          .list_requests = [this](uint32_t max_requests,
+                                  v1::ListRequestsResponse* response) {
+            role_->ListRequests(max_requests, response);
+          },
+          .drain = [this](std::optional<absl::Duration> timeout) {
+            RequestDrain(options_.drain_delay, timeout.value_or(options_.drain_timeout));
+          }};
+}
+
+absl::Status Process::StartOps() {
+  QS_ASSIGN_OR_RETURN(ListenSocket socket, BindSocket(options_.ops_listen));
+  OpsServer::Handlers handlers;
+  handlers.live = [] { return absl::OkStatus(); };
+  handlers.ready = [this] {
+    const v1::ProcessState state = State();
+    if (state == v1::PROCESS_STATE_SERVING) return absl::OkStatus();
+    return absl::UnavailableError(state == v1::PROCESS_STATE_DRAINING   ? "draining"
+                                  : state == v1::PROCESS_STATE_STARTING ? "starting"
+                                                                        : "not serving");
+  };
+  handlers.metrics = [this] { return metrics_.Scrape(); };
+  QS_ASSIGN_OR_RETURN(ops_, OpsServer::Start(std::move(socket), {}, std::move(handlers)));
+  Announce("listening ops " + ops_->address());
+  return absl::OkStatus();
+}
+
+absl::Status Process::StartGrpc(ListenSocket socket) {
+  grpc::ServerBuilder builder;
+  ApplyServerSettings(builder, exposure_);
+  for (grpc::Service* service : role_->services()) builder.RegisterService(service);
+  builder.RegisterService(&health_);
+  if (socket.loopback) builder.RegisterService(&admin_);
+  acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+      grpc::InsecureServerCredentials());
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr) return absl::InternalError("gRPC refuses to start");
+  AcceptLoop::Options limits;
+  limits.max_connections = options_.max_connections;
+  limits.max_connections_per_peer = options_.max_connections_per_peer;
+  QS_ASSIGN_OR_RETURN(accept_loop_,
+                      AcceptLoop::Start(std::move(socket), limits, [this](int fd) {
+                        grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters
+                            connection;
+                        connection.fd = fd;
+                        acceptor_->HandleNewConnection(&connection);
+                      }));
+  metrics_.OnScrape([this] {
+    const AcceptLoop::Stats stats = accept_loop_->stats();
+    server_metrics_.connections.Set(static_cast<double>(stats.live));
+    RaiseTo(server_metrics_.accepted, static_cast<double>(stats.accepted));
+    RaiseTo(server_metrics_.refused_limit, static_cast<double>(stats.refused_limit));
+    RaiseTo(server_metrics_.refused_peer_limit, static_cast<double>(stats.refused_peer_limit));
+    RaiseTo(server_metrics_.refused_descriptors, static_cast<double>(stats.refused_descriptors));
+  });
+  return absl::OkStatus();
+}
+
+absl::Status Process::Start(const RoleFactory& make_role) {
+  const int64_t descriptors = RaiseDescriptorLimit();
+  spdlog::info("qwenserve {} {}, instance {}, {} file descriptors", role_name_,
+               std::string(Version()), instance_id_, descriptors);
+  // Bound before the model is loaded, so that a port in use is told at once.
+  QS_ASSIGN_OR_RETURN(ListenSocket socket, BindSocket(options_.listen));
+  QS_RETURN_IF_ERROR(StartOps());
+  if (options_.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  QS_ASSIGN_OR_RETURN(role_, make_role(*this));
+  QS_RETURN_IF_ERROR(StartGrpc(std::move(socket)));
+  loading_ = false;
+  Announce("listening grpc " + accept_loop_->address());
+  {
+    absl::MutexLock lock(&mutex_);
+    listening_ = true;
+    ApplyReady();
+  }
+  role_->OnListening(accept_loop_->address());
+  return absl::OkStatus();
+}
+
+int Process::Serve() {
+  DrainPlan plan;
+  {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(
+        +[](std::optional<DrainPlan>* drain) { return drain->has_value(); }, &drain_));
+    plan = *drain_;
+    health_.Drain();
+    ApplyReady();
+  }
+  const int status = Drain(plan);
+  metrics_.ClearScrapeHooks();
+  accept_loop_.reset();
+  server_.reset();
+  role_.reset();
+  ops_.reset();
+  return status;
+}
+
+int Process::Drain(const DrainPlan& plan) {
+  spdlog::info("draining: {} requests in flight", role_->InFlight());
+  role_->OnDrain(plan.delay + plan.timeout);
+  absl::SleepFor(plan.delay);
+  accept_loop_->StopAccepting();
+  const absl::Time deadline = absl::Now() + plan.timeout;
+  absl::Notification shut_down;
+  // Shutdown sends GOAWAY first, so that clients with open connections go elsewhere, and then
+  // waits for the calls.
+  std::thread shutdown([&] {
+    server_->Shutdown(absl::ToChronoTime(deadline));
+    shut_down.Notify();
+  });
+  while (role_->InFlight() > 0 && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(10));
+  const int64_t left = role_->InFlight();
+  role_->CloseStreams();
+  health_.CloseWatches();
+  const int status = left == 0 ? 0 : 1;
+  if (left > 0) spdlog::error("drain timeout: {} requests were cut off", left);
+  if (!shut_down.WaitForNotificationWithTimeout(kShutdownGrace)) ExitNow(status);
+  shutdown.join();
+  spdlog::info("drained");
+  return status;
+}
+
+sigset_t StopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  return signals;
+}
+
+// Waits for the blocked stop signals on a thread of its own.
+class SignalThread {
+ public:
+  explicit SignalThread(Process& process) : thread_([this, &process] { Run(process); }) {}
+  ~SignalThread() {
+    exit_ = true;
+    thread_.join();
+  }
+
+ private:
+  void Run(Process& process) {
+    const sigset_t signals = StopSignals();
+    const timespec poll{0, 50'000'000};
+    while (!exit_) {
+      const int signal = sigtimedwait(&signals, nullptr, &poll);
+      if (signal > 0) process.OnSignal(signal);
+    }
+  }
+
+  std::atomic<bool> exit_{false};
+  std::thread thread_;
+};
+
+}  // namespace
+
+void AddServerFlags(Flags& flags, ServerOptions* options, int grpc_port, int ops_port) {
+  options->listen = absl::StrCat("127.0.0.1:", grpc_port);
+  options->ops_listen = absl::StrCat("127.0.0.1:", ops_port);
+  flags.Add("listen", &options->listen, "HOST:PORT of gRPC; port 0 takes a free one");
+  flags.Add("ops-listen", &options->ops_listen, "HOST:PORT of /livez, /readyz and /metrics");
+  flags.Add("log-level", &options->log_level, "trace, debug, info, warn or error");
+  flags.OneOf(LogLevels());
+  flags.Add("drain-delay", &options->drain_delay,
+            "Seconds after SIGTERM in which connections are still accepted");
+  flags.Add("drain-timeout", &options->drain_timeout,
+            "Seconds that requests in flight get to end after that");
+  flags.Add("max-connections", &options->max_connections, "gRPC connections in all");
+  flags.Add("max-connections-per-peer", &options->max_connections_per_peer,
+            "gRPC connections from one address; 0 = no limit of its own");
+  flags.Add("reflection", &options->reflection, "Serve gRPC reflection");
+}
+
+int RunServer(absl::string_view role_name, Exposure exposure, const ServerOptions& options,
+              const RoleFactory& make_role) {
+  InitLogging(role_name);
+  if (absl::Status status = SetLogLevel(options.log_level); !status.ok()) {
+    spdlog::error("{}", std::string(status.message()));
+    return 2;
+  }
+  const sigset_t signals = StopSignals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  Process process(role_name, exposure, options);
+  SignalThread signal_thread(process);
+  if (absl::Status status = process.Start(make_role); !status.ok()) {
+    spdlog::error("cannot start: {}", std::string(status.message()));
+    ExitNow(1);
+  }
+  return process.Serve();
+}
+
+}  // namespace qwenserve

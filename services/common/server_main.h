@@ -1,0 +1,90 @@
+#ifndef QWENSERVE_SERVICES_COMMON_SERVER_MAIN_H_
+#define QWENSERVE_SERVICES_COMMON_SERVER_MAIN_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "qwenserve/v1/admin.pb.h"
+#include "services/common/flags.h"
+#include "services/common/grpc_settings.h"
+#include "services/common/metrics.h"
+
+namespace qwenserve {
+
+struct ServerOptions {
+  std::string listen;      // HOST:PORT of gRPC
+  std::string ops_listen;  // HOST:PORT of /livez, /readyz, /metrics
+  std::string log_level = "info";
+  absl::Duration drain_delay = absl::Seconds(10);
+  absl::Duration drain_timeout = absl::Seconds(600);
+  int64_t max_connections = 10000;
+  int64_t max_connections_per_peer = 0;
+  bool reflection = true;
+};
+
+// What a role may use of its process. Thread-safe, lives longer than the role.
+class ServerContext {
+ public:
+  virtual ~ServerContext() = default;
+  // grpc.health.v1 of a model's name.
+  virtual void SetServing(const std::string& model, bool serving) = 0;
+  // /readyz and grpc.health.v1 of "". The first true prints `ready` on stdout.
+  virtual void SetReady(bool ready) = 0;
+  virtual Metrics& metrics() = 0;
+  // Random, new with every start.
+  virtual const std::string& instance_id() const = 0;
+  // As SIGTERM.
+  virtual void RequestDrain() = 0;
+  // A failure that only a restart cures, such as a dead rank: /livez turns false, the process
+  // logs `status` and exits with status 1, without draining.
+  virtual void Fail(const absl::Status& status) = 0;
+};
+
+// What the process serves: gateway, tokenizer or generator. The calls come in this order, from one
+// thread, but for InFlight and the Admin ones, which may come at any time after creation.
+class ServerRole {
+ public:
+  virtual ~ServerRole() = default;
+
+  // The services to register; they live as long as the role.
+  virtual std::vector<grpc::Service*> services() = 0;
+  // The port is open. A role becomes SERVING through its ServerContext, here or later.
+  virtual void OnListening(const std::string& address) = 0;
+  // Health is NOT_SERVING now, requests are still taken. `time_left` until the forced end.
+  virtual void OnDrain(absl::Duration time_left) = 0;
+  // Requests that the process must not leave behind; the drain waits for 0.
+  virtual int64_t InFlight() = 0;
+  // Ends the long-lived streams so that the server can shut down.
+  virtual void CloseStreams() = 0;
+
+  // For the Admin service. `status` has the process's part already.
+  virtual void FillStatus(v1::GetStatusResponse* status) {}
+  // At most `max_requests`, without content; `total` is set too.
+  virtual void ListRequests(uint32_t max_requests, v1::ListRequestsResponse* response) {}
+};
+
+// Makes the role; loading a model takes place here. /livez answers already, /readyz not yet.
+using RoleFactory =
+    std::function<absl::StatusOr<std::unique_ptr<ServerRole>>(ServerContext& context)>;
+
+// Adds the flags that every server has; defaults of the ports as given.
+void AddServerFlags(Flags& flags, ServerOptions* options, int grpc_port, int ops_port);
+
+// Runs a server from its options to its exit status: logging, ports (each announced on stdout as
+// `listening grpc HOST:PORT`), health, reflection, metrics, and the end on SIGTERM or SIGINT:
+// health NOT_SERVING, still accepting for drain_delay (not on SIGINT: nobody balances over a
+// terminal), then GOAWAY, waiting for requests in flight up to drain_timeout, exit 0. A second
+// signal exits at once. `role_name`: gateway, tokenizer or generator.
+//
+// Call it before starting any thread: it blocks the signals for all of them.
+int RunServer(absl::string_view role_name, Exposure exposure, const ServerOptions& options,
+              const RoleFactory& make_role);
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_SERVICES_COMMON_SERVER_MAIN_H_
