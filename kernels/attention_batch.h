@@ -25,8 +25,8 @@ struct AttentionBatch {
   const int32_t* block_tables =
       nullptr;  // [num_sequences, max_blocks] block of positions 16i..16i+15
   int64_t max_blocks = 0;
-  const int32_t* rope_tables = nullptr;  // [num_rows] which rope table rotates the row
-  const float* query_scales = nullptr;   // [num_rows] factor on q after rotation (logn), else 1
+  const int32_t* rope_tables = nullptr;  // [num_rows] which rope table rotates the row, or null = 0
+  const float* query_scales = nullptr;  // [num_rows] factor on q after rotation (logn), or null = 1
 };
 
 // Keys and values of one layer. The layout inside is private to the backend (KvBytesPerBlock).

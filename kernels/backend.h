@@ -33,7 +33,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  // What decides the bits of results, e.g. "cpu-avx2-1": part of the numerics fingerprint.
+  // What decides the bits of results: part of the numerics fingerprint. "cpu-1" for every
+  // instruction set of the CPU, since all give the same bits.
   virtual std::string kernel_table() const = 0;
 
   // --- Memory ---------------------------------------------------------------------------------
@@ -45,7 +46,8 @@ class Backend {
   virtual void CopyToHost(const void* device, size_t bytes, void* host) = 0;
 
   // Packs the rows of all blocks, one below the other, into a weight [sum of rows, in_features].
-  // All blocks have one dtype; fp16 stays fp16. Reads each source element once, in order.
+  // All blocks have one dtype; fp16 stays fp16. Reads each source element once and row by row, each
+  // thread its own part of the rows.
   virtual absl::StatusOr<LinearWeight> PackLinear(absl::Span<const RowBlock> blocks,
                                                   int64_t in_features) = 0;
 
@@ -94,7 +96,7 @@ class Backend {
 
   // Draws one id for each row of logits [rows.size(), stride]; ids >= vocab_size are padding and
   // never drawn. Overwrites the logits. ids: host, [rows.size()], valid after Sync().
-  // A row without any finite allowed logit gives -1.
+  // A row with a NaN or +infinity among the allowed logits, or with nothing finite, gives -1.
   virtual void Sample(float* logits, int64_t stride, int64_t vocab_size,
                       absl::Span<const SampleRow> rows, int32_t* ids) = 0;
 
@@ -103,12 +105,15 @@ class Backend {
 };
 
 struct CpuBackendOptions {
-  int num_threads = 1;       // of this rank, the calling thread included
-  std::vector<int> cpus;     // pin thread i to cpus[i]; empty = not pinned
+  int num_threads = 1;  // of this rank, the calling thread included
+  // Pins thread i to cpus[i]; empty = not pinned. Thread 0 is whichever thread calls the ops, and
+  // is pinned when it first does.
+  std::vector<int> cpus = {};
   std::string isa = "auto";  // auto, portable or avx2; the environment never decides
 };
 
-// INVALID_ARGUMENT for an isa that is unknown or that this machine does not have.
+// INVALID_ARGUMENT for an isa that is unknown or that this machine does not have, and for options
+// that contradict each other.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options);
 
 // UNIMPLEMENTED, with the reason, in a build without CUDA or on a machine without a usable GPU.

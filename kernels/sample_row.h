@@ -7,12 +7,16 @@
 
 namespace qwenserve {
 
+// Below this temperature a draw is greedy: the division would only lose precision.
+inline constexpr float kGreedyBelow = 1e-5f;
+
 // How the next token of one sequence is drawn from its logits. Everything random is a function of
 // (seed, position, sample_index), and everything else of the tokens so far, so any replica draws
 // the same token. Order: repetition penalty, presence and frequency penalty, temperature, top-k,
-// top-p, min-p, draw.
+// top-p, min-p, draw (kernels/README.md, "Sample", has the exact rules). top-p is relative to the
+// mass that top-k has left.
 struct SampleRow {
-  float temperature = 1.0f;         // 0 = greedy: the highest logit, lowest id among equals
+  float temperature = 1.0f;         // < kGreedyBelow: the highest logit, lowest id among equals
   int32_t top_k = 0;                // 0 = off
   float top_p = 1.0f;               // smallest set of most probable ids that reaches this mass
   float min_p = 0.0f;               // drops ids below min_p times the highest probability

@@ -1,0 +1,287 @@
+#include "kernels/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+#include "kernels/cpu/attention_plan.h"
+#include "kernels/cpu/cpu_features.h"
+#include "kernels/cpu/host_memory.h"
+#include "kernels/cpu/packed_weight.h"
+
+namespace qwenserve {
+namespace {
+
+// Elementwise work below this many floats is done before another thread has noticed it.
+constexpr int64_t kMinParallelFloats = 8192;
+
+int KvIndex(DType dtype) {
+  QS_CHECK(dtype == DType::kF32 || dtype == DType::kBf16);
+  return dtype == DType::kF32 ? 0 : 1;
+}
+
+int64_t AttentionScratchFloats(int64_t head_dim) {
+  const int64_t padded_dim = head_dim + kPanelColumns;
+  return kMaxAttentionQueries * (2 * padded_dim + kPanelColumns) + 2 * padded_dim * kPanelColumns;
+}
+
+void CheckHeads(const HeadLayout& heads) {
+  QS_CHECK(heads.num_query_heads > 0 && heads.num_kv_heads > 0 && heads.queries_per_kv > 0);
+  QS_CHECK(heads.head_dim > 0 && heads.head_dim % 2 == 0);
+  QS_CHECK(heads.query_offset >= 0 && heads.query_offset < heads.queries_per_kv);
+  QS_CHECK((heads.num_query_heads + heads.query_offset - 1) / heads.queries_per_kv + 1 ==
+           heads.num_kv_heads);
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(const KernelTable& kernels, const CpuBackendOptions& options)
+    : kernels_(kernels),
+      pool_(options.num_threads, options.cpus),
+      scratch_(static_cast<size_t>(options.num_threads)) {}
+
+std::string CpuBackend::kernel_table() const { return "cpu-1"; }
+
+absl::StatusOr<Buffer> CpuBackend::Allocate(size_t bytes) { return AllocateHostMemory(bytes); }
+
+void CpuBackend::CopyToDevice(const void* host, size_t bytes, void* device) {
+  if (bytes != 0) std::memcpy(device, host, bytes);
+}
+
+void CpuBackend::CopyToHost(const void* device, size_t bytes, void* host) {
+  if (bytes != 0) std::memcpy(host, device, bytes);
+}
+
+absl::Status CpuBackend::Sync() { return absl::OkStatus(); }
+
+void CpuBackend::ParallelFor(int64_t count, int64_t cost,
+                             absl::FunctionRef<void(int64_t, int64_t, int)> work) {
+  if (count <= 0) return;
+  if (count * cost < kMinParallelFloats) {
+    work(0, count, 0);
+    return;
+  }
+  const int threads = pool_.num_threads();
+  pool_.Run([&](int thread) {
+    const WorkRange part = StaticPart(count, thread, threads);
+    if (part.begin < part.end) work(part.begin, part.end, thread);
+  });
+}
+
+void CpuBackend::ParallelForDynamic(int64_t count, absl::FunctionRef<void(int64_t, int)> work) {
+  if (count == 1) {
+    work(0, 0);
+    return;
+  }
+  std::atomic<int64_t> next{0};
+  pool_.Run([&](int thread) {
+    for (int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) work(i, thread);
+  });
+}
+
+float* CpuBackend::Scratch(int thread, int64_t floats) {
+  std::vector<float>& memory = scratch_[thread].floats;
+  if (memory.size() < static_cast<size_t>(floats)) memory.resize(floats);
+  return memory.data();
+}
+
+absl::StatusOr<LinearWeight> CpuBackend::PackLinear(absl::Span<const RowBlock> blocks,
+                                                    int64_t in_features) {
+  QS_CHECK(!blocks.empty() && in_features > 0);
+  LinearWeight weight;
+  weight.format = static_cast<WeightFormat>(blocks[0].dtype);
+  weight.in_features = in_features;
+  for (const RowBlock& block : blocks) {
+    QS_CHECK(block.dtype == blocks[0].dtype && block.rows >= 0);
+    QS_CHECK(block.row_stride >= in_features);
+    weight.out_features += block.rows;
+  }
+  absl::StatusOr<Buffer> data =
+      AllocateHostMemory(PackedBytes(weight.format, weight.out_features, in_features));
+  if (!data.ok()) return data.status();
+  weight.data = *std::move(data);
+  // The same cut as in Linear: each thread's weights lie near it.
+  ParallelFor(NumPanels(weight.out_features), kPanelColumns * in_features,
+              [&](int64_t begin, int64_t end, int) {
+                PackPanels(blocks, in_features, begin, end, weight.data.data());
+              });
+  return weight;
+}
+
+size_t CpuBackend::KvBytesPerBlock(const HeadLayout& heads, DType dtype) const {
+  (void)KvIndex(dtype);
+  return static_cast<size_t>(CpuKvHeadBytes(heads, dtype).total * heads.num_kv_heads);
+}
+
+void CpuBackend::Embed(const int32_t* ids, int64_t rows, const LinearWeight& table,
+                       int64_t first_id, float* out) {
+  const int64_t width = table.in_features;
+  ParallelFor(rows, width, [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      const int64_t row = ids[r] - first_id;
+      if (row >= 0 && row < table.out_features) {
+        ReadPackedRow(table, row, out + r * width);
+      } else {
+        std::memset(out + r * width, 0, static_cast<size_t>(width) * sizeof(float));
+      }
+    }
+  });
+}
+
+void CpuBackend::RmsNorm(const float* x, int64_t rows, int64_t width, const float* weight,
+                         float epsilon, float* out) {
+  AddRmsNorm(x, rows, width, nullptr, weight, epsilon, out);
+}
+
+void CpuBackend::AddRmsNorm(const float* x, int64_t rows, int64_t width, float* residual,
+                            const float* weight, float epsilon, float* out) {
+  QS_CHECK(width > 0);
+  ParallelFor(rows, width, [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      kernels_.rms_norm(x + r * width, width, residual == nullptr ? nullptr : residual + r * width,
+                        weight, epsilon, out + r * width);
+    }
+  });
+}
+
+void CpuBackend::Linear(const float* x, int64_t rows, const LinearWeight& weight, const float* bias,
+                        float* out) {
+  if (rows <= 0) return;
+  const LinearArgs args = {.x = x,
+                           .rows = rows,
+                           .weight = weight.data.data(),
+                           .in_features = weight.in_features,
+                           .out_features = weight.out_features,
+                           .bias = bias,
+                           .out = out};
+  const auto kernel = kernels_.linear[static_cast<int>(weight.format)];
+  ParallelFor(NumPanels(weight.out_features), kPanelColumns * weight.in_features,
+              [&](int64_t begin, int64_t end, int thread) {
+                kernel(args, begin, end, Scratch(thread, kLinearScratchFloats));
+              });
+}
+
+void CpuBackend::NormRopeStoreRow(const AttentionBatch& batch, const HeadLayout& heads,
+                                  const float* q_norm, const float* k_norm, float epsilon,
+                                  absl::Span<const RopeTable> rope, int64_t row, float* qkv,
+                                  const KvLayer& kv) {
+  const int64_t dim = heads.head_dim, position = batch.positions[row];
+  const int32_t table = batch.rope_tables == nullptr ? 0 : batch.rope_tables[row];
+  QS_CHECK(table >= 0 && static_cast<size_t>(table) < rope.size());
+  QS_CHECK(position >= 0 && position < rope[table].max_positions);
+  QS_CHECK(position / kKvBlockSize < batch.max_blocks);
+  const int32_t sequence = batch.sequences[row];
+  const int32_t block = batch.block_tables[sequence * batch.max_blocks + position / kKvBlockSize];
+  QS_CHECK(block >= 0 && block < kv.num_blocks);
+
+  float* query = qkv + row * heads.qkv_width();
+  float* key = query + heads.query_width();
+  const float* value = key + heads.kv_width();
+  NormRopeArgs args = {.head = query,
+                       .head_dim = dim,
+                       .weight = q_norm,
+                       .epsilon = epsilon,
+                       .cos_sin = rope[table].cos_sin + position * dim,
+                       .scale = batch.query_scales == nullptr ? 1.0f : batch.query_scales[row]};
+  for (int32_t h = 0; h < heads.num_query_heads; ++h, args.head += dim) kernels_.norm_rope(args);
+  args.weight = k_norm;
+  args.scale = 1.0f;
+  const KvHeadBytes bytes = CpuKvHeadBytes(heads, kv.dtype);
+  char* destination = static_cast<char*>(kv.data) + block * bytes.total * heads.num_kv_heads;
+  for (int32_t h = 0; h < heads.num_kv_heads; ++h) {
+    args.head = key + h * dim;
+    kernels_.norm_rope(args);
+    kernels_.store_kv[KvIndex(kv.dtype)](args.head, value + h * dim, dim, position % kKvBlockSize,
+                                         destination + h * bytes.total, bytes.keys);
+  }
+}
+
+void CpuBackend::NormRopeStoreKv(const AttentionBatch& batch, const HeadLayout& heads,
+                                 const float* q_norm, const float* k_norm, float epsilon,
+                                 absl::Span<const RopeTable> rope, float* qkv, const KvLayer& kv) {
+  CheckHeads(heads);
+  ParallelFor(batch.num_rows, heads.qkv_width(), [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      NormRopeStoreRow(batch, heads, q_norm, k_norm, epsilon, rope, row, qkv, kv);
+    }
+  });
+}
+
+void CpuBackend::PagedAttention(const AttentionBatch& batch, const HeadLayout& heads,
+                                const float* qkv, const KvLayer& kv, float* out) {
+  CheckHeads(heads);
+  if (batch.num_rows == 0) return;
+  const int64_t dim = heads.head_dim;
+  const KvHeadBytes bytes = CpuKvHeadBytes(heads, kv.dtype);
+  const auto kernel = kernels_.attention[KvIndex(kv.dtype)];
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  const std::vector<AttentionItem> items = PlanAttention(batch, heads, pool_.num_threads());
+  ParallelForDynamic(static_cast<int64_t>(items.size()), [&](int64_t i, int thread) {
+    const AttentionItem& item = items[i];
+    AttentionArgs args;
+    args.q = qkv + item.row * heads.qkv_width() + item.query_head * dim;
+    args.q_row_stride = heads.qkv_width();
+    args.rows = item.rows;
+    args.heads = item.query_heads;
+    args.head_dim = dim;
+    args.first_position = batch.positions[item.row];
+    args.block_table = batch.block_tables + batch.sequences[item.row] * batch.max_blocks;
+    args.kv = {.data = static_cast<char*>(kv.data) + item.kv_head * bytes.total,
+               .block_bytes = bytes.total * heads.num_kv_heads,
+               .value_offset = bytes.keys};
+    args.scale = scale;
+    args.out = out + item.row * heads.query_width() + item.query_head * dim;
+    args.out_row_stride = heads.query_width();
+    args.scratch = Scratch(thread, AttentionScratchFloats(dim));
+    kernel(args);
+  });
+}
+
+void CpuBackend::SiluMul(const float* gate_up, int64_t rows, int64_t width, float* out) {
+  // Cut by pieces of a row, so that one row, too, is shared.
+  constexpr int64_t kPiece = 512;
+  const int64_t pieces = (width + kPiece - 1) / kPiece;
+  ParallelFor(rows * pieces, kPiece, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = i / pieces, column = i % pieces * kPiece;
+      const float* gate = gate_up + row * 2 * width + column;
+      kernels_.silu_mul(gate, gate + width, std::min(kPiece, width - column),
+                        out + row * width + column);
+    }
+  });
+}
+
+void CpuBackend::GatherRows(const float* x, int64_t width, const int32_t* rows, int64_t num_rows,
+                            float* out) {
+  for (int64_t i = 0; i < num_rows; ++i) {
+    std::memcpy(out + i * width, x + rows[i] * width, static_cast<size_t>(width) * sizeof(float));
+  }
+}
+
+void CpuBackend::Sample(float* logits, int64_t stride, int64_t vocab_size,
+                        absl::Span<const SampleRow> rows, int32_t* ids) {
+  QS_CHECK(vocab_size > 0 && vocab_size <= stride);
+  ParallelForDynamic(static_cast<int64_t>(rows.size()), [&](int64_t i, int thread) {
+    ids[i] = SampleOne(kernels_, rows[i], vocab_size, logits + i * stride, scratch_[thread].sample);
+  });
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options) {
+  if (options.num_threads < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("num_threads is ", options.num_threads, ", must be at least 1"));
+  }
+  if (!options.cpus.empty() && options.cpus.size() != static_cast<size_t>(options.num_threads)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.cpus.size(), " cpus to pin for ", options.num_threads, " threads"));
+  }
+  absl::StatusOr<const KernelTable*> kernels = ChooseKernels(options.isa);
+  if (!kernels.ok()) return kernels.status();
+  return std::make_unique<CpuBackend>(**kernels, options);
+}
+
+}  // namespace qwenserve

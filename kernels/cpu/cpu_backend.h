@@ -1,0 +1,75 @@
+#ifndef QWENSERVE_KERNELS_CPU_CPU_BACKEND_H_
+#define QWENSERVE_KERNELS_CPU_CPU_BACKEND_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "kernels/backend.h"
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/sampling.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace qwenserve {
+
+// Backend on the host's cores. Device memory is host memory, every op is done when it returns.
+// This class cuts the work into parts for the threads; the arithmetic is in the kernel table, and
+// no sum ever crosses a part, so the number of threads changes no bit.
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(const KernelTable& kernels, const CpuBackendOptions& options);
+
+  std::string kernel_table() const override;
+
+  absl::StatusOr<Buffer> Allocate(size_t bytes) override;
+  void CopyToDevice(const void* host, size_t bytes, void* device) override;
+  void CopyToHost(const void* device, size_t bytes, void* host) override;
+  absl::StatusOr<LinearWeight> PackLinear(absl::Span<const RowBlock> blocks,
+                                          int64_t in_features) override;
+  size_t KvBytesPerBlock(const HeadLayout& heads, DType dtype) const override;
+
+  void Embed(const int32_t* ids, int64_t rows, const LinearWeight& table, int64_t first_id,
+             float* out) override;
+  void RmsNorm(const float* x, int64_t rows, int64_t width, const float* weight, float epsilon,
+               float* out) override;
+  void AddRmsNorm(const float* x, int64_t rows, int64_t width, float* residual, const float* weight,
+                  float epsilon, float* out) override;
+  void Linear(const float* x, int64_t rows, const LinearWeight& weight, const float* bias,
+              float* out) override;
+  void NormRopeStoreKv(const AttentionBatch& batch, const HeadLayout& heads, const float* q_norm,
+                       const float* k_norm, float epsilon, absl::Span<const RopeTable> rope,
+                       float* qkv, const KvLayer& kv) override;
+  void PagedAttention(const AttentionBatch& batch, const HeadLayout& heads, const float* qkv,
+                      const KvLayer& kv, float* out) override;
+  void SiluMul(const float* gate_up, int64_t rows, int64_t width, float* out) override;
+  void GatherRows(const float* x, int64_t width, const int32_t* rows, int64_t num_rows,
+                  float* out) override;
+  void Sample(float* logits, int64_t stride, int64_t vocab_size, absl::Span<const SampleRow> rows,
+              int32_t* ids) override;
+  absl::Status Sync() override;
+
+ private:
+  struct ThreadScratch {
+    std::vector<float> floats;
+    SampleScratch sample;
+  };
+
+  // Calls work(begin, end, thread) on disjoint parts of 0..count-1; on the calling thread alone
+  // when all of it is worth less than waking the others. cost: floats touched per item.
+  void ParallelFor(int64_t count, int64_t cost,
+                   absl::FunctionRef<void(int64_t, int64_t, int)> work);
+  // Likewise one item at a time, to whichever thread is free.
+  void ParallelForDynamic(int64_t count, absl::FunctionRef<void(int64_t, int)> work);
+  float* Scratch(int thread, int64_t floats);
+  void NormRopeStoreRow(const AttentionBatch& batch, const HeadLayout& heads, const float* q_norm,
+                        const float* k_norm, float epsilon, absl::Span<const RopeTable> rope,
+                        int64_t row, float* qkv, const KvLayer& kv);
+
+  const KernelTable& kernels_;
+  ThreadPool pool_;
+  std::vector<ThreadScratch> scratch_;  // by thread
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_KERNELS_CPU_CPU_BACKEND_H_

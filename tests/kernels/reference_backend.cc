@@ -1,0 +1,246 @@
+#include "tests/kernels/reference_backend.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "kernels/check.h"
+
+namespace qwenserve {
+namespace {
+
+float Element(const void* data, DType dtype, int64_t index) {
+  if (dtype == DType::kF32) return static_cast<const float*>(data)[index];
+  const uint16_t bits = static_cast<const uint16_t*>(data)[index];
+  return dtype == DType::kBf16 ? Bf16ToFloat(bits) : F16ToFloat(bits);
+}
+
+float WeightElement(const LinearWeight& weight, int64_t row, int64_t column) {
+  return Element(weight.data.data(), static_cast<DType>(weight.format),
+                 row * weight.in_features + column);
+}
+
+// One layer's cache, element by element.
+class KvView {
+ public:
+  KvView(const AttentionBatch& batch, const HeadLayout& heads, const KvLayer& kv)
+      : batch_(batch), heads_(heads), kv_(kv) {
+    QS_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBf16);
+  }
+
+  float Get(int64_t sequence, int64_t position, int64_t head, int64_t d, bool value) const {
+    return Element(kv_.data, kv_.dtype, Index(sequence, position, head, d, value));
+  }
+
+  void Set(int64_t sequence, int64_t position, int64_t head, int64_t d, bool value, float x) {
+    const int64_t index = Index(sequence, position, head, d, value);
+    if (kv_.dtype == DType::kF32) {
+      static_cast<float*>(kv_.data)[index] = x;
+    } else {
+      static_cast<uint16_t*>(kv_.data)[index] = FloatToBf16(x);
+    }
+  }
+
+ private:
+  int64_t Index(int64_t sequence, int64_t position, int64_t head, int64_t d, bool value) const {
+    const int64_t number = position / kKvBlockSize;
+    QS_CHECK(number < batch_.max_blocks);
+    const int64_t block = batch_.block_tables[sequence * batch_.max_blocks + number];
+    QS_CHECK(block >= 0 && block < kv_.num_blocks);
+    const int64_t half = block * 2 + (value ? 1 : 0);
+    const int64_t slot =
+        (half * heads_.num_kv_heads + head) * kKvBlockSize + position % kKvBlockSize;
+    return slot * heads_.head_dim + d;
+  }
+
+  const AttentionBatch& batch_;
+  const HeadLayout& heads_;
+  const KvLayer& kv_;
+};
+
+void NormRopeHead(float* head, int64_t dim, const float* norm, double epsilon, const float* cos_sin,
+                  double scale) {
+  std::vector<double> x(head, head + dim);
+  if (norm != nullptr) {
+    double squares = 0;
+    for (double v : x) squares += v * v;
+    const double rms = std::sqrt(squares / static_cast<double>(dim) + epsilon);
+    for (int64_t d = 0; d < dim; ++d) x[d] = x[d] / rms * norm[d];
+  }
+  const int64_t half = dim / 2;
+  for (int64_t i = 0; i < half; ++i) {
+    const double cos = cos_sin[2 * i], sin = cos_sin[2 * i + 1];
+    head[i] = static_cast<float>((x[i] * cos - x[i + half] * sin) * scale);
+    head[i + half] = static_cast<float>((x[i + half] * cos + x[i] * sin) * scale);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<Buffer> ReferenceBackend::Allocate(size_t bytes) {
+  void* data = std::aligned_alloc(64, (bytes + 64) / 64 * 64);
+  if (data == nullptr) return absl::ResourceExhaustedError("no memory");
+  std::memset(data, 0, bytes);
+  return Buffer(data, bytes, [](void* pointer) { std::free(pointer); });
+}
+
+void ReferenceBackend::CopyToDevice(const void* host, size_t bytes, void* device) {
+  if (bytes != 0) std::memcpy(device, host, bytes);
+}
+
+void ReferenceBackend::CopyToHost(const void* device, size_t bytes, void* host) {
+  if (bytes != 0) std::memcpy(host, device, bytes);
+}
+
+absl::StatusOr<LinearWeight> ReferenceBackend::PackLinear(absl::Span<const RowBlock> blocks,
+                                                          int64_t in_features) {
+  QS_CHECK(!blocks.empty());
+  LinearWeight weight;
+  weight.format = static_cast<WeightFormat>(blocks[0].dtype);
+  weight.in_features = in_features;
+  for (const RowBlock& block : blocks) weight.out_features += block.rows;
+  const size_t element = DTypeBytes(blocks[0].dtype);
+  absl::StatusOr<Buffer> data =
+      Allocate(static_cast<size_t>(weight.out_features * in_features) * element);
+  if (!data.ok()) return data.status();
+  weight.data = *std::move(data);
+  char* to = weight.data.as<char>();
+  for (const RowBlock& block : blocks) {
+    QS_CHECK(block.dtype == blocks[0].dtype);
+    const char* from = static_cast<const char*>(block.data);
+    for (int64_t r = 0; r < block.rows; ++r) {
+      const size_t bytes = static_cast<size_t>(in_features) * element;
+      std::memcpy(to, from + static_cast<size_t>(r * block.row_stride) * element, bytes);
+      to += bytes;
+    }
+  }
+  return weight;
+}
+
+size_t ReferenceBackend::KvBytesPerBlock(const HeadLayout& heads, DType dtype) const {
+  return static_cast<size_t>(2 * heads.kv_width() * kKvBlockSize) * DTypeBytes(dtype);
+}
+
+void ReferenceBackend::Embed(const int32_t* ids, int64_t rows, const LinearWeight& table,
+                             int64_t first_id, float* out) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t row = ids[r] - first_id;
+    const bool here = row >= 0 && row < table.out_features;
+    for (int64_t c = 0; c < table.in_features; ++c) {
+      out[r * table.in_features + c] = here ? WeightElement(table, row, c) : 0.0f;
+    }
+  }
+}
+
+void ReferenceBackend::RmsNorm(const float* x, int64_t rows, int64_t width, const float* weight,
+                               float epsilon, float* out) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* in = x + r * width;
+    double squares = 0;
+    for (int64_t i = 0; i < width; ++i) squares += static_cast<double>(in[i]) * in[i];
+    const double rms = std::sqrt(squares / static_cast<double>(width) + epsilon);
+    for (int64_t i = 0; i < width; ++i) {
+      out[r * width + i] = static_cast<float>(in[i] / rms * weight[i]);
+    }
+  }
+}
+
+void ReferenceBackend::AddRmsNorm(const float* x, int64_t rows, int64_t width, float* residual,
+                                  const float* weight, float epsilon, float* out) {
+  for (int64_t i = 0; i < rows * width; ++i) residual[i] += x[i];
+  RmsNorm(residual, rows, width, weight, epsilon, out);
+}
+
+void ReferenceBackend::Linear(const float* x, int64_t rows, const LinearWeight& weight,
+                              const float* bias, float* out) {
+  const int64_t k = weight.in_features, n = weight.out_features;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t o = 0; o < n; ++o) {
+      double sum = bias == nullptr ? 0.0 : bias[o];
+      for (int64_t i = 0; i < k; ++i) {
+        sum += static_cast<double>(x[r * k + i]) * WeightElement(weight, o, i);
+      }
+      out[r * n + o] = static_cast<float>(sum);
+    }
+  }
+}
+
+void ReferenceBackend::NormRopeStoreKv(const AttentionBatch& batch, const HeadLayout& heads,
+                                       const float* q_norm, const float* k_norm, float epsilon,
+                                       absl::Span<const RopeTable> rope, float* qkv,
+                                       const KvLayer& kv) {
+  KvView cache(batch, heads, kv);
+  const int64_t dim = heads.head_dim;
+  for (int64_t row = 0; row < batch.num_rows; ++row) {
+    const int64_t position = batch.positions[row];
+    const RopeTable& table = rope[batch.rope_tables == nullptr ? 0 : batch.rope_tables[row]];
+    QS_CHECK(position < table.max_positions);
+    const float* cos_sin = table.cos_sin + position * dim;
+    const double scale = batch.query_scales == nullptr ? 1.0 : batch.query_scales[row];
+    float* query = qkv + row * heads.qkv_width();
+    float* key = query + heads.query_width();
+    const float* value = key + heads.kv_width();
+    for (int64_t h = 0; h < heads.num_query_heads; ++h) {
+      NormRopeHead(query + h * dim, dim, q_norm, epsilon, cos_sin, scale);
+    }
+    for (int64_t h = 0; h < heads.num_kv_heads; ++h) {
+      NormRopeHead(key + h * dim, dim, k_norm, epsilon, cos_sin, 1.0);
+      for (int64_t d = 0; d < dim; ++d) {
+        cache.Set(batch.sequences[row], position, h, d, false, key[h * dim + d]);
+        cache.Set(batch.sequences[row], position, h, d, true, value[h * dim + d]);
+      }
+    }
+  }
+}
+
+void ReferenceBackend::PagedAttention(const AttentionBatch& batch, const HeadLayout& heads,
+                                      const float* qkv, const KvLayer& kv, float* out) {
+  const KvView cache(batch, heads, kv);
+  const int64_t dim = heads.head_dim;
+  for (int64_t row = 0; row < batch.num_rows; ++row) {
+    const int64_t sequence = batch.sequences[row], length = batch.positions[row] + 1;
+    for (int64_t h = 0; h < heads.num_query_heads; ++h) {
+      const int64_t kv_head = (h + heads.query_offset) / heads.queries_per_kv;
+      const float* q = qkv + row * heads.qkv_width() + h * dim;
+      std::vector<double> weights(length);
+      double max = -INFINITY, total = 0;
+      for (int64_t t = 0; t < length; ++t) {
+        double score = 0;
+        for (int64_t d = 0; d < dim; ++d) {
+          score += static_cast<double>(q[d]) * cache.Get(sequence, t, kv_head, d, false);
+        }
+        weights[t] = score / std::sqrt(static_cast<double>(dim));
+        max = std::fmax(max, weights[t]);
+      }
+      for (double& w : weights) total += w = std::exp(w - max);
+      for (int64_t d = 0; d < dim; ++d) {
+        double sum = 0;
+        for (int64_t t = 0; t < length; ++t) {
+          sum += weights[t] * cache.Get(sequence, t, kv_head, d, true);
+        }
+        out[row * heads.query_width() + h * dim + d] = static_cast<float>(sum / total);
+      }
+    }
+  }
+}
+
+void ReferenceBackend::SiluMul(const float* gate_up, int64_t rows, int64_t width, float* out) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < width; ++i) {
+      const double gate = gate_up[r * 2 * width + i];
+      out[r * width + i] =
+          static_cast<float>(gate / (1 + std::exp(-gate)) * gate_up[r * 2 * width + width + i]);
+    }
+  }
+}
+
+void ReferenceBackend::GatherRows(const float* x, int64_t width, const int32_t* rows,
+                                  int64_t num_rows, float* out) {
+  for (int64_t i = 0; i < num_rows; ++i) {
+    for (int64_t c = 0; c < width; ++c) out[i * width + c] = x[rows[i] * width + c];
+  }
+}
+
+}  // namespace qwenserve

@@ -1,0 +1,104 @@
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+#include <vector>
+
+#include "tests/kernels/reference_backend.h"
+
+namespace qwenserve {
+namespace {
+
+uint64_t Mix(uint64_t x) {
+  x ^= x >> 30;
+  x *= 0xbf58476d1ce4e5b9u;
+  x ^= x >> 27;
+  x *= 0x94d049bb133111ebu;
+  x ^= x >> 31;
+  return x;
+}
+
+// Exponential noise of one id, as kernels/README.md defines it.
+double Noise(const SampleRow& row, int32_t id) {
+  constexpr uint64_t kStep = 0x9e3779b97f4a7c15u;
+  uint64_t state = Mix(row.seed + kStep);
+  state = Mix(state + static_cast<uint64_t>(row.position) * kStep + 1);
+  state = Mix(state + static_cast<uint64_t>(row.sample_index) * kStep + 2);
+  const uint64_t bits = Mix(state + (static_cast<uint64_t>(id) + 1) * kStep) >> 12;
+  return -std::log1p(-(static_cast<double>(bits) + 0.5) * std::ldexp(1.0, -52));
+}
+
+// Logits after penalties and mask, -infinity where not allowed. Empty when a NaN or +infinity is
+// among them or nothing is finite.
+std::vector<double> EffectiveLogits(const float* logits, int64_t vocab_size, const SampleRow& row) {
+  std::vector<double> l(logits, logits + vocab_size);
+  const std::set<int32_t> context(row.context_ids.begin(), row.context_ids.end());
+  for (int32_t id : context) {
+    l[id] = l[id] > 0 ? l[id] / row.repetition_penalty : l[id] * row.repetition_penalty;
+  }
+  std::map<int32_t, int> generated;
+  for (int32_t id : row.context_ids.subspan(row.num_prompt_ids)) ++generated[id];
+  for (const auto& [id, count] : generated) {
+    l[id] -= row.presence_penalty + count * static_cast<double>(row.frequency_penalty);
+  }
+  bool any = false;
+  for (int64_t id = 0; id < vocab_size; ++id) {
+    if (row.allowed_ids != nullptr && (row.allowed_ids[id / 32] >> (id % 32) & 1) == 0) {
+      l[id] = -INFINITY;
+    }
+    if (std::isnan(l[id]) || l[id] == INFINITY) return {};
+    any |= std::isfinite(l[id]);
+  }
+  if (!any) l.clear();
+  return l;
+}
+
+}  // namespace
+
+std::vector<KeptId> ReferenceDistribution(const float* logits, int64_t vocab_size,
+                                          const SampleRow& row) {
+  const std::vector<double> l = EffectiveLogits(logits, vocab_size, row);
+  if (l.empty()) return {};
+  std::vector<int32_t> order;
+  for (int64_t id = 0; id < vocab_size; ++id) {
+    if (std::isfinite(l[id])) order.push_back(static_cast<int32_t>(id));
+  }
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return l[a] > l[b]; });
+  if (row.temperature < kGreedyBelow) return {{order[0], 1.0}};
+  if (row.top_k > 0 && static_cast<size_t>(row.top_k) < order.size()) order.resize(row.top_k);
+
+  std::vector<KeptId> kept;
+  double total = 0;
+  for (int32_t id : order) {
+    kept.push_back({id, std::exp((l[id] - l[order[0]]) / row.temperature)});
+    total += kept.back().probability;
+  }
+  if (row.top_p < 1.0f) {
+    double mass = 0;
+    size_t count = 0;
+    while (count < kept.size() && mass < row.top_p * total) mass += kept[count++].probability;
+    kept.resize(std::max<size_t>(count, 1));
+  }
+  while (kept.back().probability < row.min_p) kept.pop_back();
+  total = 0;
+  for (const KeptId& k : kept) total += k.probability;
+  for (KeptId& k : kept) k.probability /= total;
+  return kept;
+}
+
+void ReferenceBackend::Sample(float* logits, int64_t stride, int64_t vocab_size,
+                              absl::Span<const SampleRow> rows, int32_t* ids) {
+  for (size_t i = 0; i < rows.size(); ++i) {
+    double best = -1;
+    ids[i] = -1;
+    for (const KeptId& kept : ReferenceDistribution(logits + i * stride, vocab_size, rows[i])) {
+      const double ratio = kept.probability / Noise(rows[i], kept.id);
+      if (ratio > best || (ratio == best && kept.id < ids[i])) {
+        best = ratio;
+        ids[i] = kept.id;
+      }
+    }
+  }
+}
+
+}  // namespace qwenserve

@@ -1,0 +1,102 @@
+#ifndef QWENSERVE_TESTS_KERNELS_TEST_DATA_H_
+#define QWENSERVE_TESTS_KERNELS_TEST_DATA_H_
+
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/backend.h"
+
+namespace qwenserve {
+
+// Half a unit in the last place of 1.0f: the relative error of one rounding to float.
+inline constexpr double kFloatRounding = 0x1p-24;
+// Likewise of one rounding to bf16.
+inline constexpr double kBf16Rounding = 0x1p-9;
+
+// The same numbers on every platform: the engine's output is defined by the standard, the
+// distributions of <random> are not.
+class Random {
+ public:
+  explicit Random(uint32_t seed) : engine_(seed) {}
+  uint32_t Below(uint32_t bound) { return engine_() % bound; }
+  // Roughly normal, standard deviation `scale`.
+  float Normal(float scale = 1.0f) {
+    double sum = 0;
+    for (int i = 0; i < 12; ++i) sum += engine_() * 0x1p-32;
+    return static_cast<float>((sum - 6.0) * scale);
+  }
+  std::vector<float> Normals(int64_t count, float scale = 1.0f) {
+    std::vector<float> values(count);
+    for (float& v : values) v = Normal(scale);
+    return values;
+  }
+  template <typename T>
+  void Shuffle(std::vector<T>& values) {
+    for (size_t i = values.size(); i > 1; --i) std::swap(values[i - 1], values[Below(i)]);
+  }
+
+ private:
+  std::mt19937 engine_;
+};
+
+// A random matrix [rows, columns] in some dtype. fp16 includes subnormals.
+struct HostMatrix {
+  HostMatrix(Random& random, DType type, int64_t num_rows, int64_t num_columns)
+      : dtype(type), rows(num_rows), columns(num_columns) {
+    for (int64_t i = 0; i < rows * columns; ++i) {
+      const float value = random.Normal();
+      floats.push_back(value);
+      bf16.push_back(FloatToBf16(value));
+      // Any sign, exponents 0..16 of 0..30: magnitudes below 4.
+      f16.push_back(static_cast<uint16_t>(random.Below(2) << 15 | random.Below(17) << 10 |
+                                          random.Below(1024)));
+    }
+  }
+  const void* data() const {
+    if (dtype == DType::kF32) return floats.data();
+    return dtype == DType::kBf16 ? bf16.data() : f16.data();
+  }
+  double At(int64_t row, int64_t column) const {
+    const int64_t i = row * columns + column;
+    if (dtype == DType::kF32) return floats[i];
+    return dtype == DType::kBf16 ? Bf16ToFloat(bf16[i]) : F16ToFloat(f16[i]);
+  }
+  RowBlock Rows(int64_t first, int64_t count) const {
+    const char* start =
+        static_cast<const char*>(data()) + static_cast<size_t>(first * columns) * DTypeBytes(dtype);
+    return {.data = start, .dtype = dtype, .rows = count, .row_stride = columns};
+  }
+  LinearWeight Pack(Backend& backend) const {
+    const RowBlock block = Rows(0, rows);
+    absl::StatusOr<LinearWeight> weight = backend.PackLinear({&block, 1}, columns);
+    EXPECT_TRUE(weight.ok()) << weight.status();
+    return *std::move(weight);
+  }
+
+  DType dtype;
+  int64_t rows, columns;
+  std::vector<float> floats;
+  std::vector<uint16_t> bf16, f16;
+};
+
+// The instruction sets that this machine has.
+inline std::vector<std::string> AvailableIsas() {
+  std::vector<std::string> isas = {"portable"};
+  if (MakeCpuBackend({.isa = "avx2"}).ok()) isas.push_back("avx2");
+  return isas;
+}
+
+inline std::unique_ptr<Backend> Cpu(const std::string& isa, int threads = 2) {
+  absl::StatusOr<std::unique_ptr<Backend>> backend =
+      MakeCpuBackend({.num_threads = threads, .isa = isa});
+  EXPECT_TRUE(backend.ok()) << backend.status();
+  return *std::move(backend);
+}
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_TESTS_KERNELS_TEST_DATA_H_
