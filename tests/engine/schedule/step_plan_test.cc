@@ -1,0 +1,98 @@
+#include "engine/schedule/step_plan.h"
+
+#include <random>
+
+#include "gtest/gtest.h"
+
+namespace qwenserve {
+namespace {
+
+StepPlan SomePlan() {
+  StepPlan plan;
+  plan.step = 7;
+  PlanSequence prefill;
+  prefill.first_position = 16;
+  prefill.ids = {1, 2, 3};
+  prefill.prompt_tokens = 30;
+  prefill.blocks = {5, 9};
+  PlanSequence decode;
+  decode.first_position = 3;
+  decode.ids = {0};
+  decode.sampled_by_row = 2;
+  decode.prompt_tokens = 2;
+  decode.blocks = {4};
+  decode.wants_logits = true;
+  plan.sequences = {prefill, decode};
+  return plan;
+}
+
+void ExpectEqual(const StepPlan& a, const StepPlan& b) {
+  EXPECT_EQ(a.step, b.step);
+  EXPECT_EQ(a.shutdown, b.shutdown);
+  ASSERT_EQ(a.sequences.size(), b.sequences.size());
+  for (size_t i = 0; i < a.sequences.size(); ++i) {
+    EXPECT_EQ(a.sequences[i].first_position, b.sequences[i].first_position);
+    EXPECT_EQ(a.sequences[i].ids, b.sequences[i].ids);
+    EXPECT_EQ(a.sequences[i].sampled_by_row, b.sequences[i].sampled_by_row);
+    EXPECT_EQ(a.sequences[i].prompt_tokens, b.sequences[i].prompt_tokens);
+    EXPECT_EQ(a.sequences[i].blocks, b.sequences[i].blocks);
+    EXPECT_EQ(a.sequences[i].wants_logits, b.sequences[i].wants_logits);
+  }
+}
+
+TEST(StepPlan, TravelsAsBytes) {
+  auto plan = ParseStepPlan(SerializeStepPlan(SomePlan()));
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ExpectEqual(*plan, SomePlan());
+  StepPlan shutdown;
+  shutdown.shutdown = true;
+  plan = ParseStepPlan(SerializeStepPlan(shutdown));
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_TRUE(plan->shutdown);
+}
+
+TEST(StepPlan, RefusesEveryPrefixAndOneByteMore) {
+  const std::string bytes = SerializeStepPlan(SomePlan());
+  for (size_t n = 0; n < bytes.size(); ++n) {
+    EXPECT_EQ(ParseStepPlan(absl::string_view(bytes).substr(0, n)).status().code(),
+              absl::StatusCode::kInvalidArgument)
+        << n;
+  }
+  EXPECT_FALSE(ParseStepPlan(bytes + '\0').ok());
+}
+
+TEST(StepPlan, RefusesImpossibleContents) {
+  const auto refused = [](auto spoil) {
+    StepPlan plan = SomePlan();
+    spoil(plan.sequences[0]);
+    return !ParseStepPlan(SerializeStepPlan(plan)).ok();
+  };
+  EXPECT_TRUE(refused([](PlanSequence& s) { s.ids.clear(); }));
+  EXPECT_TRUE(refused([](PlanSequence& s) { s.first_position = -1; }));
+  EXPECT_TRUE(refused([](PlanSequence& s) { s.first_position = INT64_MAX; }));
+  EXPECT_TRUE(refused([](PlanSequence& s) { s.blocks.pop_back(); }));
+  EXPECT_TRUE(refused([](PlanSequence& s) { s.sampled_by_row = 0; }));  // three inputs
+  EXPECT_TRUE(refused([](PlanSequence& s) { s.sampled_by_row = -2; }));
+  EXPECT_TRUE(refused([](PlanSequence& s) { s.prompt_tokens = 0; }));
+}
+
+// Whatever the bytes are: a plan that is consistent, or an error, and no crash.
+TEST(StepPlan, SurvivesRandomDamage) {
+  const std::string good = SerializeStepPlan(SomePlan());
+  std::mt19937 random(1);
+  int accepted = 0;
+  for (int i = 0; i < 50000; ++i) {
+    std::string bytes = good;
+    for (uint32_t n = 1 + random() % 4; n > 0; --n) {
+      bytes[random() % bytes.size()] = static_cast<char>(random());
+    }
+    const auto plan = ParseStepPlan(bytes);
+    if (!plan.ok()) continue;
+    ++accepted;
+    EXPECT_EQ(SerializeStepPlan(*plan), bytes);
+  }
+  EXPECT_GT(accepted, 0);
+}
+
+}  // namespace
+}  // namespace qwenserve
