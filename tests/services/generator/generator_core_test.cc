@@ -1,0 +1,334 @@
+#include "services/generator/generator_core.h"
+
+#include <memory>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/common/error_details.h"
+#include "services/common/status_mapping.h"
+#include "services/generator/submit_conversion.h"
+#include "tests/services/generator/fake_engine.h"
+
+namespace qwenserve {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
+
+const absl::Time kStart = absl::FromUnixSeconds(1000);
+
+v1::SessionRequest Hello(uint32_t version = 1) {
+  v1::SessionRequest request;
+  request.mutable_hello()->set_protocol_version(version);
+  return request;
+}
+
+v1::SessionRequest Submit(uint64_t sequence, int prompt = 3, int max_tokens = 10) {
+  v1::SessionRequest request;
+  v1::Submit* submit = request.mutable_submit();
+  submit->set_sequence(sequence);
+  submit->set_request_id("r");
+  for (int i = 0; i < prompt; ++i) submit->add_prompt_ids(7 + i);
+  submit->mutable_sampling()->set_seed(1);
+  submit->set_max_tokens(max_tokens);
+  submit->set_initial_credit(5);
+  return request;
+}
+
+class GeneratorCoreTest : public ::testing::Test {
+ protected:
+  GeneratorCoreTest()
+      : registry_("generator"), metrics_(registry_, "m"), core_(&engine_, MakeHello(), &metrics_) {}
+
+  v1::ServerHello MakeHello() {
+    v1::ServerHello hello = MakeServerHello(engine_.info());
+    hello.set_protocol_version(GeneratorCore::kProtocolVersion);
+    hello.set_model("m");
+    return hello;
+  }
+
+  // A greeted session; its hello has been taken.
+  uint64_t Open(std::shared_ptr<SessionOutbox>* outbox) {
+    *outbox = std::make_shared<SessionOutbox>([this] { ++wakes_; });
+    const uint64_t id = core_.OpenSession(*outbox, kStart);
+    EXPECT_TRUE(core_.OnMessage(id, Hello(), kStart).ok());
+    auto hello = (*outbox)->Take();
+    EXPECT_TRUE(hello.has_value() && hello->has_hello());
+    return id;
+  }
+
+  uint64_t LastHandle() const { return engine_.submitted.rbegin()->first; }
+
+  static StepEvents Step(uint64_t handle, int64_t index, std::vector<int32_t> ids,
+                         FinishReason finish = FinishReason::kNone) {
+    StepEvents events;
+    events.step = 9;
+    SequenceEvent event;
+    event.sequence = handle;
+    event.first_token_index = index;
+    event.ids = std::move(ids);
+    event.finish = finish;
+    events.sequences.push_back(std::move(event));
+    return events;
+  }
+
+  FakeEngine engine_;
+  Metrics registry_;
+  GeneratorMetrics metrics_;
+  GeneratorCore core_;
+  int wakes_ = 0;
+};
+
+TEST_F(GeneratorCoreTest, HelloTellsModelAndLimits) {
+  auto outbox = std::make_shared<SessionOutbox>([] {});
+  const uint64_t id = core_.OpenSession(outbox, kStart);
+  ASSERT_TRUE(core_.OnMessage(id, Hello(), kStart).ok());
+  const auto message = outbox->Take();
+  ASSERT_TRUE(message.has_value());
+  EXPECT_EQ(message->hello().model(), "m");
+  EXPECT_EQ(message->hello().numerics_fingerprint(), "f00d");
+  EXPECT_EQ(message->hello().limits().max_model_len(), 100u);
+  EXPECT_EQ(message->hello().limits().block_tokens(), 16u);
+}
+
+TEST_F(GeneratorCoreTest, RefusesAnotherProtocolVersionAndAMissingHello) {
+  auto outbox = std::make_shared<SessionOutbox>([] {});
+  const uint64_t id = core_.OpenSession(outbox, kStart);
+  EXPECT_EQ(core_.OnMessage(id, Submit(1), kStart).code(), absl::StatusCode::kFailedPrecondition);
+  const absl::Status status = core_.OnMessage(id, Hello(7), kStart);
+  EXPECT_EQ(ErrorReason(status), kReasonProtocolVersion);
+  EXPECT_THAT(status.message(), HasSubstr("7"));
+}
+
+TEST_F(GeneratorCoreTest, RoutesTokensToTheSessionThatAskedUnderItsOwnNumber) {
+  std::shared_ptr<SessionOutbox> a, b;
+  const uint64_t session_a = Open(&a);
+  const uint64_t session_b = Open(&b);
+  ASSERT_TRUE(core_.OnMessage(session_a, Submit(1), kStart).ok());
+  const uint64_t handle_a = LastHandle();
+  ASSERT_TRUE(core_.OnMessage(session_b, Submit(1), kStart).ok());
+  const uint64_t handle_b = LastHandle();
+  EXPECT_EQ(engine_.submitted.at(handle_a).credit, 5);
+
+  core_.OnStep(Step(handle_a, 0, {11, 12}));
+  core_.OnStep(Step(handle_b, 4, {13}, FinishReason::kLength));
+
+  const auto for_a = a->Take();
+  ASSERT_TRUE(for_a.has_value());
+  ASSERT_EQ(for_a->step_events().events_size(), 1);
+  EXPECT_EQ(for_a->step_events().events(0).sequence(), 1u);
+  EXPECT_THAT(for_a->step_events().events(0).token_ids(), ElementsAre(11, 12));
+  EXPECT_FALSE(for_a->step_events().events(0).has_finish());
+  const auto for_b = b->Take();
+  ASSERT_TRUE(for_b.has_value());
+  EXPECT_EQ(for_b->step_events().events(0).first_token_index(), 4u);
+  EXPECT_EQ(for_b->step_events().events(0).finish().reason(), v1::SEQUENCE_FINISH_REASON_LENGTH);
+  EXPECT_EQ(core_.open_sequences(), 1u);
+  EXPECT_EQ(metrics_.finished_length.Value(), 1);
+}
+
+TEST_F(GeneratorCoreTest, TellsTheModelsOwnEndFromAStopIdOfTheRequest) {
+  std::shared_ptr<SessionOutbox> outbox;
+  const uint64_t session = Open(&outbox);
+  for (int32_t stop_id : {FakeEngine::kEosId, 55}) {
+    ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
+    StepEvents events = Step(LastHandle(), 0, {}, FinishReason::kStop);
+    events.sequences[0].stop_token_id = stop_id;
+    core_.OnStep(events);
+    const auto message = outbox->Take();
+    const v1::SequenceFinish& finish = message->step_events().events(0).finish();
+    EXPECT_EQ(finish.stop_token_id(), static_cast<uint32_t>(stop_id));
+    EXPECT_EQ(finish.reason(), stop_id == FakeEngine::kEosId
+                                   ? v1::SEQUENCE_FINISH_REASON_EOS
+                                   : v1::SEQUENCE_FINISH_REASON_STOP_TOKEN);
+  }
+}
+
+TEST_F(GeneratorCoreTest, StepsThatPileUpLeaveInOneMessage) {
+  std::shared_ptr<SessionOutbox> outbox;
+  const uint64_t session = Open(&outbox);
+  ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
+  for (int i = 0; i < 3; ++i) core_.OnStep(Step(LastHandle(), i, {i}));
+  const auto message = outbox->Take();
+  ASSERT_TRUE(message.has_value());
+  EXPECT_EQ(message->step_events().events_size(), 3);
+  EXPECT_FALSE(outbox->Take().has_value());
+}
+
+TEST_F(GeneratorCoreTest, WakesOnlyAnOutboxThatWasFoundEmpty) {
+  std::shared_ptr<SessionOutbox> outbox;
+  const uint64_t session = Open(&outbox);
+  ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
+  EXPECT_FALSE(outbox->Take().has_value());
+  wakes_ = 0;
+  core_.OnStep(Step(LastHandle(), 0, {1}));
+  core_.OnStep(Step(LastHandle(), 1, {2}));
+  EXPECT_EQ(wakes_, 1);
+}
+
+TEST_F(GeneratorCoreTest, ARefusedSubmitIsItsOnlyEventAndNamesTheField) {
+  std::shared_ptr<SessionOutbox> outbox;
+  const uint64_t session = Open(&outbox);
+  ASSERT_TRUE(core_.OnMessage(session, Submit(1, 95, 10), kStart).ok());
+  const auto message = outbox->Take();
+  ASSERT_TRUE(message.has_value());
+  ASSERT_EQ(message->step_events().events_size(), 1);
+  const v1::SequenceFinish& finish = message->step_events().events(0).finish();
+  EXPECT_EQ(finish.reason(), v1::SEQUENCE_FINISH_REASON_ERROR);
+  const absl::Status status = FromProtoStatus(finish.status());
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ErrorField(status), "max_tokens");
+  EXPECT_THAT(status.message(), HasSubstr("95"));
+  EXPECT_THAT(status.message(), HasSubstr("100"));
+  EXPECT_TRUE(engine_.submitted.empty());
+}
+
+TEST_F(GeneratorCoreTest, WhatTheEngineCannotDoIsRefusedByName) {
+  const auto refused = [&](auto change) {
+    std::shared_ptr<SessionOutbox> outbox;
+    const uint64_t session = Open(&outbox);
+    v1::SessionRequest request = Submit(1);
+    change(request.mutable_submit());
+    EXPECT_TRUE(core_.OnMessage(session, request, kStart).ok());
+    const auto message = outbox->Take();
+    if (!message) return std::string("accepted");
+    return ErrorField(FromProtoStatus(message->step_events().events(0).finish().status()));
+  };
+  EXPECT_EQ(refused([](v1::Submit*) {}), "accepted");
+  EXPECT_EQ(refused([](v1::Submit* s) { s->set_min_tokens(1); }), "min_tokens");
+  EXPECT_EQ(refused([](v1::Submit* s) { s->set_top_logprobs(2); }), "top_logprobs");
+  EXPECT_EQ(refused([](v1::Submit* s) { (*s->mutable_sampling()->mutable_logit_bias())[1] = 1; }),
+            "sampling.logit_bias");
+  EXPECT_EQ(refused([](v1::Submit* s) { s->mutable_sampling()->clear_seed(); }), "sampling.seed");
+  EXPECT_EQ(refused([](v1::Submit* s) { s->set_prompt_ids(1, 1000); }), "prompt_ids[1]");
+  EXPECT_EQ(refused([](v1::Submit* s) { s->clear_prompt_ids(); }), "prompt_ids");
+  EXPECT_EQ(refused([](v1::Submit* s) { s->set_max_tokens(0); }), "max_tokens");
+  EXPECT_EQ(refused([](v1::Submit* s) { s->set_request_id(std::string(129, 'x')); }), "request_id");
+}
+
+TEST_F(GeneratorCoreTest, ASequenceNumberThatIsOpenEndsTheSession) {
+  std::shared_ptr<SessionOutbox> outbox;
+  const uint64_t session = Open(&outbox);
+  ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
+  EXPECT_EQ(core_.OnMessage(session, Submit(1), kStart).code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(GeneratorCoreTest, CancelCreditAndTheEndOfASessionReachTheEngine) {
+  std::shared_ptr<SessionOutbox> outbox;
+  const uint64_t session = Open(&outbox);
+  ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
+  const uint64_t first = LastHandle();
+  ASSERT_TRUE(core_.OnMessage(session, Submit(2), kStart).ok());
+  const uint64_t second = LastHandle();
+  ASSERT_TRUE(core_.OnMessage(session, Submit(3), kStart).ok());
+  const uint64_t third = LastHandle();
+
+  v1::SessionRequest cancel;
+  cancel.mutable_cancel()->add_sequences(1);
+  cancel.mutable_cancel()->add_sequences(77);
+  ASSERT_TRUE(core_.OnMessage(session, cancel, kStart).ok());
+  EXPECT_THAT(engine_.cancelled, ElementsAre(first));
+  v1::SessionRequest credit;
+  auto* item = credit.mutable_credit()->add_credits();
+  item->set_sequence(2);
+  item->set_tokens(8);
+  ASSERT_TRUE(core_.OnMessage(session, credit, kStart).ok());
+  EXPECT_EQ(engine_.credit[second], 8);
+
+  core_.OnStep(Step(first, 0, {}, FinishReason::kCancelled));
+  engine_.cancelled.clear();
+  core_.CloseSession(session);
+  EXPECT_THAT(engine_.cancelled, UnorderedElementsAre(second, third));
+  // Their last events find no session and are dropped without harm.
+  core_.OnStep(Step(second, 0, {}, FinishReason::kCancelled));
+  core_.OnStep(Step(third, 0, {}, FinishReason::kCancelled));
+  EXPECT_EQ(core_.open_sequences(), 0u);
+}
+
+TEST_F(GeneratorCoreTest, ASilentGatewayLosesItsSessionAfterFiveSeconds) {
+  std::shared_ptr<SessionOutbox> outbox;
+  const uint64_t session = Open(&outbox);
+  v1::SessionRequest heartbeat;
+  heartbeat.mutable_heartbeat();
+  ASSERT_TRUE(core_.OnMessage(session, heartbeat, kStart + absl::Seconds(3)).ok());
+  core_.Beat(kStart + absl::Seconds(8));
+  EXPECT_TRUE(outbox->Health().ok());
+  EXPECT_TRUE(outbox->Take()->has_heartbeat());
+  core_.Beat(kStart + absl::Seconds(8.1));
+  EXPECT_EQ(outbox->Health().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(GeneratorCoreTest, OnlyTheNewestHeartbeatWaits) {
+  std::shared_ptr<SessionOutbox> outbox;
+  Open(&outbox);
+  engine_.stats.step = 1;
+  core_.Beat(kStart);
+  engine_.stats.step = 2;
+  engine_.stats.running = 3;
+  core_.Beat(kStart);
+  const auto message = outbox->Take();
+  ASSERT_TRUE(message && message->has_heartbeat());
+  EXPECT_EQ(message->heartbeat().stats().step(), 2u);
+  EXPECT_EQ(message->heartbeat().stats().running(), 3u);
+  EXPECT_FALSE(outbox->Take().has_value());
+}
+
+TEST_F(GeneratorCoreTest, AGatewayThatDoesNotReadIsEndedWhenEightMebibytesWait) {
+  std::shared_ptr<SessionOutbox> outbox;
+  const uint64_t session = Open(&outbox);
+  ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
+  const std::vector<int32_t> ids(100000, 900);
+  int steps = 0;
+  while (outbox->Health().ok() && steps < 1000) {
+    core_.OnStep(Step(LastHandle(), steps, ids));
+    ++steps;
+  }
+  EXPECT_EQ(ErrorReason(outbox->Health()), kReasonSlowConsumer);
+  EXPECT_GT(steps, 30);
+  EXPECT_LT(steps, 60);
+  EXPECT_FALSE(outbox->Take().has_value());
+}
+
+TEST_F(GeneratorCoreTest, DrainingTellsSessionsAndRefusesNewWork) {
+  std::shared_ptr<SessionOutbox> outbox;
+  const uint64_t session = Open(&outbox);
+  ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
+  core_.Drain(absl::Seconds(30));
+  EXPECT_EQ(outbox->Take()->draining().time_left().seconds(), 30);
+  ASSERT_TRUE(core_.OnMessage(session, Submit(2), kStart).ok());
+  const absl::Status refusal =
+      FromProtoStatus(outbox->Take()->step_events().events(0).finish().status());
+  EXPECT_EQ(refusal.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ErrorReason(refusal), kReasonDraining);
+  EXPECT_EQ(core_.open_sequences(), 1u);
+}
+
+TEST_F(GeneratorCoreTest, AStepBeyondItsBudgetIsUnhealthyOnlyWhileSomethingRuns) {
+  EXPECT_TRUE(core_.Health().ok());
+  engine_.stats.step_age = absl::Seconds(4.5);
+  EXPECT_TRUE(core_.Health().ok());
+  engine_.stats.running = 1;
+  EXPECT_EQ(core_.Health().code(), absl::StatusCode::kUnavailable);
+  engine_.stats.longest_step = absl::Seconds(2);  // such steps are normal here
+  EXPECT_TRUE(core_.Health().ok());
+  engine_.health = absl::UnavailableError("rank 1 died");
+  EXPECT_THAT(core_.Health().message(), HasSubstr("rank 1 died"));
+}
+
+TEST_F(GeneratorCoreTest, AnEngineThatFailedGivesItsReasonToEverySequence) {
+  std::shared_ptr<SessionOutbox> outbox;
+  const uint64_t session = Open(&outbox);
+  ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
+  StepEvents events = Step(LastHandle(), 2, {}, FinishReason::kError);
+  events.sequences[0].error = absl::UnavailableError("rank 1 died");
+  core_.OnStep(events);
+  const auto message = outbox->Take();
+  const absl::Status status = FromProtoStatus(message->step_events().events(0).finish().status());
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(status.message(), HasSubstr("rank 1 died"));
+}
+
+}  // namespace
+}  // namespace qwenserve
