@@ -87,7 +87,7 @@ absl::StatusOr<Buffer> LoadVector(absl::Span<const Source> sources, Backend& bac
   return buffer;
 }
 
-// `padded_rows`: how many rows the weight is to have; missing ones are zero.
+// `padded_rows`: how many rows the weight is to have; missing ones, fewer than ranks, are zero.
 absl::StatusOr<LinearWeight> LoadMatrix(absl::Span<const Source> sources, int64_t padded_rows,
                                         Backend& backend) {
   const int64_t in_features = sources.front().part.columns.size();
@@ -103,9 +103,9 @@ absl::StatusOr<LinearWeight> LoadMatrix(absl::Span<const Source> sources, int64_
     blocks.push_back({source.data(), dtype, source.part.rows.size(), source.row_stride()});
     rows += source.part.rows.size();
   }
-  // A stride of 0 repeats the one row of zeros.
-  const std::vector<uint8_t> zeros(static_cast<size_t>(in_features) * DTypeBytes(dtype), 0);
-  if (rows < padded_rows) blocks.push_back({zeros.data(), dtype, padded_rows - rows, 0});
+  const int64_t missing = std::max<int64_t>(padded_rows - rows, 0);
+  const std::vector<uint8_t> zeros(static_cast<size_t>(missing * in_features) * DTypeBytes(dtype));
+  if (missing > 0) blocks.push_back({zeros.data(), dtype, missing, in_features});
   return backend.PackLinear(blocks, in_features);
 }
 

@@ -25,10 +25,8 @@ constexpr absl::string_view kSupported =
 // Names of whole families that people try; everything else gets the general message.
 absl::Status CheckFamily(const ConfigReader& reader, const std::string& architecture,
                          const std::string& model_type) {
-  const auto has = [&](absl::string_view part) {
-    return absl::StrContains(architecture, part) ||
-           absl::StrContains(absl::AsciiStrToLower(model_type), absl::AsciiStrToLower(part));
-  };
+  const std::string names = absl::AsciiStrToLower(absl::StrCat(architecture, " ", model_type));
+  const auto has = [&](absl::string_view part) { return absl::StrContains(names, part); };
   const Json shown = architecture.empty() ? model_type : architecture;
   for (const char* field : {"visual", "vision_config", "audio", "audio_config"}) {
     if (const Json* found = reader.Find(field); found != nullptr && found->is_object()) {
@@ -37,11 +35,11 @@ absl::Status CheckFamily(const ConfigReader& reader, const std::string& architec
                                              "\") are not supported; use the text model"));
     }
   }
-  if (has("MoE") || has("Qwen3Next") || reader.Find("num_experts") != nullptr) {
+  if (has("moe") || has("qwen3next") || reader.Find("num_experts") != nullptr) {
     return reader.Unsupported("architectures", shown,
                               "mixture-of-experts (MoE) models are not supported; use a dense one");
   }
-  if (has("VL") || has("Vision") || has("Audio") || has("Omni")) {
+  if (has("vl") || has("vision") || has("audio") || has("omni")) {
     return reader.Unsupported("architectures", shown,
                               "image and audio (VL, Audio, Omni) models are not supported; use the "
                               "text model");
