@@ -45,8 +45,7 @@ class AcceptLoop {
 
   // Takes over `socket`, listens and starts the thread.
   static absl::StatusOr<std::unique_ptr<AcceptLoop>> Start(ListenSocket socket,
-                                                           const Options& options,
-                                                           Handler handler);
+                                                           const Options& options, Handler handler);
   ~AcceptLoop();
 
   // Closes the listening socket and returns when no handler call will follow. Counting goes on

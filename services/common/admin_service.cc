@@ -34,8 +34,7 @@ grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* c
 }
 
 grpc::ServerUnaryReactor* AdminService::Drain(grpc::CallbackServerContext* context,
-                                              const v1::DrainRequest* request,
-                                              v1::DrainResponse*) {
+                                              const v1::DrainRequest* request, v1::DrainResponse*) {
   std::optional<absl::Duration> timeout;
   if (request->has_timeout()) {
     timeout = FromProtoDuration(request->timeout());

@@ -35,8 +35,7 @@ absl::Status WithReason(absl::Status status, absl::string_view reason);
 // Adds to ErrorInfo.metadata, such as ("tokens_sent", "17").
 absl::Status WithMetadata(absl::Status status, absl::string_view key, absl::string_view value);
 // Adds a BadRequest violation; `field` is a path in the request, such as `messages[2].role`.
-absl::Status WithField(absl::Status status, absl::string_view field,
-                       absl::string_view description);
+absl::Status WithField(absl::Status status, absl::string_view field, absl::string_view description);
 // Tells the client when another try makes sense.
 absl::Status WithRetryAfter(absl::Status status, absl::Duration delay);
 

@@ -82,8 +82,7 @@ Flags::Flags(std::string program, std::string description)
 
 Flags::~Flags() = default;
 
-void Flags::AddFlag(const std::string& name, const std::string& help, Setter set,
-                    Getter get_json) {
+void Flags::AddFlag(const std::string& name, const std::string& help, Setter set, Getter get_json) {
   auto flag = std::make_unique<Flag>();
   flag->name = name;
   flag->set = std::move(set);
@@ -175,8 +174,8 @@ void Flags::OneOf(std::vector<std::string> values) { flags_.back()->one_of = std
 absl::Status Flags::SetFrom(Flag& flag, const std::string& value, const std::string& source) {
   if (!flag.one_of.empty() &&
       std::find(flag.one_of.begin(), flag.one_of.end(), value) == flag.one_of.end()) {
-    return absl::InvalidArgumentError(absl::StrCat(source, ": '", value, "' is not one of ",
-                                                   absl::StrJoin(flag.one_of, ", ")));
+    return absl::InvalidArgumentError(
+        absl::StrCat(source, ": '", value, "' is not one of ", absl::StrJoin(flag.one_of, ", ")));
   }
   absl::Status status = flag.set(value);
   if (!status.ok()) {
@@ -270,7 +269,7 @@ absl::StatusOr<int64_t> ParseBytes(absl::string_view text) {
   }
   double value = 0;
   if (shift < 0 || number.empty() || !absl::ascii_isdigit(number.front()) ||
-      !absl::SimpleAtod(number, &value)) {
+      !absl::ascii_isdigit(number.back()) || !absl::SimpleAtod(number, &value)) {
     return absl::InvalidArgumentError(
         absl::StrCat("'", text, "' is not a number of bytes such as 512M or 4GiB"));
   }

@@ -33,8 +33,7 @@ absl::StatusOr<HostPort> SplitAddress(absl::string_view address) {
   const bool bracketed = host.size() >= 2 && host.front() == '[' && host.back() == ']';
   if (bracketed) host = host.substr(1, host.size() - 2);
   if (!bracketed && host.find(':') != absl::string_view::npos) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("'", address, "': an IPv6 host needs brackets"));
+    return absl::InvalidArgumentError(absl::StrCat("'", address, "': an IPv6 host needs brackets"));
   }
   return HostPort{std::string(host), absl::StrCat(port)};
 }

@@ -15,10 +15,10 @@ struct ListenSocket {
   bool loopback = false;
 };
 
-// Binds "HOST:PORT", "[V6]:PORT" or ":PORT" (all interfaces); port 0 takes any free one. Clients are
-// refused until whoever takes the socket over listens. Sets SO_REUSEADDR, so that a restart does not
-// wait for old connections to expire. INVALID_ARGUMENT for a malformed address, UNAVAILABLE when it
-// cannot be bound.
+// Binds "HOST:PORT", "[V6]:PORT" or ":PORT" (all interfaces); port 0 takes any free one. Clients
+// are refused until whoever takes the socket over listens. Sets SO_REUSEADDR, so that a restart
+// does not wait for old connections to expire. INVALID_ARGUMENT for a malformed address,
+// UNAVAILABLE when it cannot be bound.
 absl::StatusOr<ListenSocket> BindSocket(absl::string_view address);
 
 }  // namespace qwenserve

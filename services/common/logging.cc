@@ -10,15 +10,15 @@
 namespace qwenserve {
 
 void InitLogging(absl::string_view role) {
-  auto logger = std::make_shared<spdlog::logger>(
-      std::string(role), std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  auto logger = std::make_shared<spdlog::logger>(std::string(role),
+                                                 std::make_shared<spdlog::sinks::stderr_sink_mt>());
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %^%l%$ [%n] %v", spdlog::pattern_time_type::utc);
   spdlog::set_default_logger(std::move(logger));
 }
 
 const std::vector<std::string>& LogLevels() {
-  static const auto& kLevels = *new std::vector<std::string>{"trace", "debug", "info", "warn",
-                                                             "error"};
+  static const auto& kLevels =
+      *new std::vector<std::string>{"trace", "debug", "info", "warn", "error"};
   return kLevels;
 }
 

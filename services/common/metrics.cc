@@ -163,8 +163,8 @@ std::string Metrics::Scrape() {
 ServerMetrics::ServerMetrics(Metrics& metrics)
     : ready(AddGauge(metrics, "qwenserve_ready", "1 while the process takes requests")),
       connections(AddGauge(metrics, "qwenserve_grpc_connections", "Open connections")),
-      accepted(AddCounter(metrics, "qwenserve_grpc_connections_accepted_total",
-                          "Connections accepted")),
+      accepted(
+          AddCounter(metrics, "qwenserve_grpc_connections_accepted_total", "Connections accepted")),
       refused_limit(AddCounter(metrics, kRefusedName, kRefusedHelp, {{"cause", "limit"}})),
       refused_peer_limit(
           AddCounter(metrics, kRefusedName, kRefusedHelp, {{"cause", "peer_limit"}})),
@@ -179,10 +179,10 @@ TokenizerMetrics::TokenizerMetrics(Metrics& metrics)
                                     "Time to prepare a prompt", PrepareSeconds())),
       prompt_tokens(AddCounter(metrics, "qwenserve_tokenizer_prompt_tokens_total",
                                "Ids given back for prompts")),
-      detokenize_streams(AddGauge(metrics, "qwenserve_tokenizer_detokenize_streams",
-                                  "Open detokenize streams")),
-      detokenize_steps(AddCounter(metrics, "qwenserve_tokenizer_detokenize_steps_total",
-                                  "Detokenize messages")),
+      detokenize_streams(
+          AddGauge(metrics, "qwenserve_tokenizer_detokenize_streams", "Open detokenize streams")),
+      detokenize_steps(
+          AddCounter(metrics, "qwenserve_tokenizer_detokenize_steps_total", "Detokenize messages")),
       detokenize_tokens(AddCounter(metrics, "qwenserve_tokenizer_detokenize_tokens_total",
                                    "Ids turned into text")),
       detokenize_item_errors(AddCounter(metrics, "qwenserve_tokenizer_detokenize_item_errors_total",
@@ -191,12 +191,12 @@ TokenizerMetrics::TokenizerMetrics(Metrics& metrics)
 GeneratorMetrics::GeneratorMetrics(Metrics& metrics, const std::string& model)
     : running(AddGauge(metrics, "qwenserve_sequences_running", "Sequences in the batch",
                        {{"model", model}})),
-      waiting(AddGauge(metrics, "qwenserve_sequences_waiting", "Sequences accepted, not in the batch",
-                       {{"model", model}})),
+      waiting(AddGauge(metrics, "qwenserve_sequences_waiting",
+                       "Sequences accepted, not in the batch", {{"model", model}})),
       queued_tokens(AddGauge(metrics, "qwenserve_queued_prompt_tokens",
                              "Prompt tokens still to be computed", {{"model", model}})),
-      kv_blocks_used(
-          AddGauge(metrics, "qwenserve_kv_blocks_used", "KV cache blocks in use", {{"model", model}})),
+      kv_blocks_used(AddGauge(metrics, "qwenserve_kv_blocks_used", "KV cache blocks in use",
+                              {{"model", model}})),
       kv_blocks_total(
           AddGauge(metrics, "qwenserve_kv_blocks", "KV cache blocks", {{"model", model}})),
       kv_usage_ratio(AddGauge(metrics, "qwenserve_kv_cache_usage_ratio",
@@ -206,7 +206,8 @@ GeneratorMetrics::GeneratorMetrics(Metrics& metrics, const std::string& model)
                         {{"model", model}})),
       sessions(AddGauge(metrics, "qwenserve_generator_sessions", "Connected gateways",
                         {{"model", model}})),
-      steps(AddCounter(metrics, "qwenserve_engine_steps_total", "Engine steps", {{"model", model}})),
+      steps(
+          AddCounter(metrics, "qwenserve_engine_steps_total", "Engine steps", {{"model", model}})),
       prompt_tokens(AddCounter(metrics, "qwenserve_prompt_tokens_total", "Prompt tokens computed",
                                {{"model", model}})),
       cached_prompt_tokens(AddCounter(metrics, "qwenserve_cached_prompt_tokens_total",

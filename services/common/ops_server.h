@@ -18,7 +18,7 @@ namespace qwenserve {
 class OpsServer {
  public:
   struct Options {
-    int max_connections = 64;               // further ones are closed at once
+    int max_connections = 64;                   // further ones are closed at once
     absl::Duration timeout = absl::Seconds(5);  // for a request to arrive, an answer to leave
     uint32_t max_header_bytes = 8192;
   };

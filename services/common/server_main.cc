@@ -33,7 +33,8 @@
 namespace qwenserve {
 namespace {
 
-// After the last request; a client that keeps a reflection stream open is not waited for.
+// After the last request. Not waited for: a client with an open reflection stream, or an idle one
+// that reads its connection (and the GOAWAY) only with its next call.
 constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
 
 // One machine-read line.
@@ -179,13 +180,14 @@ void Process::FillStatus(v1::GetStatusResponse* status) {
 
 AdminService::Hooks Process::AdminHooks() {
   return {.fill_status = [this](v1::GetStatusResponse* status) { FillStatus(status); },
-          .list_requests = [this](uint32_t max_requests,
-                                  v1::ListRequestsResponse* response) {
-            role_->ListRequests(max_requests, response);
-          },
-          .drain = [this](std::optional<absl::Duration> timeout) {
-            RequestDrain(options_.drain_delay, timeout.value_or(options_.drain_timeout));
-          }};
+          .list_requests =
+              [this](uint32_t max_requests, v1::ListRequestsResponse* response) {
+                role_->ListRequests(max_requests, response);
+              },
+          .drain =
+              [this](std::optional<absl::Duration> timeout) {
+                RequestDrain(options_.drain_delay, timeout.value_or(options_.drain_timeout));
+              }};
 }
 
 absl::Status Process::StartOps() {
@@ -219,13 +221,12 @@ absl::Status Process::StartGrpc(ListenSocket socket) {
   AcceptLoop::Options limits;
   limits.max_connections = options_.max_connections;
   limits.max_connections_per_peer = options_.max_connections_per_peer;
-  QS_ASSIGN_OR_RETURN(accept_loop_,
-                      AcceptLoop::Start(std::move(socket), limits, [this](int fd) {
-                        grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters
-                            connection;
-                        connection.fd = fd;
-                        acceptor_->HandleNewConnection(&connection);
-                      }));
+  QS_ASSIGN_OR_RETURN(
+      accept_loop_, AcceptLoop::Start(std::move(socket), limits, [this](int fd) {
+        grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+        connection.fd = fd;
+        acceptor_->HandleNewConnection(&connection);
+      }));
   metrics_.OnScrape([this] {
     const AcceptLoop::Stats stats = accept_loop_->stats();
     server_metrics_.connections.Set(static_cast<double>(stats.live));
@@ -296,9 +297,9 @@ int Process::Drain(const DrainPlan& plan) {
   health_.CloseWatches();
   const int status = left == 0 ? 0 : 1;
   if (left > 0) spdlog::error("drain timeout: {} requests were cut off", left);
+  spdlog::info("drained");
   if (!shut_down.WaitForNotificationWithTimeout(kShutdownGrace)) ExitNow(status);
   shutdown.join();
-  spdlog::info("drained");
   return status;
 }
 

@@ -36,9 +36,9 @@ google::rpc::Status ToProtoStatus(const absl::Status& status) {
   proto.set_code(static_cast<int>(CodeFromNumber(status.raw_code())));
   if (status.ok()) return proto;
   proto.set_message(CutMessage(status.message(), kMaxMessageBytes));
-  const absl::Status complete =
-      ErrorReason(status).empty() ? WithReason(status, absl::StatusCodeToString(status.code()))
-                                  : status;
+  const absl::Status complete = ErrorReason(status).empty()
+                                    ? WithReason(status, absl::StatusCodeToString(status.code()))
+                                    : status;
   size_t size = 0;
   auto add = [&](absl::string_view type_url, const absl::Cord& value) {
     google::protobuf::Any* any = proto.add_details();
