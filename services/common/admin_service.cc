@@ -5,7 +5,7 @@
 
 #include "services/common/error_details.h"
 #include "services/common/logging.h"
-#include "services/common/wire_time.h"
+#include "services/common/proto_time.h"
 #include "services/common/status_mapping.h"
 #include "spdlog/spdlog.h"
 
@@ -37,7 +37,7 @@ grpc::ServerUnaryReactor* AdminService::Drain(grpc::CallbackServerContext* conte
                                               const v1::DrainRequest* request, v1::DrainResponse*) {
   std::optional<absl::Duration> timeout;
   if (request->has_timeout()) {
-    timeout = FromWire(request->timeout());
+    timeout = FromProtoDuration(request->timeout());
     if (*timeout < absl::ZeroDuration()) {
       return Reply(context, InvalidField("timeout", "must not be negative"));
     }

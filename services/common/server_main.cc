@@ -26,7 +26,7 @@
 #include "services/common/listen_socket.h"
 #include "services/common/logging.h"
 #include "services/common/ops_server.h"
-#include "services/common/wire_time.h"
+#include "services/common/proto_time.h"
 #include "services/common/version.h"
 #include "spdlog/spdlog.h"
 
@@ -172,7 +172,7 @@ void Process::FillStatus(v1::GetStatusResponse* status) {
   status->set_instance_id(instance_id_);
   status->set_version(std::string(Version()));
   status->set_state(State());
-  ToWire(absl::Now() - start_time_, status->mutable_uptime());
+  ToProtoDuration(absl::Now() - start_time_, status->mutable_uptime());
   status->set_requests_in_flight(static_cast<uint64_t>(role_->InFlight()));
   status->set_log_level(LogLevel());
   role_->FillStatus(status);
