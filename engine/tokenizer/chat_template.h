@@ -14,29 +14,29 @@ namespace qwenserve {
 
 // A call that the assistant made earlier in the conversation.
 struct ToolCall {
-  std::string id;  // the client's correlation id; never rendered
-  std::string name;
-  std::string arguments;  // JSON text of an object; empty means {}
+  std::string id{};  // the client's correlation id; never rendered
+  std::string name{};
+  std::string arguments{};  // JSON text of an object; empty means {}
 };
 
 struct ChatMessage {
-  std::string role;  // "system", "user", "assistant" or "tool"
-  std::string content;
+  std::string role{};  // "system", "user", "assistant" or "tool"
+  std::string content{};
   // Assistant only. When absent, a <think> block inside `content` is taken for it where the
   // template knows reasoning.
-  std::optional<std::string> reasoning_content;
-  std::vector<ToolCall> tool_calls;  // assistant only
-  std::string tool_call_id;          // tool only; never rendered
-  std::string name;                  // never rendered
+  std::optional<std::string> reasoning_content{};
+  std::vector<ToolCall> tool_calls{};  // assistant only
+  std::string tool_call_id{};          // tool only; never rendered
+  std::string name{};                  // never rendered
 };
 
 struct ChatOptions {
   // Each one the JSON text {"type": "function", "function": {"name", "description",
   // "parameters"}}. Key order reaches the model as written.
-  std::vector<std::string> tools;
+  std::vector<std::string> tools{};
   // Unset: the template's own default. Refused where the template has no such switch and the
   // value contradicts what the model does.
-  std::optional<bool> enable_thinking;
+  std::optional<bool> enable_thinking{};
   bool add_generation_prompt = true;
   // The last message, an assistant's, is left open for the model to go on with; there is no
   // generation prompt then.

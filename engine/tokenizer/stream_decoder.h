@@ -16,8 +16,8 @@ namespace qwenserve {
 // in these values, none in the decoder, and any worker can continue any stream.
 
 struct DecodeItem {
-  std::vector<int32_t> ids;
-  std::string pending;        // `pending` of the previous result; empty at the start
+  std::vector<int32_t> ids{};
+  std::string pending{};      // `pending` of the previous result; empty at the start
   bool flush = false;         // no ids will follow: an unfinished character becomes U+FFFD
   bool keep_special = false;  // spell control tokens out instead of dropping them
 };

@@ -5,12 +5,13 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/json_reader.h"
 #include "engine/base/status_macros.h"
+#include "engine/tokenizer/chat_template.h"
 #include "engine/tokenizer/stream_decoder.h"
 #include "engine/tokenizer/tokenizer.h"
+#include "tests/engine/tokenizer/chat_case.h"
 
 namespace qwenserve {
 namespace {
@@ -40,10 +41,21 @@ absl::StatusOr<Json> HandleDecode(const Tokenizer& tokenizer, const Json& reques
   return Json{{"texts", texts}};
 }
 
+// {"op": "chat", "template", and what chat_case.h reads} -> {"text", "ids"}
+absl::StatusOr<Json> HandleChat(const Tokenizer& tokenizer, const Json& request) {
+  QS_ASSIGN_OR_RETURN(const ChatTemplate format,
+                      ChatTemplate::ByName(request.at("template").get_ref<const std::string&>()));
+  QS_ASSIGN_OR_RETURN(const std::vector<Segment> segments,
+                      format.Render(ChatMessagesFrom(request), ChatOptionsFrom(request)));
+  QS_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, EncodeChat(tokenizer, segments));
+  return Json{{"text", Text(segments)}, {"ids", ids}};
+}
+
 absl::StatusOr<Json> Handle(const Tokenizer& tokenizer, const Json& request) {
   const std::string op = request.value("op", "");
   if (op == "encode") return HandleEncode(tokenizer, request);
   if (op == "decode") return HandleDecode(tokenizer, request);
+  if (op == "chat") return HandleChat(tokenizer, request);
   return absl::InvalidArgumentError(absl::StrCat("op \"", op, "\""));
 }
 

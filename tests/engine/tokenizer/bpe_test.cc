@@ -1,0 +1,106 @@
+#include "engine/tokenizer/bpe.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace qwenserve {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+// All bytes, then what `merges` join, in that order.
+Vocab MakeVocab(const std::vector<std::pair<std::string, std::string>>& merges) {
+  Vocab vocab;
+  for (int byte = 0; byte < 256; ++byte) {
+    EXPECT_TRUE(
+        vocab.Add(byte, std::string(1, static_cast<char>(byte)), Vocab::Kind::kRegular).ok());
+  }
+  const auto find = [&vocab](const std::string& bytes) {
+    for (size_t id = 0; id < vocab.tokens.size(); ++id) {
+      if (vocab.tokens[id] == bytes) return static_cast<int32_t>(id);
+    }
+    return -1;
+  };
+  for (const auto& [left, right] : merges) {
+    const auto id = static_cast<int32_t>(vocab.tokens.size());
+    EXPECT_TRUE(vocab.Add(id, left + right, Vocab::Kind::kRegular).ok());
+    vocab.merges.push_back(
+        {find(left), find(right), id, static_cast<uint32_t>(vocab.merges.size())});
+  }
+  return vocab;
+}
+
+std::vector<int32_t> Encode(const Vocab& vocab, const std::string& piece) {
+  const auto bpe = Bpe::Create(vocab);
+  EXPECT_TRUE(bpe.ok()) << bpe.status();
+  std::vector<int32_t> ids;
+  (*bpe)->Encode(piece, &ids);
+  return ids;
+}
+
+TEST(BpeTest, JoinsTheLowestRankFirstAndTheLeftmostOfEquals) {
+  const Vocab vocab = MakeVocab({{"b", "c"}, {"a", "b"}, {"a", "a"}});
+  EXPECT_THAT(Encode(vocab, "abc"), ElementsAre('a', 256));
+  EXPECT_THAT(Encode(vocab, "abd"), ElementsAre(257, 'd'));
+  EXPECT_THAT(Encode(vocab, "aaa"), ElementsAre(258, 'a'));
+}
+
+TEST(BpeTest, ATokenThatMergesDoNotReachIsNotUsed) {
+  Vocab vocab = MakeVocab({{"a", "b"}});
+  ASSERT_TRUE(vocab.Add(257, "xyz", Vocab::Kind::kRegular).ok());
+  EXPECT_THAT(Encode(vocab, "xyz"), ElementsAre('x', 'y', 'z'));
+  vocab.whole_pieces_first = true;
+  EXPECT_THAT(Encode(vocab, "xyz"), ElementsAre(257));
+}
+
+TEST(BpeTest, ShortAndLongPiecesFollowTheSameRule) {
+  const Vocab vocab = MakeVocab({{"b", "c"}, {"a", "b"}, {"a", "a"}, {"bc", "a"}, {"bca", "bca"}});
+  const auto bpe = Bpe::Create(vocab);
+  ASSERT_TRUE(bpe.ok());
+  // A separator that never merges keeps the parts of a long piece independent.
+  for (const std::string part : {"abcabcaab", "aaaabca", "bcabcabca", "cab"}) {
+    std::vector<int32_t> one, many, expected;
+    (*bpe)->Encode(part + "-", &one);
+    std::string piece;
+    for (int i = 0; i < 50; ++i) {
+      piece += part + "-";
+      expected.insert(expected.end(), one.begin(), one.end());
+    }
+    (*bpe)->Encode(piece, &many);
+    EXPECT_EQ(many, expected) << part;
+  }
+}
+
+// The bound that makes the time n log n: every position enters the queue once, and every merge
+// adds at most two entries.
+TEST(BpeTest, AMillionEqualLettersTakeLinearlyManySteps) {
+  std::vector<std::pair<std::string, std::string>> merges;
+  for (std::string half = "a"; half.size() < 256; half += half) merges.emplace_back(half, half);
+  const Vocab vocab = MakeVocab(merges);
+  const auto bpe = Bpe::Create(vocab);
+  ASSERT_TRUE(bpe.ok());
+  constexpr int64_t kSize = 1 << 20;
+  std::vector<int32_t> ids;
+  Bpe::Work work;
+  (*bpe)->Encode(std::string(kSize, 'a'), &ids, &work);
+  EXPECT_EQ(ids, std::vector<int32_t>(kSize / 256, 263));
+  EXPECT_EQ(work.merges, kSize - kSize / 256);
+  EXPECT_LE(work.queue_pushes, kSize + 2 * work.merges);
+}
+
+TEST(BpeTest, RefusesABrokenVocabulary) {
+  Vocab no_byte = MakeVocab({});
+  no_byte.kinds[7] = Vocab::Kind::kNone;
+  EXPECT_THAT(Bpe::Create(no_byte).status().message(), HasSubstr("byte 7"));
+  Vocab control = MakeVocab({{"a", "b"}});
+  control.kinds[256] = Vocab::Kind::kControl;
+  EXPECT_THAT(Bpe::Create(control).status().message(), HasSubstr("added token 256"));
+}
+
+}  // namespace
+}  // namespace qwenserve
