@@ -9,8 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "services/common/error_details.h"
-#include "services/common/status_mapping.h"
 #include "services/common/proto_time.h"
+#include "services/common/status_mapping.h"
 
 namespace qwenserve {
 namespace {

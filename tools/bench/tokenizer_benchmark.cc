@@ -31,7 +31,8 @@ std::string Repeat(absl::string_view unit) {
 std::vector<std::pair<std::string, std::string>> Texts() {
   return {
       {"mixed", Repeat("The quick brown fox doesn't jump over 13 lazy dogs; it's 2024-05-17.\n\n"
-                       "通义千问是一个大规模语言模型，可以回答问题、创作文字。😀👍🏽"
+                       "通义千问是一个大规模语言模型，可以回答问题、创作文字。😀👍"
+                       "🏽"
                        "\n"
                        "def forward(self, hidden_states):\n    return self.norm(hidden_states)\n"
                        "Съешь же ещё этих мягких французских булок. Führer naïve café.\n")},

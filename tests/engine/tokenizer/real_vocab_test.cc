@@ -88,7 +88,8 @@ TEST_F(RealVocabTest, PublishedVectors) {
        {9707,  11,    379,   64848, 0,  2585, 525, 498, 26525, 223, 937,   104100,
         18493, 22377, 99257, 16,    18, 16,   19,  16,  20,    16,  35727, 21216}},
       {"w048 7tuijk dsdfhu", {86, 15, 19, 23, 220, 22, 83, 1963, 41808, 11472, 2940, 16739}},
-      {"🚀 (normal) 😶‍🌫️ (multiple emojis concatenated) ✅ (only emoji that has its own "
+      {"🚀 (normal) 😶‍🌫️ (multiple emojis concatenated) ✅ (only emoji that has its "
+       "own "
        "token)",
        {145836, 320, 8252,  8,   26525, 114,  378,   235, 149921, 30543, 320,  35673, 99066,
         97534,  8,   25521, 227, 320,   3243, 42365, 429, 702,    1181,  1828, 3950,  8}},
