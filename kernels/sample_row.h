@@ -24,11 +24,11 @@ struct SampleRow {
   float presence_penalty = 0.0f;    // subtracted once from the logits of generated ids
   float frequency_penalty = 0.0f;   // subtracted once per occurrence in the generated ids
   uint64_t seed = 0;
-  int64_t position = 0;                   // absolute position of the token being drawn
-  int32_t sample_index = 0;               // which of n answers to one request
-  absl::Span<const int32_t> context_ids;  // prompt and generated ids, host memory, not owned
-  int64_t num_prompt_ids = 0;             // generated ids start here in context_ids
-  const uint32_t* allowed_ids = nullptr;  // bitmask over the vocabulary, or null = all
+  int64_t position = 0;                        // absolute position of the token being drawn
+  int32_t sample_index = 0;                    // which of n answers to one request
+  absl::Span<const int32_t> context_ids = {};  // prompt and generated ids, host memory, not owned
+  int64_t num_prompt_ids = 0;                  // generated ids start here in context_ids
+  const uint32_t* allowed_ids = nullptr;       // bitmask over the vocabulary, or null = all
 };
 
 }  // namespace qwenserve

@@ -1,3 +1,6 @@
+#ifndef QWENSERVE_KERNELS_CPU_ATTENTION_INL_H_
+#define QWENSERVE_KERNELS_CPU_ATTENTION_INL_H_
+
 // Attention over a paged cache for up to kMaxAttentionQueries query vectors that share one KV head.
 // Needs the tile of the including file, linear_inl.h and elementwise_inl.h.
 // Included once per instruction set, inside an anonymous namespace (see kernel_table.h).
@@ -82,6 +85,14 @@ void AttentionBlock(const AttentionArgs& args, int64_t first, int64_t queries, i
   }
 }
 
+// Blocks lie anywhere in the cache, so the next one is asked for while this one is worked on.
+inline void PrefetchBlock(const AttentionArgs& args, int64_t position) {
+  const char* block =
+      args.kv.data + args.block_table[position / kPanelColumns] * args.kv.block_bytes;
+  const int64_t bytes = 2 * args.kv.value_offset;
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(block + i);
+}
+
 template <typename Format>
 void Attention(const AttentionArgs& args) {
   const int64_t dim = args.head_dim, padded_dim = (dim + 15) / 16 * 16;
@@ -101,6 +112,9 @@ void Attention(const AttentionArgs& args) {
   }
   const int64_t last_position = args.first_position + args.rows - 1;
   for (int64_t start = 0; start <= last_position; start += kPanelColumns) {
+    if (start + kPanelColumns <= last_position) {
+      PrefetchBlock(args, start + kPanelColumns);
+    }
     const int64_t first_row = start > args.first_position ? start - args.first_position : 0;
     const char* block =
         args.kv.data + args.block_table[start / kPanelColumns] * args.kv.block_bytes;
@@ -112,3 +126,5 @@ void Attention(const AttentionArgs& args) {
     for (int64_t d = 0; d < dim; ++d) out[d] = s.sum[j * padded_dim + d] * inverse;
   }
 }
+
+#endif  // QWENSERVE_KERNELS_CPU_ATTENTION_INL_H_

@@ -1,3 +1,6 @@
+#ifndef QWENSERVE_KERNELS_CPU_ELEMENTWISE_INL_H_
+#define QWENSERVE_KERNELS_CPU_ELEMENTWISE_INL_H_
+
 // Elementwise ops and fixed-order sums on vectors of 8 floats, in the compiler's portable vector
 // types: without AVX they become pairs of smaller vectors and give the same bits, since
 // -ffp-contract=off keeps every operation as written.
@@ -35,17 +38,19 @@ inline void Map(int64_t count, float* out, Op op, const In*... in) {
   if (i < count) StoreTail(out + i, op(LoadTail(in + i, count - i)...), count - i);
 }
 
-// The tree of every sum over 8 lanes.
+// The tree of every sum over 8 lanes: ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)).
 inline float SumLanes(V8 v) {
-  return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+  v = v + __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3);
+  v = v + __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5);
+  return v[0] + v[1];
 }
 
 inline V8 Max8(V8 a, V8 b) { return a > b ? a : b; }
 
 inline float MaxLanes(V8 v) {
-  float max = v[0];
-  for (int i = 1; i < 8; ++i) max = max > v[i] ? max : v[i];
-  return max;
+  v = Max8(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3));
+  v = Max8(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5));
+  return v[0] > v[1] ? v[0] : v[1];
 }
 
 // Relative error below 2e-7. 0 below -87.33; constant above 88.37, where float would soon end;
@@ -139,3 +144,5 @@ void StoreKv(const float* key, const float* value, int64_t head_dim, int64_t slo
     values[d / 16 * 16 + PanelSlot<Format>(d % 16)] = Format::FromFloat(value[d]);
   }
 }
+
+#endif  // QWENSERVE_KERNELS_CPU_ELEMENTWISE_INL_H_

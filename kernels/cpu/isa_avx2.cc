@@ -59,8 +59,9 @@ void ExpandPanel(const typename Format::Storage* b, int64_t count, float* out) {
   }
 }
 
-// Bytes that a stream of weights is asked for ahead of its use.
-constexpr int64_t kPrefetchBytes = 1024;
+// Bytes of weights, over all streams, that are asked for ahead of their use: what a core must have
+// under way to draw its share of the memory's bandwidth.
+constexpr int64_t kPrefetchBytes = 4096;
 
 // c[r][16 p + j] = init or 0, then a chain of fused multiply-adds over k ascending, then + bias.
 // b: element k of panel p starts at b + p * panel_stride + k * ldb. rows * panels <= 6, so that all
@@ -77,20 +78,23 @@ void Tile(const float* a, int64_t lda, const typename Format::Storage* b, int64_
     }
   }
   for (int64_t i = 0; i < k; ++i) {
-    __m256 w[2 * panels];
 #pragma GCC unroll 8
     for (int p = 0; p < panels; ++p) {
       const auto* source = b + p * panel_stride + i * ldb;
       if (prefetch) {
-        _mm_prefetch(reinterpret_cast<const char*>(source) + kPrefetchBytes, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(source) + kPrefetchBytes / panels, _MM_HINT_T0);
       }
-      Format::Load16(source, w[2 * p], w[2 * p + 1]);
-    }
+      __m256 low, high;
+      Format::Load16(source, low, high);
 #pragma GCC unroll 8
-    for (int r = 0; r < rows; ++r) {
-      const __m256 x = _mm256_broadcast_ss(a + r * lda + i);
-#pragma GCC unroll 8
-      for (int v = 0; v < 2 * panels; ++v) sum[r][v] = _mm256_fmadd_ps(x, w[v], sum[r][v]);
+      for (int r = 0; r < rows; ++r) {
+        const __m256 x = _mm256_broadcast_ss(a + r * lda + i);
+        sum[r][2 * p] = _mm256_fmadd_ps(x, low, sum[r][2 * p]);
+        sum[r][2 * p + 1] = _mm256_fmadd_ps(x, high, sum[r][2 * p + 1]);
+      }
+      // The next panel loads its inputs anew: kept over panels, they would push sums out of the
+      // registers.
+      if (panels > 1) asm volatile("" ::: "memory");
     }
   }
 #pragma GCC unroll 8
@@ -109,7 +113,7 @@ template <typename Format, int panels, bool prefetch>
 void TileRows(int64_t rows, const float* a, int64_t lda, const typename Format::Storage* b,
               int64_t ldb, int64_t panel_stride, int64_t k, bool init, const float* bias, float* c,
               int64_t ldc) {
-  constexpr int64_t kMaxRows = 6 / panels;
+  constexpr int64_t kMaxRows = 6 / panels;  // 1 for 4 panels
   for (int64_t tiles = (rows + kMaxRows - 1) / kMaxRows; rows > 0; --tiles) {
     const int64_t height = (rows + tiles - 1) / tiles;
     const auto run = [&]<int count>() {

@@ -1,3 +1,6 @@
+#ifndef QWENSERVE_KERNELS_CPU_LINEAR_INL_H_
+#define QWENSERVE_KERNELS_CPU_LINEAR_INL_H_
+
 // Matrix product over packed panels, written against the tile of the including file:
 //   using F32, Bf16, F16: element formats with `Storage`
 //   TileRows<Format, panels>(n, a, lda, b, ldb, panel_stride, k, init, bias, c, ldc)
@@ -48,6 +51,9 @@ void LinearDirect(const LinearArgs& args, int64_t panel_begin, int64_t panel_end
   if (args.rows == 1) {
     for (; panel + 4 <= panel_end; panel += 4) LinearDirectGroup<Format, 4>(args, panel);
   }
+  if (args.rows == 2) {
+    for (; panel + 3 <= panel_end; panel += 3) LinearDirectGroup<Format, 3>(args, panel);
+  }
   if (args.rows <= 3) {
     for (; panel + 2 <= panel_end; panel += 2) LinearDirectGroup<Format, 2>(args, panel);
   }
@@ -97,3 +103,5 @@ void LinearPanels(const LinearArgs& args, int64_t panel_begin, int64_t panel_end
     LinearBlocked<Format>(args, panel_begin, panel_end, scratch);
   }
 }
+
+#endif  // QWENSERVE_KERNELS_CPU_LINEAR_INL_H_

@@ -1,0 +1,227 @@
+// Sample against the sorted oracle of the reference, and against exact probabilities.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <set>
+
+#include "tests/kernels/reference_backend.h"
+#include "tests/kernels/test_data.h"
+
+namespace qwenserve {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+class SamplingTest : public testing::TestWithParam<std::string> {
+ protected:
+  int32_t Draw(const std::vector<float>& logits, const SampleRow& row, int64_t vocab_size = 0) {
+    std::vector<float> copy = logits;
+    int32_t id = -2;
+    const auto stride = static_cast<int64_t>(logits.size());
+    cpu_->Sample(copy.data(), stride, vocab_size == 0 ? stride : vocab_size, {&row, 1}, &id);
+    EXPECT_TRUE(cpu_->Sync().ok());
+    return id;
+  }
+
+  // Every id that some seed draws.
+  std::set<int32_t> Support(const std::vector<float>& logits, SampleRow row, int draws = 3000) {
+    std::set<int32_t> ids;
+    for (row.seed = 0; row.seed < static_cast<uint64_t>(draws); ++row.seed) {
+      ids.insert(Draw(logits, row));
+    }
+    return ids;
+  }
+
+  std::unique_ptr<Backend> cpu_ = Cpu(GetParam());
+  ReferenceBackend reference_;
+  Random random_{3};
+};
+
+INSTANTIATE_TEST_SUITE_P(Isas, SamplingTest, testing::ValuesIn(AvailableIsas()),
+                         [](const auto& info) { return info.param; });
+
+TEST_P(SamplingTest, GreedyTakesTheHighestAndTheLowestIdAmongEquals) {
+  EXPECT_EQ(Draw({1, 5, 3, 5}, {.temperature = 0}), 1);
+  EXPECT_EQ(Draw({-3, -1, -2}, {.temperature = 0}), 1);
+  EXPECT_EQ(Draw({1, 5, 3, 9}, {.temperature = 0}, 3), 1);  // 9 is padding
+  EXPECT_EQ(Draw({-kInfinity, -7, -kInfinity}, {.temperature = 0, .seed = 5}), 1);
+}
+
+TEST_P(SamplingTest, RowsWithoutAnAnswerGiveMinusOne) {
+  const uint32_t none = 0, first = 1;
+  for (float temperature : {0.0f, 1.0f}) {
+    EXPECT_EQ(Draw({1, std::nanf(""), 2}, {.temperature = temperature}), -1);
+    EXPECT_EQ(Draw({1, kInfinity, 2}, {.temperature = temperature}), -1);
+    EXPECT_EQ(Draw({-kInfinity, -kInfinity}, {.temperature = temperature}), -1);
+    EXPECT_EQ(Draw({1, 2}, {.temperature = temperature, .allowed_ids = &none}), -1);
+    // What the mask hides may be anything.
+    EXPECT_EQ(Draw({1, std::nanf("")}, {.temperature = temperature, .allowed_ids = &first}), 0);
+  }
+}
+
+TEST_P(SamplingTest, RowsOfABatchDoNotMix) {
+  std::vector<float> logits = random_.Normals(16 * 40, 3.0f);
+  std::vector<SampleRow> rows(16);
+  std::vector<int32_t> alone(16), together(16);
+  for (int i = 0; i < 16; ++i) {
+    rows[i] = {.temperature = i % 4 == 0 ? 0.0f : 1.0f, .seed = 9, .position = i};
+    if (i == 5) logits[5 * 40 + 3] = std::nanf("");
+    alone[i] = Draw({logits.begin() + i * 40, logits.begin() + (i + 1) * 40}, rows[i]);
+  }
+  cpu_->Sample(logits.data(), 40, 40, rows, together.data());
+  EXPECT_EQ(together, alone);
+  EXPECT_EQ(together[5], -1);
+}
+
+TEST_P(SamplingTest, EqualKeysDrawEqualIdsAndEachPartOfTheKeyCounts) {
+  const std::vector<float> logits(1000, 0.0f);
+  const SampleRow row = {.seed = 1, .position = 2, .sample_index = 3};
+  const int32_t id = Draw(logits, row);
+  EXPECT_EQ(Draw(logits, row), id);
+  for (SampleRow other : {SampleRow{.seed = 2, .position = 2, .sample_index = 3},
+                          SampleRow{.seed = 1, .position = 3, .sample_index = 3},
+                          SampleRow{.seed = 1, .position = 2, .sample_index = 4},
+                          SampleRow{.seed = uint64_t{1} << 63, .position = 2, .sample_index = 3}}) {
+    EXPECT_NE(Draw(logits, other), id);
+  }
+  // Part of the contract with other replicas and versions.
+  EXPECT_EQ(id, 170) << "the noise has changed: raise the numerics version";
+}
+
+// Draws with a probability p of each id; statistic of all ids with an expected count of 5 or more.
+TEST_P(SamplingTest, FrequenciesMatchTheProbabilities) {
+  const std::vector<float> logits = random_.Normals(50, 1.5f);
+  const SampleRow settings[] = {{},
+                                {.temperature = 0.7f},
+                                {.temperature = 2.0f, .top_k = 20},
+                                {.top_p = 0.8f},
+                                {.top_k = 30, .top_p = 0.9f, .min_p = 0.02f}};
+  constexpr int kDraws = 40000;
+  for (SampleRow row : settings) {
+    const std::vector<KeptId> expected = ReferenceDistribution(logits.data(), 50, row);
+    std::vector<int> counts(50);
+    row.seed = 77;
+    for (row.position = 0; row.position < kDraws; ++row.position) ++counts[Draw(logits, row)];
+    double chi_square = 0;
+    int cells = 0, drawn = 0;
+    for (const KeptId& kept : expected) {
+      const double mean = kept.probability * kDraws;
+      drawn += counts[kept.id];
+      if (mean < 5) continue;
+      chi_square += (counts[kept.id] - mean) * (counts[kept.id] - mean) / mean;
+      ++cells;
+    }
+    EXPECT_EQ(drawn, kDraws) << "an id outside the kept set was drawn";
+    // Mean plus four standard deviations of a chi-square with cells - 1 degrees of freedom. The
+    // draws are fixed by the seed, so this never varies from run to run.
+    EXPECT_LT(chi_square, cells - 1 + 4 * std::sqrt(2.0 * (cells - 1)));
+    EXPECT_GT(chi_square, cells - 1 - 4 * std::sqrt(2.0 * (cells - 1)));
+  }
+}
+
+TEST_P(SamplingTest, KeepsExactlyWhatTheOracleKeeps) {
+  const std::vector<float> logits = random_.Normals(24, 1.0f);
+  const SampleRow settings[] = {{.top_k = 1},
+                                {.top_k = 5},
+                                {.top_k = 24},
+                                {.top_p = 0.3f},
+                                {.top_p = 0.75f},
+                                {.top_p = 1e-6f},
+                                {.min_p = 0.2f},
+                                {.min_p = 1.0f},
+                                {.top_k = 8, .top_p = 0.5f},
+                                {.temperature = 0.5f, .top_p = 0.6f, .min_p = 0.1f}};
+  for (const SampleRow& row : settings) {
+    std::set<int32_t> expected;
+    for (const KeptId& kept : ReferenceDistribution(logits.data(), 24, row)) {
+      expected.insert(kept.id);
+    }
+    EXPECT_EQ(Support(logits, row), expected)
+        << "top_k " << row.top_k << " top_p " << row.top_p << " min_p " << row.min_p;
+  }
+}
+
+TEST_P(SamplingTest, TopKAmongEqualsKeepsTheLowestIds) {
+  EXPECT_EQ(Support({2, 2, 5, 2, 2}, {.temperature = 3, .top_k = 3}), (std::set<int32_t>{0, 1, 2}));
+  // The third of four equal quarters reaches 0.6.
+  EXPECT_EQ(Support({1, 1, 1, 1}, {.top_p = 0.6f}), (std::set<int32_t>{0, 1, 2}));
+}
+
+TEST_P(SamplingTest, PenaltiesFollowTheirFormulas) {
+  const std::vector<int32_t> context = {0, 1, 1, 2, 2, 2};  // prompt 0 1; generated 1 2 2 2
+  // Greedy over pairs: the winner tells on which side of the bound a penalised logit lies.
+  const auto wins = [&](std::vector<float> logits, int32_t id, SampleRow row) {
+    row.temperature = 0;
+    row.context_ids = context;
+    row.num_prompt_ids = 2;
+    return Draw(logits, row) == id;
+  };
+  SampleRow row = {.repetition_penalty = 2.0f};
+  EXPECT_TRUE(wins({9.9f, 0, 0, 4.8f}, 0, row));  // 4.95: once, however often it occurs
+  EXPECT_TRUE(wins({9.5f, 0, 0, 4.8f}, 3, row));
+  EXPECT_TRUE(wins({-9, -9, -1, -1.9f}, 3, row));  // -2: negative logits grow
+  EXPECT_TRUE(wins({-9, -9, -1, -2.1f}, 2, row));
+  row = {.presence_penalty = 1.0f};
+  EXPECT_TRUE(wins({5, 0, 5.9f, 4.95f}, 0, row));  // generated ids only, once: 2 is at 4.9
+  EXPECT_TRUE(wins({4, 0, 5.9f, 4.85f}, 2, row));
+  row = {.frequency_penalty = 0.5f};
+  EXPECT_TRUE(wins({0, 0, 6.4f, 4.95f}, 3, row));  // three times: 4.9
+  EXPECT_TRUE(wins({0, 5.5f, 6.4f, 4.95f}, 1, row));
+  row = {.repetition_penalty = 2.0f, .presence_penalty = 1.0f, .frequency_penalty = 0.5f};
+  EXPECT_TRUE(wins({0, 0, 12, 3.6f}, 3, row));  // 12 / 2 - 1 - 1.5 = 3.5
+  EXPECT_TRUE(wins({0, 0, 12, 3.4f}, 2, row));
+}
+
+TEST_P(SamplingTest, PenaltiesLeaveNothingBehindForTheNextRow) {
+  const std::vector<int32_t> context = {1, 1, 2, 2};
+  SampleRow penalised = {.temperature = 0, .repetition_penalty = 1.5f, .frequency_penalty = 1.0f};
+  penalised.context_ids = context;
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(Draw({1, 3.9f, 5, 2}, penalised), 3);
+  penalised.context_ids = {};
+  EXPECT_EQ(Draw({1, 3.9f, 5, 2}, penalised), 2);
+}
+
+TEST_P(SamplingTest, MaskAllowsOnlyItsBits) {
+  std::vector<uint32_t> mask(4);
+  std::set<int32_t> allowed = {3, 31, 32, 64, 97};
+  for (int32_t id : allowed) mask[id / 32] |= 1u << (id % 32);
+  std::vector<float> logits(100, 0.0f);
+  logits[50] = 100;
+  EXPECT_EQ(Support(logits, {.allowed_ids = mask.data()}, 400), allowed);
+  EXPECT_EQ(Support(logits, {.top_k = 2, .allowed_ids = mask.data()}, 100),
+            (std::set<int32_t>{3, 31}));
+  EXPECT_EQ(Support(logits, {.top_p = 0.35f, .allowed_ids = mask.data()}, 100),
+            (std::set<int32_t>{3, 31}));
+}
+
+TEST_P(SamplingTest, DrawsWhatTheOracleDrawsFromALargeVocabulary) {
+  constexpr int64_t kVocab = 151936, kStride = 152064;
+  std::vector<float> logits = random_.Normals(kStride, 3.0f);
+  std::vector<int32_t> context(300);
+  for (int32_t& id : context) id = static_cast<int32_t>(random_.Below(kVocab));
+  std::vector<SampleRow> rows;
+  for (float temperature : {0.0f, 0.3f, 1.0f, 1.7f}) {
+    for (int32_t top_k : {0, 20, 5000}) {
+      for (float top_p : {0.8f, 1.0f}) {
+        SampleRow row = {.temperature = temperature, .top_k = top_k, .top_p = top_p};
+        row.min_p = rows.size() % 3 == 0 ? 0.05f : 0.0f;
+        row.repetition_penalty = 1.1f;
+        row.presence_penalty = rows.size() % 2 == 0 ? 0.5f : 0.0f;
+        row.seed = 1234567 + rows.size();
+        row.position = static_cast<int64_t>(rows.size()) * 1000;
+        row.context_ids = context;
+        row.num_prompt_ids = 100;
+        rows.push_back(row);
+      }
+    }
+  }
+  std::vector<float> all;
+  for (size_t i = 0; i < rows.size(); ++i) all.insert(all.end(), logits.begin(), logits.end());
+  std::vector<int32_t> expected(rows.size()), actual(rows.size());
+  reference_.Sample(all.data(), kStride, kVocab, rows, expected.data());
+  cpu_->Sample(all.data(), kStride, kVocab, rows, actual.data());
+  EXPECT_EQ(actual, expected);
+}
+
+}  // namespace
+}  // namespace qwenserve

@@ -1,0 +1,204 @@
+// The CPU kernels on the shapes of a 0.5B Qwen2.5 (hidden 896, 14 query and 2 KV heads of 64, FFN
+// 4864, 24 layers, vocabulary 151936), beside the limits of the machine in the same run.
+//
+// of_read: share of the streaming read limit, for what is bound by memory.
+// of_fma: share of the peak of fused multiply-adds, for what is bound by arithmetic.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "benchmark/benchmark.h"
+#include "kernels/backend.h"
+#include "tools/bench/machine_limits.h"
+
+namespace qwenserve {
+namespace {
+
+constexpr int kLayers = 24;
+constexpr int64_t kHidden = 896, kFfn = 4864, kVocabulary = 151936;
+constexpr HeadLayout kHeads = {
+    .num_query_heads = 14, .num_kv_heads = 2, .head_dim = 64, .queries_per_kv = 7};
+
+std::unique_ptr<Backend> MakeBackend(const benchmark::State& state) {
+  return *MakeCpuBackend({.num_threads = static_cast<int>(state.range(1))});
+}
+
+// Limits before and after the loop; the better of both counts.
+class Limits {
+ public:
+  explicit Limits(benchmark::State& state)
+      : state_(state), before_(MeasureMachineLimits(static_cast<int>(state.range(1)))) {}
+
+  void Report(double bytes, double flops) {
+    const MachineLimits after = MeasureMachineLimits(static_cast<int>(state_.range(1)));
+    const double read = std::max(before_.read_bytes_per_second, after.read_bytes_per_second);
+    const double fma = std::max(before_.flops_per_second, after.flops_per_second);
+    const double seconds = Median();
+    state_.counters["GB/s"] = bytes / seconds * 1e-9;
+    state_.counters["GFLOP/s"] = flops / seconds * 1e-9;
+    state_.counters["limit_GB/s"] = read * 1e-9;
+    state_.counters["limit_GFLOP/s"] = fma * 1e-9;
+    state_.counters["of_read"] = bytes / seconds / read;
+    if (fma > 0) state_.counters["of_fma"] = flops / seconds / fma;
+  }
+
+  // Runs the loop and keeps every iteration's time.
+  template <typename Work>
+  void Run(Work work) {
+    for (auto _ : state_) {
+      const auto start = std::chrono::steady_clock::now();
+      work();
+      const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+      seconds_.push_back(time.count());
+    }
+  }
+
+ private:
+  double Median() {
+    const auto middle = seconds_.begin() + static_cast<std::ptrdiff_t>(seconds_.size() / 2);
+    std::nth_element(seconds_.begin(), middle, seconds_.end());
+    return *middle;
+  }
+
+  benchmark::State& state_;
+  MachineLimits before_;
+  std::vector<double> seconds_;
+};
+
+LinearWeight RandomWeight(Backend& backend, int64_t out, int64_t in) {
+  std::vector<uint16_t> values(out * in);
+  uint32_t state = 1;
+  for (uint16_t& v : values) {
+    state = state * 1664525u + 1013904223u;
+    // Sign and mantissa at random, magnitude in [2^-6, 2^-5).
+    v = static_cast<uint16_t>((state >> 16 & 0x807fu) | 121u << 7);
+  }
+  const RowBlock block = {
+      .data = values.data(), .dtype = DType::kBf16, .rows = out, .row_stride = in};
+  return *backend.PackLinear({&block, 1}, in);
+}
+
+// All linears of the model, in the order of a forward pass; with the head up to 8 rows. Together
+// they are far larger than any cache.
+void BM_LinearsBf16(benchmark::State& state) {
+  const int64_t rows = state.range(0);
+  std::unique_ptr<Backend> backend = MakeBackend(state);
+  const int64_t shapes[][2] = {
+      {kHeads.qkv_width(), kHidden}, {kHidden, kHidden}, {2 * kFfn, kHidden}, {kHidden, kFfn}};
+  std::vector<LinearWeight> weights;
+  for (int layer = 0; layer < kLayers; ++layer) {
+    for (const auto& shape : shapes) weights.push_back(RandomWeight(*backend, shape[0], shape[1]));
+  }
+  if (rows <= 8) weights.push_back(RandomWeight(*backend, kVocabulary, kHidden));
+  double elements = 0;
+  int64_t widest = 0;
+  for (const LinearWeight& weight : weights) {
+    elements += static_cast<double>(weight.out_features * weight.in_features);
+    widest = std::max(widest, weight.out_features);
+  }
+  const Buffer x = *backend->Allocate(rows * kFfn * sizeof(float));
+  const Buffer out = *backend->Allocate(rows * widest * sizeof(float));
+  std::fill_n(x.as<float>(), rows * kFfn, 0.5f);
+
+  Limits limits(state);
+  limits.Run([&] {
+    for (const LinearWeight& weight : weights) {
+      backend->Linear(x.as<float>(), rows, weight, nullptr, out.as<float>());
+    }
+  });
+  limits.Report(elements * 2, elements * 2 * static_cast<double>(rows));
+}
+
+// One layer's attention of `rows` last positions of a sequence, per layer of the model so that the
+// caches don't hold the keys.
+void Attention(benchmark::State& state, int64_t length, DType dtype) {
+  const int64_t rows = state.range(0);
+  std::unique_ptr<Backend> backend = MakeBackend(state);
+  const int64_t num_blocks = length / kKvBlockSize;
+  const size_t layer_bytes = backend->KvBytesPerBlock(kHeads, dtype) * num_blocks;
+  std::vector<Buffer> layers;
+  for (int i = 0; i < kLayers; ++i) {
+    layers.push_back(*backend->Allocate(layer_bytes));
+    // Small numbers in either format.
+    std::fill_n(layers.back().as<uint16_t>(), layer_bytes / 2, uint16_t{0x3c01});
+  }
+  std::vector<int32_t> positions, sequences(rows), table(num_blocks);
+  for (int64_t r = 0; r < rows; ++r) {
+    positions.push_back(static_cast<int32_t>(length - rows + r));
+  }
+  for (int64_t i = 0; i < num_blocks; ++i) table[i] = static_cast<int32_t>(i * 7 % num_blocks);
+  const int32_t row_starts[] = {0, static_cast<int32_t>(rows)};
+  const AttentionBatch batch = {.num_rows = rows,
+                                .num_sequences = 1,
+                                .positions = positions.data(),
+                                .sequences = sequences.data(),
+                                .row_starts = row_starts,
+                                .block_tables = table.data(),
+                                .max_blocks = num_blocks};
+  const std::vector<float> qkv(rows * kHeads.qkv_width(), 0.25f);
+  std::vector<float> out(rows * kHeads.query_width());
+
+  Limits limits(state);
+  limits.Run([&] {
+    for (const Buffer& layer : layers) {
+      backend->PagedAttention(batch, kHeads, qkv.data(), {layer.data(), num_blocks, dtype},
+                              out.data());
+    }
+  });
+  double positions_seen = 0;
+  for (int32_t position : positions) positions_seen += position + 1;
+  // Multiply and add for each of q * k and p * v.
+  const double flops = positions_seen * static_cast<double>(kHeads.query_width()) * 4;
+  limits.Report(static_cast<double>(layer_bytes) * kLayers, flops * kLayers);
+}
+
+void BM_AttentionBf16Context4096(benchmark::State& state) { Attention(state, 4096, DType::kBf16); }
+void BM_AttentionBf16Context512(benchmark::State& state) { Attention(state, 512, DType::kBf16); }
+
+void BM_Sample(benchmark::State& state) {
+  std::unique_ptr<Backend> backend = *MakeCpuBackend({});
+  std::vector<float> logits(kVocabulary), copy;
+  uint32_t random = 1;
+  for (float& v : logits) {
+    random = random * 1664525u + 1013904223u;
+    v = static_cast<float>(random >> 8) * 0x1p-24f * 12.0f;
+  }
+  SampleRow row;
+  row.top_k = static_cast<int32_t>(state.range(0));
+  row.top_p = static_cast<float>(state.range(1)) * 0.01f;
+  int32_t id = 0;
+  for (auto _ : state) {
+    copy = logits;
+    backend->Sample(copy.data(), kVocabulary, kVocabulary, {&row, 1}, &id);
+    ++row.position;
+  }
+  benchmark::DoNotOptimize(id);
+}
+
+void RowsAndThreads(benchmark::internal::Benchmark* benchmark, std::vector<int64_t> rows) {
+  const int64_t cores = std::max(1u, std::thread::hardware_concurrency());
+  for (int64_t threads : {int64_t{1}, int64_t{2}, cores}) {
+    if (threads > cores || (threads == cores && cores <= 2)) continue;
+    for (int64_t r : rows) benchmark->Args({r, threads});
+  }
+  benchmark->ArgNames({"rows", "threads"})->Unit(benchmark::kMillisecond)->UseRealTime();
+}
+
+BENCHMARK(BM_LinearsBf16)->Apply([](auto* b) { RowsAndThreads(b, {1, 2, 4, 8, 128, 512}); });
+BENCHMARK(BM_AttentionBf16Context4096)->Apply([](auto* b) { RowsAndThreads(b, {1, 512}); });
+BENCHMARK(BM_AttentionBf16Context512)->Apply([](auto* b) { RowsAndThreads(b, {512}); });
+BENCHMARK(BM_Sample)
+    ->ArgNames({"top_k", "top_p_percent"})
+    ->Args({0, 100})
+    ->Args({0, 80})
+    ->Args({20, 80})
+    ->Unit(benchmark::kMillisecond);
+
+}  // namespace
+}  // namespace qwenserve
+
+BENCHMARK_MAIN();

@@ -1,0 +1,90 @@
+#include "tools/bench/machine_limits.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "kernels/cpu/cpu_features.h"
+#include "kernels/cpu/host_memory.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace qwenserve {
+
+float FusedMultiplyAddRounds(int64_t rounds, float factor);  // fma_peak.cc
+
+namespace {
+
+constexpr int64_t kReadBytes = int64_t{1} << 29;
+constexpr int kPasses = 5;
+constexpr int64_t kRounds = 400'000;
+constexpr int64_t kFlopsPerRound = 12 * 8 * 2;
+
+template <typename Work>
+double BestSeconds(Work work) {
+  double best = 1e9;
+  for (int pass = 0; pass < kPasses; ++pass) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+    best = std::min(best, time.count());
+  }
+  return best;
+}
+
+// 8 independent loads of 32 bytes, xor-ed.
+uint64_t Read(const char* data, int64_t bytes) {
+  typedef uint64_t Word __attribute__((vector_size(32)));
+  Word sums[8] = {};
+  for (int64_t i = 0; i + 256 <= bytes; i += 256) {
+    for (int j = 0; j < 8; ++j) {
+      Word word;
+      std::memcpy(&word, data + i + j * 32, sizeof word);
+      sums[j] ^= word;
+    }
+    __builtin_prefetch(data + i + 2048);
+    __builtin_prefetch(data + i + 2048 + 64);
+    __builtin_prefetch(data + i + 2048 + 128);
+    __builtin_prefetch(data + i + 2048 + 192);
+  }
+  uint64_t sum = 0;
+  for (const Word& word : sums) sum ^= word[0] ^ word[1] ^ word[2] ^ word[3];
+  return sum;
+}
+
+const char* ReadBuffer() {
+  static const Buffer* const buffer = [] {
+    auto* memory = new Buffer(*AllocateHostMemory(kReadBytes));
+    std::memset(memory->data(), 1, memory->bytes());
+    return memory;
+  }();
+  return buffer->as<char>();
+}
+
+}  // namespace
+
+MachineLimits MeasureMachineLimits(int num_threads) {
+  ThreadPool pool(num_threads, {});
+  const char* data = ReadBuffer();
+  std::vector<uint64_t> sums(static_cast<size_t>(num_threads));
+  MachineLimits limits;
+  limits.read_bytes_per_second =
+      kReadBytes / BestSeconds([&] {
+        pool.Run([&](int thread) {
+          const WorkRange part = StaticPart(kReadBytes / 256, thread, num_threads);
+          sums[thread] = Read(data + part.begin * 256, (part.end - part.begin) * 256);
+        });
+      });
+  if (*ChooseKernels("auto") == &kPortableKernels) return limits;
+  std::vector<float> results(static_cast<size_t>(num_threads));
+  limits.flops_per_second =
+      static_cast<double>(kRounds * kFlopsPerRound * num_threads) / BestSeconds([&] {
+        pool.Run([&](int thread) { results[thread] = FusedMultiplyAddRounds(kRounds, 0.5f); });
+      });
+  volatile float keep = results[0] + static_cast<float>(sums[0] & 1);
+  (void)keep;
+  return limits;
+}
+
+}  // namespace qwenserve
