@@ -74,25 +74,11 @@ void Bpe::Merge(absl::string_view piece, std::vector<int32_t>* ids, Work* work) 
 
 void Bpe::MergeShort(absl::string_view piece, std::vector<int32_t>* ids) const {
   std::array<int32_t, kShortPiece> tokens;
-  std::array<MergeTable::Result, kShortPiece> merges;  // of tokens i and i + 1
-  size_t count = piece.size();
-  for (size_t i = 0; i < count; ++i) tokens[i] = byte_ids_[static_cast<unsigned char>(piece[i])];
-  for (size_t i = 0; i + 1 < count; ++i) merges[i] = merges_.Find(tokens[i], tokens[i + 1]);
-  while (count > 1) {
-    size_t best = 0;
-    for (size_t i = 1; i + 1 < count; ++i) {
-      if (merges[i].rank < merges[best].rank) best = i;
-    }
-    if (merges[best].rank == MergeTable::kNoMerge) break;
-    tokens[best] = merges[best].id;
-    --count;
-    std::copy(tokens.data() + best + 2, tokens.data() + count + 1, tokens.data() + best + 1);
-    if (best + 1 < count) {
-      std::copy(merges.data() + best + 2, merges.data() + count, merges.data() + best + 1);
-      merges[best] = merges_.Find(tokens[best], tokens[best + 1]);
-    }
-    if (best > 0) merges[best - 1] = merges_.Find(tokens[best - 1], tokens[best]);
+  std::array<MergeTable::Result, kShortPiece> scratch;
+  for (size_t i = 0; i < piece.size(); ++i) {
+    tokens[i] = byte_ids_[static_cast<unsigned char>(piece[i])];
   }
+  const size_t count = merges_.MergeAll(tokens.data(), piece.size(), 1, scratch.data());
   ids->insert(ids->end(), tokens.begin(), tokens.begin() + count);
 }
 

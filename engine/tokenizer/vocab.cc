@@ -48,6 +48,10 @@ absl::Status Vocab::Add(int64_t id, absl::string_view bytes, Kind kind) {
     return absl::InvalidArgumentError(absl::StrCat("id ", id, " is outside 0..", kMaxTokenId));
   }
   if (bytes.empty()) return absl::InvalidArgumentError(absl::StrCat("id ", id, ": empty token"));
+  if (bytes.size() > kMaxTokenBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("id ", id, ": a token of ", bytes.size(),
+                                                   " bytes, more than ", kMaxTokenBytes));
+  }
   const auto index = static_cast<size_t>(id);
   if (index >= tokens.size()) {
     tokens.resize(index + 1);

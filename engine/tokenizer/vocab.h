@@ -1,6 +1,7 @@
 #ifndef QWENSERVE_ENGINE_TOKENIZER_VOCAB_H_
 #define QWENSERVE_ENGINE_TOKENIZER_VOCAB_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -14,6 +15,9 @@ namespace qwenserve {
 // Ids above this are refused: no Qwen vocabulary has a tenth of it, and tables are sized by the
 // highest id.
 inline constexpr int64_t kMaxTokenId = (int64_t{1} << 22) - 1;
+
+// So are longer tokens; the longest of Qwen's has 128 bytes.
+inline constexpr size_t kMaxTokenBytes = 1024;
 
 // What a tokenizer file says, checked. Two formats, one meaning: `merges` in order of priority.
 struct Vocab {
@@ -35,7 +39,7 @@ struct Vocab {
   bool whole_pieces_first = false;
 
   // Puts a token in; INVALID_ARGUMENT for an id out of range or taken by another spelling, and for
-  // an empty one.
+  // an empty or too long one.
   absl::Status Add(int64_t id, absl::string_view bytes, Kind kind);
 
   // Hex SHA-256 over all of the above.

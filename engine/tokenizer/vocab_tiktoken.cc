@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -12,6 +11,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "engine/base/status_macros.h"
+#include "engine/tokenizer/merge_table.h"
 #include "engine/tokenizer/vocab.h"
 
 namespace qwenserve {
@@ -74,9 +74,8 @@ absl::Status AddControlTokens(Vocab* vocab) {
 }
 
 // The format ranks tokens, not merges: any two neighbours whose bytes together are a token may
-// join, with that token's rank. Every split of every token into two tokens is such a pair, so the
-// pairs can be listed and the encoder needs no look-up by bytes.
-std::vector<Vocab::Merge> ListMerges(const std::vector<std::string>& tokens, const TokenIds& ids) {
+// join, with that token's rank.
+std::vector<Vocab::Merge> AllMerges(const TokenIds& ids) {
   std::vector<Vocab::Merge> merges;
   for (const auto& [bytes, id] : ids) {
     for (size_t cut = 1; cut < bytes.size(); ++cut) {
@@ -87,9 +86,35 @@ std::vector<Vocab::Merge> ListMerges(const std::vector<std::string>& tokens, con
       merges.push_back({left->second, right->second, id, static_cast<uint32_t>(id)});
     }
   }
-  std::sort(merges.begin(), merges.end(), [](const Vocab::Merge& a, const Vocab::Merge& b) {
-    return std::tie(a.rank, a.left) < std::tie(b.rank, b.left);
-  });
+  return merges;
+}
+
+// One merge per token is enough. Until a token is there, no merge reaches across its ends, so
+// what happens inside does not depend on the text around: the last step is always the same one.
+// The full list is three times as long, and look-ups in it are what encoding waits for.
+std::vector<Vocab::Merge> LastMerges(const Vocab& vocab, const std::vector<Vocab::Merge>& all) {
+  const MergeTable table(all);
+  std::vector<int32_t> byte_ids(256, -1);
+  std::vector<Vocab::Merge> merges;
+  for (size_t id = 0; id < vocab.tokens.size(); ++id) {
+    if (vocab.kinds[id] == Vocab::Kind::kRegular && vocab.tokens[id].size() == 1) {
+      byte_ids[static_cast<unsigned char>(vocab.tokens[id][0])] = static_cast<int32_t>(id);
+    }
+  }
+  std::vector<int32_t> parts(kMaxTokenBytes);
+  std::vector<MergeTable::Result> scratch(kMaxTokenBytes);
+  for (size_t id = 0; id < vocab.tokens.size(); ++id) {
+    const std::string& token = vocab.tokens[id];
+    if (vocab.kinds[id] != Vocab::Kind::kRegular || token.size() < 2) continue;
+    for (size_t i = 0; i < token.size(); ++i) {
+      parts[i] = byte_ids[static_cast<unsigned char>(token[i])];
+    }
+    if (table.MergeAll(parts.data(), token.size(), 2, scratch.data()) != 2) continue;
+    const MergeTable::Result last = table.Find(parts[0], parts[1]);
+    if (last.id == static_cast<int32_t>(id)) {
+      merges.push_back({parts[0], parts[1], last.id, last.rank});
+    }
+  }
   return merges;
 }
 
@@ -112,7 +137,7 @@ absl::StatusOr<Vocab> ReadTiktokenVocab(const std::string& path, const std::stri
                                                      absl::CHexEscape(vocab.tokens[id]), "\""));
     }
   }
-  vocab.merges = ListMerges(vocab.tokens, ids);
+  vocab.merges = LastMerges(vocab, AllMerges(ids));
   return vocab;
 }
 
