@@ -5,11 +5,13 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/loader/weight_loader.h"
 #include "engine/model/model_config.h"
+#include "engine/parallel/rank_group.h"
 #include "engine/runtime/engine_options.h"
 #include "engine/schedule/request.h"
 
@@ -24,10 +26,11 @@ struct EngineStats {
   int64_t queued_tokens = 0;  // prompt tokens still to be computed, of all sequences
   int64_t free_blocks = 0;
   int64_t total_blocks = 0;
-  uint64_t prompt_tokens = 0;     // computed since start
-  uint64_t generated_tokens = 0;  // since start
-  uint64_t preemptions = 0;       // since start
-  absl::Duration longest_step;    // of all finished steps; tells a slow step from a stalled one
+  uint64_t prompt_tokens = 0;       // computed since start
+  uint64_t generated_tokens = 0;    // since start
+  uint64_t preemptions = 0;         // since start
+  absl::Duration longest_step;      // of all finished steps; tells a slow step from a stalled one
+  std::vector<RankProgress> ranks;  // of the tensor-parallel group
 };
 
 // What clients and gateways need to know about a loaded replica.
@@ -42,13 +45,13 @@ struct EngineInfo {
   int tp = 1;
 };
 
-// One replica of one model: a thread that schedules, runs and reports one step after the other.
-// The methods may be called from any thread.
+// One replica of one model: a thread that schedules and runs one step after the other, and one that
+// reports what a step produced while the next one runs. The methods may be called from any thread.
 class Engine {
  public:
-  // Called by the engine's thread after each step that produced something, without a lock of the
-  // engine held. Must not block for longer than a Submit takes, and must not call back into the
-  // engine.
+  // Called after each step that produced something, in order, by one thread of the engine and
+  // without a lock of the engine held. A call that takes longer than some steps holds them up. Not
+  // called any more once the destructor has returned; must not destroy the engine.
   using StepCallback = std::function<void(const StepEvents&)>;
 
   // Loads the model and runs one forward pass, so a returned engine works. `progress` may be null.

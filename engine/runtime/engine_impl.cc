@@ -1,0 +1,251 @@
+#include "engine/runtime/engine_impl.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "engine/runtime/fingerprint.h"
+#include "engine/runtime/machine_limits.h"
+#include "engine/runtime/placement.h"
+#include "kernels/check.h"
+#include "spdlog/spdlog.h"
+
+namespace qwenserve {
+
+EngineImpl::EngineImpl(const EngineOptions& options, StepCallback on_step)
+    : options_(options), events_(std::move(on_step)) {}
+
+EngineImpl::~EngineImpl() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    state_ = State::kStopping;
+  }
+  wake_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+absl::Status EngineImpl::Start(const LoadProgress& progress) {
+  thread_ = std::thread([this, &progress] { Run(progress); });
+  std::unique_lock<std::mutex> lock(mutex_);
+  wake_.wait(lock, [this] { return state_ != State::kStarting; });
+  return start_status_;
+}
+
+void EngineImpl::Run(const LoadProgress& progress) {
+  absl::Status status = Load(progress);
+  if (status.ok()) status = RunOnce();
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    start_status_ = status;
+    state_ = status.ok() ? State::kServing : State::kStopping;
+  }
+  wake_.notify_all();
+  if (status.ok()) {
+    ServeUntilStopped();
+    // After a failure callers still ask how the ranks are.
+    std::unique_lock<std::mutex> lock(mutex_);
+    wake_.wait(lock, [this] { return state_ == State::kStopping; });
+  }
+  team_.reset();
+}
+
+absl::Status EngineImpl::Load(const LoadProgress& progress) {
+  QS_ASSIGN_OR_RETURN(checkpoint_, Checkpoint::Open(options_.model_dir));
+  QS_ASSIGN_OR_RETURN(const Placement placement,
+                      ChoosePlacement(options_, *checkpoint_, ReadCpuLimits(), ReadMemoryLimits()));
+  for (const std::string& reason : placement.reasons) spdlog::info("{}", reason);
+  QS_ASSIGN_OR_RETURN(team_, RankTeam::Start(
+                                 placement.ranks, options_.rank_mode, options_.rank_binary,
+                                 *checkpoint_, [this] { Wake(); }, progress));
+  const ModelRunner& leader = team_->leader();
+  info_.config = checkpoint_->config();
+  info_.defaults = checkpoint_->generation_defaults();
+  info_.fingerprint = NumericsFingerprint(*checkpoint_, leader.weight_format(), options_.kv_dtype,
+                                          leader.kernel_table(), options_.tp);
+  info_.max_model_len = placement.max_model_len;
+  info_.max_running = placement.ranks.front().limits.max_sequences;
+  info_.max_waiting = options_.max_waiting;
+  info_.kv_block_size = kKvBlockSize;
+  info_.tp = options_.tp;
+  spdlog::info("kernels: {}; fingerprint: {}", leader.kernel_table(), info_.fingerprint);
+
+  SchedulerOptions scheduler;
+  scheduler.max_batch_tokens = options_.max_batch_tokens;
+  scheduler.max_running = info_.max_running;
+  scheduler.max_waiting = options_.max_waiting;
+  scheduler.max_model_len = placement.max_model_len;
+  scheduler.num_blocks = placement.ranks.front().limits.num_blocks;
+  scheduler.vocab_size = static_cast<int32_t>(info_.config.vocab_size);
+  scheduler.eos_ids = info_.defaults.eos_ids;
+  std::lock_guard<std::mutex> lock(mutex_);
+  scheduler_ = std::make_unique<Scheduler>(scheduler);
+  return absl::OkStatus();
+}
+
+absl::Status EngineImpl::RunOnce() {
+  SampleRow greedy;
+  greedy.temperature = 0;
+  StepPlan plan;
+  PlanSequence part;
+  part.ids = {0};
+  part.prompt_tokens = 1;
+  part.blocks = {0};
+  part.wants_logits = true;
+  part.sample = &greedy;
+  plan.sequences.push_back(part);
+  QS_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, LaunchAndCollect(plan));
+  if (ids.size() != 1 || ids[0] < 0) {
+    return absl::InternalError(absl::StrCat("\"", options_.model_dir,
+                                            "\": the first forward pass has no finite logit: the "
+                                            "weights are damaged"));
+  }
+  return absl::OkStatus();
+}
+
+void EngineImpl::ServeUntilStopped() {
+  while (true) {
+    StepPlan plan;
+    std::vector<SequenceEvent> ended;
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      changed_ = false;
+      if (state_ == State::kStopping) break;
+      plan = scheduler_->Schedule(absl::Now(), &ended);
+      last_progress_ = Clock::now();
+    }
+    const bool idle = plan.sequences.empty() && ended.empty();
+    Deliver(plan.step, std::move(ended));
+    absl::Status health = team_->Health();
+    if (health.ok() && !plan.sequences.empty()) health = RunStep(plan);
+    if (!health.ok()) return Fail(health);
+    if (!idle) continue;
+    std::unique_lock<std::mutex> lock(mutex_);
+    const auto has_work = [this] { return changed_ || state_ == State::kStopping; };
+    const absl::Time deadline = scheduler_->next_deadline();
+    if (deadline == absl::InfiniteFuture()) {
+      wake_.wait(lock, has_work);
+    } else {
+      wake_.wait_until(lock, absl::ToChronoTime(deadline), has_work);
+    }
+  }
+  Fail(absl::UnavailableError("the engine is shutting down"));
+}
+
+absl::Status EngineImpl::RunStep(const StepPlan& plan) {
+  const Clock::time_point began = Clock::now();
+  absl::StatusOr<std::vector<int32_t>> ids = LaunchAndCollect(plan);
+  if (!ids.ok()) {
+    // Keeps the first reason: a rank's death, not the time-out that it caused elsewhere.
+    team_->Abort(ids.status().message());
+    return team_->Health();
+  }
+  std::vector<SequenceEvent> made;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    last_progress_ = Clock::now();
+    longest_step_ = std::max(longest_step_, absl::FromChrono(last_progress_ - began));
+    ++steps_;
+    scheduler_->Commit(plan, *ids, &made);
+  }
+  Deliver(plan.step, std::move(made));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<int32_t>> EngineImpl::LaunchAndCollect(const StepPlan& plan) {
+  QS_ASSIGN_OR_RETURN(const uint64_t ticket, team_->Launch(plan));
+  return team_->Collect(ticket);
+}
+
+void EngineImpl::Fail(const absl::Status& reason) {
+  std::vector<SequenceEvent> ended;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    failure_ = reason;
+    scheduler_->FailAll(reason, absl::Now(), &ended);
+    if (state_ != State::kStopping) spdlog::error("engine: {}", std::string(reason.message()));
+  }
+  Deliver(0, std::move(ended));
+}
+
+void EngineImpl::Deliver(uint64_t step, std::vector<SequenceEvent> events) {
+  if (events.empty()) return;
+  StepEvents all;
+  all.step = step;
+  all.sequences = std::move(events);
+  events_.Push(std::move(all));
+}
+
+void EngineImpl::Wake() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    changed_ = true;
+  }
+  wake_.notify_all();
+}
+
+absl::StatusOr<uint64_t> EngineImpl::Submit(SequenceRequest request) {
+  absl::StatusOr<uint64_t> handle;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!failure_.ok()) return failure_;
+    handle = scheduler_->Add(std::move(request), absl::Now());
+    changed_ = true;
+  }
+  wake_.notify_all();
+  return handle;
+}
+
+void EngineImpl::Cancel(uint64_t sequence) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    scheduler_->Cancel(sequence);
+    changed_ = true;
+  }
+  wake_.notify_all();
+}
+
+void EngineImpl::AddCredit(uint64_t sequence, int64_t tokens) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    scheduler_->AddCredit(sequence, tokens);
+    changed_ = true;
+  }
+  wake_.notify_all();
+}
+
+EngineStats EngineImpl::Stats() const {
+  EngineStats stats;
+  stats.ranks = team_->Progress();
+  std::lock_guard<std::mutex> lock(mutex_);
+  stats.step = steps_;
+  stats.running = scheduler_->num_running();
+  stats.waiting = scheduler_->num_waiting();
+  stats.queued_tokens = scheduler_->queued_tokens();
+  stats.free_blocks = scheduler_->free_blocks();
+  stats.total_blocks = scheduler_->total_blocks();
+  stats.prompt_tokens = scheduler_->prompt_tokens();
+  stats.generated_tokens = scheduler_->generated_tokens();
+  stats.preemptions = scheduler_->preemptions();
+  stats.longest_step = longest_step_;
+  stats.step_age = StepAge();
+  return stats;
+}
+
+absl::Duration EngineImpl::StepAge() const {
+  if (scheduler_->num_running() == 0) return absl::ZeroDuration();
+  return absl::FromChrono(Clock::now() - last_progress_);
+}
+
+absl::Status EngineImpl::Health() const {
+  QS_RETURN_IF_ERROR(team_->Health());
+  std::lock_guard<std::mutex> lock(mutex_);
+  QS_RETURN_IF_ERROR(failure_);
+  if (StepAge() > options_.step_timeout) {
+    return absl::UnavailableError(absl::StrCat("step ", steps_ + 1, " has taken longer than ",
+                                               absl::FormatDuration(options_.step_timeout)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace qwenserve

@@ -1,0 +1,24 @@
+#include "engine/runtime/fingerprint.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "engine/base/sha256.h"
+
+namespace qwenserve {
+
+std::string NumericsFingerprint(const Checkpoint& checkpoint, WeightFormat weight_format,
+                                DType kv_dtype, const std::string& kernel_table, int tp) {
+  const ModelConfig& config = checkpoint.config();
+  std::string text = absl::StrCat(
+      "version ", kNumericsVersion, "\ncheckpoint ", checkpoint.content_hash(), "\nweights ",
+      WeightFormatName(weight_format), "\nkv ", DTypeName(kv_dtype), "\nkernels ", kernel_table,
+      "\ntp ", tp, "\nrope ", absl::StrFormat("%a", config.rope_base), " ntk ",
+      config.ntk_train_length, " logn ", config.logn_train_length);
+  if (config.yarn.has_value()) {
+    absl::StrAppend(&text, " yarn ", absl::StrFormat("%a", config.yarn->factor), " ",
+                    config.yarn->original_max_positions);
+  }
+  return Sha256Hex(text);
+}
+
+}  // namespace qwenserve

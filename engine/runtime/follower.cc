@@ -1,0 +1,94 @@
+#include "engine/runtime/follower.h"
+
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "engine/parallel/group_communicator.h"
+#include "engine/parallel/plan_ring.h"
+#include "engine/runtime/child_process.h"
+#include "engine/runtime/model_runner.h"
+#include "engine/schedule/step_plan.h"
+#include "spdlog/spdlog.h"
+
+namespace qwenserve {
+namespace {
+
+constexpr char kFollowerFlag[] = "--follower-rank";
+
+absl::Status Follow(const RankSettings& settings, const Checkpoint& checkpoint,
+                    const std::shared_ptr<RankGroup>& group) {
+  QS_ASSIGN_OR_RETURN(
+      const std::unique_ptr<ModelRunner> runner,
+      ModelRunner::Create(settings, checkpoint,
+                          MakeGroupCommunicator(group, settings.rank, settings.step_timeout),
+                          nullptr));
+  group->SetReady(settings.rank);
+  PlanReceiver receiver(group, settings.rank);
+  while (true) {
+    QS_ASSIGN_OR_RETURN(const std::string message, receiver.Receive());
+    QS_ASSIGN_OR_RETURN(const StepPlan plan, ParseStepPlan(message));
+    if (plan.shutdown) return absl::OkStatus();
+    group->BeginStep(settings.rank, plan.step);
+    QS_ASSIGN_OR_RETURN(const uint64_t ticket, runner->Launch(plan));
+    QS_RETURN_IF_ERROR(runner->Collect(ticket).status());
+    group->EndStep(settings.rank, plan.step);
+  }
+}
+
+absl::Status RunAttached(absl::string_view json) {
+  QS_ASSIGN_OR_RETURN(const std::shared_ptr<RankGroup> group,
+                      RankGroup::Attach(ChildProcess::kInheritedFd));
+  const absl::StatusOr<RankSettings> settings = SettingsFromJson(json);
+  if (!settings.ok()) {
+    group->Abort(settings.status().message());
+    return settings.status();
+  }
+  const absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint =
+      Checkpoint::Open(settings->model_dir);
+  if (!checkpoint.ok()) {
+    group->Abort(checkpoint.status().message());
+    return checkpoint.status();
+  }
+  return FollowPlans(*settings, **checkpoint, group);
+}
+
+}  // namespace
+
+absl::Status FollowPlans(const RankSettings& settings, const Checkpoint& checkpoint,
+                         std::shared_ptr<RankGroup> group) {
+  absl::Status status = Follow(settings, checkpoint, group);
+  // Has no effect when the error is that the group has ended.
+  if (!status.ok()) group->Abort(absl::StrCat("rank ", settings.rank, ": ", status.message()));
+  return status;
+}
+
+std::vector<std::string> FollowerArguments(const std::string& binary,
+                                           const RankSettings& settings) {
+  return {binary, kFollowerFlag, absl::StrCat(getpid()), SettingsToJson(settings)};
+}
+
+bool IsFollowerCommand(int argc, char** argv) {
+  return argc == 4 && std::strcmp(argv[1], kFollowerFlag) == 0;
+}
+
+int RunFollower(int argc, char** argv) {
+  int parent = 0;
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  // The parent may have died before the line above.
+  if (argc != 4 || !absl::SimpleAtoi(argv[2], &parent) || getppid() != parent) return 2;
+  signal(SIGINT, SIG_IGN);
+  signal(SIGTERM, SIG_IGN);
+  const absl::Status status = RunAttached(argv[3]);
+  if (status.ok()) return 0;
+  spdlog::error("rank process ends: {}", std::string(status.message()));
+  return 1;
+}
+
+}  // namespace qwenserve

@@ -1,0 +1,111 @@
+#include "engine/runtime/model_runner.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/base/status_macros.h"
+#include "kernels/check.h"
+
+namespace qwenserve {
+
+ModelRunner::ModelRunner(const RankSettings& settings, const Checkpoint& checkpoint)
+    : settings_(settings), checkpoint_(checkpoint) {}
+
+absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(
+    const RankSettings& settings, const Checkpoint& checkpoint,
+    std::unique_ptr<Communicator> communicator, const LoadProgress& progress) {
+  std::unique_ptr<ModelRunner> runner(new ModelRunner(settings, checkpoint));
+  runner->communicator_ = std::move(communicator);
+  QS_RETURN_IF_ERROR(runner->TakeMemory(progress));
+  return runner;
+}
+
+absl::Status ModelRunner::TakeMemory(const LoadProgress& progress) {
+  const ModelConfig& config = checkpoint_.config();
+  const BatchLimits& limits = settings_.limits;
+  QS_ASSIGN_OR_RETURN(backend_, MakeRankBackend(settings_));
+  QS_ASSIGN_OR_RETURN(shard_, MakeShardPlan(config, settings_.tp, settings_.rank));
+  QS_ASSIGN_OR_RETURN(weights_, LoadWeights(checkpoint_, shard_, *backend_, progress));
+  QS_ASSIGN_OR_RETURN(kv_, KvCache::Create(shard_.Heads(config), settings_.kv_dtype,
+                                           config.num_layers, limits.num_blocks, *backend_));
+  QS_ASSIGN_OR_RETURN(activations_, MakeActivations(config, shard_, limits.max_rows,
+                                                    limits.max_sequences, *backend_));
+  QS_ASSIGN_OR_RETURN(device_batch_, DeviceBatch::Create(limits, *backend_));
+  rope_ = std::make_unique<RopeTables>(config, limits.max_model_len, backend_.get());
+  const size_t ids_bytes = static_cast<size_t>(limits.max_sequences) * sizeof(int32_t);
+  QS_ASSIGN_OR_RETURN(shared_ids_, backend_->Allocate(ids_bytes));
+  QS_ASSIGN_OR_RETURN(gathered_ids_,
+                      backend_->Allocate(ids_bytes * static_cast<size_t>(settings_.tp)));
+  return backend_->Sync();
+}
+
+ModelState ModelRunner::State() {
+  ModelState state;
+  state.config = &checkpoint_.config();
+  state.shard = &shard_;
+  state.weights = &weights_;
+  state.activations = &activations_;
+  state.kv = kv_.layers();
+  state.rope = rope_->tables();
+  state.backend = backend_.get();
+  state.communicator = communicator_.get();
+  return state;
+}
+
+absl::StatusOr<std::vector<int32_t>> ModelRunner::SharePreviousIds() {
+  std::vector<int32_t> ids(static_cast<size_t>(previous_logit_rows_));
+  if (settings_.rank == 0) {
+    QS_RETURN_IF_ERROR(backend_->Sync());
+    const std::vector<int32_t>& drawn = in_flight_.empty() ? previous_ids_ : in_flight_.back().ids;
+    QS_CHECK(drawn.size() == ids.size());
+    ids = drawn;
+  }
+  if (settings_.tp == 1) return ids;
+  // A gather only moves bits, so ids can travel as floats.
+  const size_t bytes = ids.size() * sizeof(int32_t);
+  backend_->CopyToDevice(ids.data(), bytes, shared_ids_.data());
+  QS_RETURN_IF_ERROR(communicator_->AllGather(shared_ids_.as<float>(), 1, previous_logit_rows_,
+                                              gathered_ids_.as<float>()));
+  backend_->CopyToHost(gathered_ids_.data(), bytes, ids.data());
+  return ids;
+}
+
+absl::StatusOr<uint64_t> ModelRunner::Launch(const StepPlan& plan) {
+  QS_CHECK(in_flight_.size() < 2);
+  std::vector<int32_t> previous;
+  const bool needs_previous =
+      std::any_of(plan.sequences.begin(), plan.sequences.end(),
+                  [](const PlanSequence& part) { return part.sampled_by_row >= 0; });
+  if (needs_previous) {
+    QS_ASSIGN_OR_RETURN(previous, SharePreviousIds());
+  }
+  QS_RETURN_IF_ERROR(
+      BuildBatch(plan, checkpoint_.config(), settings_.limits, previous, *rope_, &host_batch_));
+  const ForwardBatch batch = device_batch_.Upload(host_batch_, *backend_);
+  const ModelState state = State();
+  QS_RETURN_IF_ERROR(Forward(state, batch));
+
+  in_flight_.push_back({++last_ticket_, {}});
+  previous_logit_rows_ = batch.num_logit_rows;
+  if (settings_.rank == 0 && batch.num_logit_rows > 0) {
+    std::vector<SampleRow> rows;
+    for (const PlanSequence& part : plan.sequences) {
+      if (part.wants_logits) rows.push_back(*part.sample);
+    }
+    const LogitsView logits = LogitsOf(state, batch);
+    std::vector<int32_t>& ids = in_flight_.back().ids;
+    ids.resize(rows.size());
+    backend_->Sample(logits.data, logits.stride, checkpoint_.config().vocab_size, rows, ids.data());
+  }
+  return last_ticket_;
+}
+
+absl::StatusOr<std::vector<int32_t>> ModelRunner::Collect(uint64_t ticket) {
+  QS_CHECK(!in_flight_.empty() && in_flight_.front().ticket == ticket);
+  QS_RETURN_IF_ERROR(backend_->Sync());
+  previous_ids_ = std::move(in_flight_.front().ids);
+  in_flight_.pop_front();
+  return previous_ids_;
+}
+
+}  // namespace qwenserve

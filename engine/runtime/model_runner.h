@@ -1,0 +1,84 @@
+#ifndef QWENSERVE_ENGINE_RUNTIME_MODEL_RUNNER_H_
+#define QWENSERVE_ENGINE_RUNTIME_MODEL_RUNNER_H_
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/cache/kv_cache.h"
+#include "engine/loader/checkpoint.h"
+#include "engine/loader/weight_loader.h"
+#include "engine/model/activations.h"
+#include "engine/model/qwen.h"
+#include "engine/model/rope.h"
+#include "engine/parallel/communicator.h"
+#include "engine/parallel/shard_plan.h"
+#include "engine/runtime/rank_settings.h"
+#include "engine/schedule/batch_builder.h"
+#include "engine/schedule/step_plan.h"
+
+namespace qwenserve {
+
+// One rank: its device, its share of the weights, its KV cache, and the running of steps. All ranks
+// launch the same plans in the same order; rank 0 also draws the tokens.
+//
+// Two-phase: Launch issues a step, Collect waits for it, and up to two steps may be launched before
+// the first is collected; the second may then name ids that the first has yet to draw. On the CPU
+// the work itself happens in Launch.
+// One thread, but for abort through the communicator.
+class ModelRunner {
+ public:
+  // Loads weights and takes all memory. `checkpoint` must outlive the runner.
+  static absl::StatusOr<std::unique_ptr<ModelRunner>> Create(
+      const RankSettings& settings, const Checkpoint& checkpoint,
+      std::unique_ptr<Communicator> communicator, const LoadProgress& progress);
+
+  // A ticket for Collect. UNAVAILABLE when a peer is gone; the runner is then of no more use.
+  absl::StatusOr<uint64_t> Launch(const StepPlan& plan);
+
+  // Ids drawn by that step, one for each sequence that wanted logits, in the plan's order; empty on
+  // ranks other than 0. Tickets are collected in order.
+  absl::StatusOr<std::vector<int32_t>> Collect(uint64_t ticket);
+
+  std::string kernel_table() const { return backend_->kernel_table(); }
+  WeightFormat weight_format() const { return weights_.layers.front().qkv.format; }
+
+ private:
+  struct InFlight {
+    uint64_t ticket = 0;
+    std::vector<int32_t> ids;
+  };
+
+  ModelRunner(const RankSettings& settings, const Checkpoint& checkpoint);
+  absl::Status TakeMemory(const LoadProgress& progress);
+  // The ids of the step before on every rank: rank 0 drew them.
+  absl::StatusOr<std::vector<int32_t>> SharePreviousIds();
+  ModelState State();
+
+  const RankSettings settings_;
+  const Checkpoint& checkpoint_;
+  // In this order, since everything below must go before the backend.
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Communicator> communicator_;
+  ShardPlan shard_;
+  ModelWeights weights_;
+  KvCache kv_;
+  Activations activations_;
+  DeviceBatch device_batch_;
+  std::unique_ptr<RopeTables> rope_;
+  Buffer shared_ids_;    // [max_sequences]: rank 0's, to be shared
+  Buffer gathered_ids_;  // [tp * max_sequences]
+  HostBatch host_batch_;
+  std::deque<InFlight> in_flight_;     // stable addresses: Sample writes there
+  std::vector<int32_t> previous_ids_;  // drawn by the last launched step, when it is collected
+  int64_t previous_logit_rows_ = 0;
+  uint64_t last_ticket_ = 0;
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_ENGINE_RUNTIME_MODEL_RUNNER_H_

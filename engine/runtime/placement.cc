@@ -1,0 +1,171 @@
+#include "engine/runtime/placement.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "engine/cache/kv_cache.h"
+#include "engine/parallel/shard_plan.h"
+
+namespace qwenserve {
+namespace {
+
+// For activations, code, libraries and the requests themselves.
+constexpr int64_t kReserveBytes = int64_t{256} << 20;
+
+absl::Status CheckPositive(absl::string_view name, int64_t value) {
+  if (value > 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(name, " is ", value, ", must be positive"));
+}
+
+absl::Status CheckOptions(const EngineOptions& options) {
+  QS_RETURN_IF_ERROR(CheckPositive("max_batch_tokens", options.max_batch_tokens));
+  QS_RETURN_IF_ERROR(CheckPositive("max_running", options.max_running));
+  QS_RETURN_IF_ERROR(CheckPositive("max_waiting", options.max_waiting));
+  QS_RETURN_IF_ERROR(
+      CheckPositive("step_timeout (ms)", absl::ToInt64Milliseconds(options.step_timeout)));
+  if (options.max_model_len < 0 || options.kv_cache_bytes < 0 || options.num_threads < 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "max_model_len (", options.max_model_len, "), kv_cache_bytes (", options.kv_cache_bytes,
+        ") and num_threads (", options.num_threads, ") must not be negative"));
+  }
+  // Activations are sized for these; a slip of the keyboard must not ask for terabytes.
+  if (options.max_batch_tokens > (1 << 20) || options.max_running > (1 << 16)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_batch_tokens (", options.max_batch_tokens, ") must be at most ", 1 << 20,
+                     " and max_running (", options.max_running, ") at most ", 1 << 16));
+  }
+  if (options.kv_dtype == DType::kF16) {
+    return absl::InvalidArgumentError("kv_dtype must be bf16 or f32");
+  }
+  if (options.rank_mode == RankMode::kProcesses && options.tp > 1 && options.rank_binary.empty()) {
+    return absl::InvalidArgumentError("ranks as processes need rank_binary");
+  }
+  return absl::OkStatus();
+}
+
+// "auto" becomes the device that works here.
+absl::StatusOr<std::string> ChooseDevice(const std::string& wanted, Placement* placement) {
+  if (wanted != "auto") return wanted;
+  const auto cuda = MakeCudaBackend(0);
+  if (cuda.ok()) return std::string("cuda");
+  placement->reasons.push_back(absl::StrCat("device: cpu (", cuda.status().message(), ")"));
+  return std::string("cpu");
+}
+
+void SplitCores(const EngineOptions& options, const CpuLimits& cpu, Placement* placement) {
+  const int total = options.num_threads > 0 ? options.num_threads : cpu.usable();
+  const bool pin =
+      cpu.is_share() && total >= options.tp && total <= static_cast<int>(cpu.allowed.size());
+  int used = 0;
+  for (int r = 0; r < options.tp; ++r) {
+    RankSettings& rank = placement->ranks[r];
+    rank.num_threads = std::max(1, total / options.tp + (r < total % options.tp ? 1 : 0));
+    if (pin) {
+      rank.cpus.assign(cpu.allowed.begin() + used, cpu.allowed.begin() + used + rank.num_threads);
+    }
+    used += rank.num_threads;
+  }
+  placement->reasons.push_back(
+      absl::StrCat("threads: ", used, " for ", options.tp, " rank(s)", pin ? ", pinned" : "",
+                   options.num_threads > 0 ? " (as told)" : "", "; the machine has ", cpu.machine,
+                   " cores, allowed are ", cpu.allowed.size(),
+                   cpu.quota > 0 ? absl::StrCat(", the cgroup quota is ", cpu.quota) : ""));
+}
+
+absl::StatusOr<int64_t> BlockBytesOfAllRanks(const ModelConfig& config,
+                                             const Placement& placement) {
+  RankSettings one_thread = placement.ranks.front();
+  one_thread.num_threads = 1;
+  one_thread.cpus.clear();
+  QS_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, MakeRankBackend(one_thread));
+  int64_t bytes = 0;
+  for (const RankSettings& rank : placement.ranks) {
+    QS_ASSIGN_OR_RETURN(const ShardPlan shard, MakeShardPlan(config, rank.tp, rank.rank));
+    bytes += KvBlockBytes(shard.Heads(config), rank.kv_dtype, config.num_layers, *backend);
+  }
+  return bytes;
+}
+
+absl::Status SizeKvCache(const EngineOptions& options, const Checkpoint& checkpoint,
+                         const MemoryLimits& memory, Placement* placement) {
+  const ModelConfig& config = checkpoint.config();
+  if (options.max_model_len > config.max_positions) {
+    return absl::InvalidArgumentError(absl::StrCat("max_model_len is ", options.max_model_len,
+                                                   ", the checkpoint's limit is ",
+                                                   config.max_positions));
+  }
+  int64_t length = options.max_model_len > 0 ? options.max_model_len : config.max_positions;
+  QS_ASSIGN_OR_RETURN(const int64_t block_bytes, BlockBytesOfAllRanks(config, *placement));
+  int64_t weights = 0;
+  for (const TensorRef& tensor : checkpoint.tensors()) weights += tensor.bytes;
+
+  int64_t bytes = options.kv_cache_bytes;
+  std::string why = "as told";
+  if (bytes == 0) {
+    const int64_t left = memory.available - weights - kReserveBytes;
+    const int64_t useful = options.max_running * BlocksFor(length);
+    bytes = std::max<int64_t>(0, left) / 2;
+    why = absl::StrCat("half of what ", weights, " bytes of weights leave of ", memory.available,
+                       ", ", memory.reason);
+    if (bytes / block_bytes > useful) {
+      bytes = useful * block_bytes;
+      why = absl::StrCat("what ", options.max_running, " sequences of ", length, " tokens need");
+    }
+  }
+  const int64_t blocks =
+      std::min<int64_t>(bytes / block_bytes, std::numeric_limits<int32_t>::max());
+  const int64_t room = blocks * kKvBlockSize;
+  if (options.max_model_len == 0 && blocks > 0 && room < length) {
+    placement->reasons.push_back(absl::StrCat("max_model_len: ", room,
+                                              " instead of the checkpoint's ", length,
+                                              ", since the KV cache holds no more"));
+    length = room;
+  }
+  if (room < length) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "a KV cache of ", bytes, " bytes (", why, ") holds ", room, " tokens, max_model_len is ",
+        length, " and needs ", BlocksFor(length) * block_bytes,
+        " bytes: raise kv_cache_bytes or lower max_model_len"));
+  }
+  placement->max_model_len = length;
+  placement->kv_block_bytes = block_bytes;
+  placement->kv_bytes = blocks * block_bytes;
+  placement->reasons.push_back(absl::StrCat("KV cache: ", placement->kv_bytes, " bytes, ", blocks,
+                                            " blocks, ", room, " tokens (", why, ")"));
+  for (RankSettings& rank : placement->ranks) {
+    rank.limits.max_rows = options.max_batch_tokens;
+    rank.limits.max_sequences = std::min(options.max_running, options.max_batch_tokens);
+    rank.limits.max_model_len = length;
+    rank.limits.num_blocks = blocks;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<Placement> ChoosePlacement(const EngineOptions& options,
+                                          const Checkpoint& checkpoint, const CpuLimits& cpu,
+                                          const MemoryLimits& memory) {
+  QS_RETURN_IF_ERROR(CheckOptions(options));
+  QS_RETURN_IF_ERROR(MakeShardPlan(checkpoint.config(), options.tp, 0).status());
+  Placement placement;
+  QS_ASSIGN_OR_RETURN(const std::string device, ChooseDevice(options.device, &placement));
+  for (int r = 0; r < options.tp; ++r) {
+    RankSettings rank;
+    rank.model_dir = checkpoint.dir();
+    rank.device = device;
+    rank.tp = options.tp;
+    rank.rank = r;
+    rank.kv_dtype = options.kv_dtype;
+    rank.step_timeout = options.step_timeout;
+    placement.ranks.push_back(std::move(rank));
+  }
+  SplitCores(options, cpu, &placement);
+  QS_RETURN_IF_ERROR(SizeKvCache(options, checkpoint, memory, &placement));
+  return placement;
+}
+
+}  // namespace qwenserve

@@ -1,0 +1,39 @@
+#ifndef QWENSERVE_ENGINE_RUNTIME_PLACEMENT_H_
+#define QWENSERVE_ENGINE_RUNTIME_PLACEMENT_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/loader/checkpoint.h"
+#include "engine/runtime/engine_options.h"
+#include "engine/runtime/machine_limits.h"
+#include "engine/runtime/rank_settings.h"
+
+namespace qwenserve {
+
+// How a replica is laid out on a machine: every choice that EngineOptions left open, made.
+struct Placement {
+  std::vector<RankSettings> ranks;
+  int64_t max_model_len = 0;
+  int64_t kv_bytes = 0;        // of all ranks
+  int64_t kv_block_bytes = 0;  // of one block on all ranks
+  // What was chosen and why, one line each, for the log.
+  std::vector<std::string> reasons;
+};
+
+// Cores are split among the ranks, at least one each; threads are pinned only when somebody chose
+// this process's cores. Without kv_cache_bytes, half of the memory that the weights leave goes to
+// the KV cache, but not more than max_running sequences of max_model_len can use.
+// Without max_model_len, the checkpoint's length, or what the KV cache holds if that is less.
+//
+// INVALID_ARGUMENT naming the option; RESOURCE_EXHAUSTED with the numbers when a sequence of
+// max_model_len has no room.
+absl::StatusOr<Placement> ChoosePlacement(const EngineOptions& options,
+                                          const Checkpoint& checkpoint, const CpuLimits& cpu,
+                                          const MemoryLimits& memory);
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_ENGINE_RUNTIME_PLACEMENT_H_

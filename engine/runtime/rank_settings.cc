@@ -1,0 +1,97 @@
+#include "engine/runtime/rank_settings.h"
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "engine/base/json_reader.h"
+#include "engine/base/status_macros.h"
+
+namespace qwenserve {
+namespace {
+
+absl::Status ReadInteger(const Json& json, const char* name, int64_t* value) {
+  const auto it = json.find(name);
+  if (it == json.end() || !it->is_number_integer()) {
+    return absl::InvalidArgumentError(absl::StrCat("rank settings: no integer \"", name, "\""));
+  }
+  *value = it->get<int64_t>();
+  return absl::OkStatus();
+}
+
+absl::Status ReadString(const Json& json, const char* name, std::string* value) {
+  const auto it = json.find(name);
+  if (it == json.end() || !it->is_string()) {
+    return absl::InvalidArgumentError(absl::StrCat("rank settings: no string \"", name, "\""));
+  }
+  *value = it->get<std::string>();
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string SettingsToJson(const RankSettings& settings) {
+  Json json;
+  json["model_dir"] = settings.model_dir;
+  json["device"] = settings.device;
+  json["tp"] = settings.tp;
+  json["rank"] = settings.rank;
+  json["num_threads"] = settings.num_threads;
+  json["cpus"] = settings.cpus;
+  json["kv_f32"] = settings.kv_dtype == DType::kF32 ? 1 : 0;
+  json["max_rows"] = settings.limits.max_rows;
+  json["max_sequences"] = settings.limits.max_sequences;
+  json["max_model_len"] = settings.limits.max_model_len;
+  json["num_blocks"] = settings.limits.num_blocks;
+  json["step_timeout_ms"] = absl::ToInt64Milliseconds(settings.step_timeout);
+  return json.dump();
+}
+
+absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view text) {
+  QS_ASSIGN_OR_RETURN(const Json json, ParseJson(text, "rank settings"));
+  if (!json.is_object()) return absl::InvalidArgumentError("rank settings: not an object");
+  RankSettings settings;
+  QS_RETURN_IF_ERROR(ReadString(json, "model_dir", &settings.model_dir));
+  QS_RETURN_IF_ERROR(ReadString(json, "device", &settings.device));
+  int64_t tp = 0, rank = 0, threads = 0, kv_f32 = 0, timeout = 0;
+  QS_RETURN_IF_ERROR(ReadInteger(json, "tp", &tp));
+  QS_RETURN_IF_ERROR(ReadInteger(json, "rank", &rank));
+  QS_RETURN_IF_ERROR(ReadInteger(json, "num_threads", &threads));
+  QS_RETURN_IF_ERROR(ReadInteger(json, "kv_f32", &kv_f32));
+  QS_RETURN_IF_ERROR(ReadInteger(json, "max_rows", &settings.limits.max_rows));
+  QS_RETURN_IF_ERROR(ReadInteger(json, "max_sequences", &settings.limits.max_sequences));
+  QS_RETURN_IF_ERROR(ReadInteger(json, "max_model_len", &settings.limits.max_model_len));
+  QS_RETURN_IF_ERROR(ReadInteger(json, "num_blocks", &settings.limits.num_blocks));
+  QS_RETURN_IF_ERROR(ReadInteger(json, "step_timeout_ms", &timeout));
+  if (rank < 0 || rank >= tp || tp > 4096 || threads < 1 || threads > 65536 || timeout < 1 ||
+      settings.limits.max_rows < 1 || settings.limits.max_sequences < 1 ||
+      settings.limits.max_model_len < 1 || settings.limits.num_blocks < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("rank settings: impossible numbers: ", text));
+  }
+  const auto cpus = json.find("cpus");
+  if (cpus == json.end() || !cpus->is_array()) {
+    return absl::InvalidArgumentError("rank settings: no array \"cpus\"");
+  }
+  for (const Json& cpu : *cpus) {
+    if (!cpu.is_number_integer()) return absl::InvalidArgumentError("rank settings: \"cpus\"");
+    settings.cpus.push_back(cpu.get<int>());
+  }
+  settings.tp = static_cast<int>(tp);
+  settings.rank = static_cast<int>(rank);
+  settings.num_threads = static_cast<int>(threads);
+  settings.kv_dtype = kv_f32 != 0 ? DType::kF32 : DType::kBf16;
+  settings.step_timeout = absl::Milliseconds(timeout);
+  return settings;
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeRankBackend(const RankSettings& settings) {
+  if (settings.device == "cuda") return MakeCudaBackend(settings.rank);
+  if (settings.device != "cpu") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("device \"", settings.device, "\" is unknown: auto, cpu or cuda"));
+  }
+  CpuBackendOptions options;
+  options.num_threads = settings.num_threads;
+  options.cpus = settings.cpus;
+  return MakeCpuBackend(options);
+}
+
+}  // namespace qwenserve

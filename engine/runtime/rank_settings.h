@@ -1,0 +1,40 @@
+#ifndef QWENSERVE_ENGINE_RUNTIME_RANK_SETTINGS_H_
+#define QWENSERVE_ENGINE_RUNTIME_RANK_SETTINGS_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "engine/schedule/batch_builder.h"
+#include "kernels/backend.h"
+#include "kernels/dtype.h"
+
+namespace qwenserve {
+
+// Everything that one rank must know to do its part; decided by rank 0 for all. Nothing is left to
+// choose, so that ranks can't choose differently.
+struct RankSettings {
+  std::string model_dir;
+  std::string device = "cpu";  // cpu or cuda
+  int tp = 1;
+  int rank = 0;
+  int num_threads = 1;
+  std::vector<int> cpus;  // to pin the threads to; empty = not pinned
+  DType kv_dtype = DType::kBf16;
+  BatchLimits limits;
+  absl::Duration step_timeout = absl::Seconds(120);
+};
+
+// As one JSON object, the command line of a follower process.
+std::string SettingsToJson(const RankSettings& settings);
+absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view json);
+
+// The rank's device. UNIMPLEMENTED or INVALID_ARGUMENT as the backend's own maker says.
+absl::StatusOr<std::unique_ptr<Backend>> MakeRankBackend(const RankSettings& settings);
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_ENGINE_RUNTIME_RANK_SETTINGS_H_

@@ -1,0 +1,153 @@
+// Replicas of several ranks, as threads and as processes of this very program.
+#include "engine/runtime/rank_team.h"
+
+#include <signal.h>
+
+#include <string>
+#include <vector>
+
+#include "engine/runtime/follower.h"
+#include "engine/runtime/machine_limits.h"
+#include "engine/runtime/placement.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/engine/runtime/engine_harness.h"
+#include "tests/engine/tiny_checkpoint.h"
+
+namespace qwenserve {
+namespace {
+
+using ::testing::HasSubstr;
+
+EngineOptions TeamOptions(int tp, RankMode mode) {
+  EngineOptions options = TinyOptions(WriteTinyCheckpoint("rank_team", TinyModel()));
+  options.tp = tp;
+  options.rank_mode = mode;
+  return options;
+}
+
+TEST(RankTeam, ThreadsAndProcessesGiveTheSameTokens) {
+  const std::vector<SequenceRequest> requests = MixedRequests(8, 320);
+  for (int tp : {2, 3, 4}) {
+    SCOPED_TRACE(tp);
+    EngineHarness threads(TeamOptions(tp, RankMode::kThreads));
+    ASSERT_TRUE(threads.status().ok()) << threads.status();
+    const auto expected = threads.GenerateAll(requests);
+    EngineHarness processes(TeamOptions(tp, RankMode::kProcesses));
+    ASSERT_TRUE(processes.status().ok()) << processes.status();
+    EXPECT_EQ(processes.follower_pids().size(), static_cast<size_t>(tp - 1));
+    EXPECT_EQ(processes.GenerateAll(requests), expected);
+    EXPECT_EQ(processes.engine().info().fingerprint, threads.engine().info().fingerprint);
+    for (const RankProgress& rank : processes.engine().Stats().ranks) EXPECT_GT(rank.step, 0);
+  }
+}
+
+class WithKill : public testing::TestWithParam<bool> {};
+
+// A rank that is killed, in the middle of the work or while nothing is to be done.
+TEST_P(WithKill, AKilledRankFailsTheReplicaAtOnce) {
+  const bool while_running = GetParam();
+  EngineOptions options = TeamOptions(2, RankMode::kProcesses);
+  options.step_timeout = absl::Hours(1);  // it must not be the time-out that notices
+  EngineHarness harness(options);
+  ASSERT_TRUE(harness.status().ok()) << harness.status();
+  SequenceRequest request = GreedyRequest({1, 2, 3}, 500);
+  if (!while_running) request.credit = 1;
+  const uint64_t sequence = harness.Submit(request);
+  harness.WaitForIds(sequence, 1);
+  ASSERT_EQ(kill(harness.follower_pids()[0], SIGKILL), 0);
+  const Answer answer = harness.Wait(sequence);
+  EXPECT_EQ(answer.finish, FinishReason::kError);
+  EXPECT_EQ(answer.error.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(answer.error.message()), HasSubstr("rank 1 has ended: signal 9"));
+  EXPECT_EQ(harness.engine().Health(), answer.error);
+  EXPECT_EQ(harness.engine().Submit(GreedyRequest({1}, 1)).status(), answer.error);
+  const EngineStats stats = harness.engine().Stats();
+  EXPECT_EQ(stats.free_blocks, stats.total_blocks);
+}
+INSTANTIATE_TEST_SUITE_P(RunningAndIdle, WithKill, testing::Bool());
+
+TEST(RankTeam, AStalledRankFailsTheReplicaAfterItsTime) {
+  EngineOptions options = TeamOptions(2, RankMode::kProcesses);
+  options.step_timeout = absl::Milliseconds(500);
+  EngineHarness harness(options);
+  ASSERT_TRUE(harness.status().ok()) << harness.status();
+  ASSERT_EQ(kill(harness.follower_pids()[0], SIGSTOP), 0);
+  const Answer answer = harness.Generate(GreedyRequest({1, 2, 3}, 10));
+  EXPECT_EQ(answer.finish, FinishReason::kError);
+  EXPECT_THAT(std::string(answer.error.message()), HasSubstr("rank 1 is stalled"));
+  EXPECT_FALSE(harness.engine().Health().ok());
+}
+
+TEST(RankTeam, AFollowerThatCannotStartIsAnError) {
+  EngineOptions options = TeamOptions(2, RankMode::kProcesses);
+  options.rank_binary = "/nowhere/at/all";
+  EXPECT_EQ(EngineHarness(options).status().code(), absl::StatusCode::kNotFound);
+  options.rank_binary = "/bin/false";
+  const absl::Status status = EngineHarness(options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("rank 1 has ended: exit status 1"));
+}
+
+TEST(RankTeam, AFollowerCommandFromElsewhereIsRefused) {
+  char name[] = "x", flag[] = "--follower-rank", parent[] = "1", json[] = "{}";
+  char* argv[] = {name, flag, parent, json};
+  EXPECT_TRUE(IsFollowerCommand(4, argv));
+  EXPECT_FALSE(IsFollowerCommand(3, argv));
+  EXPECT_EXIT(_exit(RunFollower(4, argv)), testing::ExitedWithCode(2), "");
+}
+
+// Two steps in flight, the second fed with ids that the first has yet to draw.
+TEST(RankTeam, AStepMayTakeIdsThatTheOneBeforeDraws) {
+  for (int tp : {1, 2}) {
+    SCOPED_TRACE(tp);
+    EngineOptions options = TeamOptions(tp, RankMode::kThreads);
+    auto checkpoint = Checkpoint::Open(options.model_dir);
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    auto placement = ChoosePlacement(options, **checkpoint, ReadCpuLimits(), ReadMemoryLimits());
+    ASSERT_TRUE(placement.ok()) << placement.status();
+    auto team = RankTeam::Start(
+        placement->ranks, RankMode::kThreads, "", **checkpoint, [] {}, nullptr);
+    ASSERT_TRUE(team.ok()) << team.status();
+
+    SampleRow greedy;
+    greedy.temperature = 0;
+    const auto part = [&](int64_t position, std::vector<int32_t> ids, int32_t block) {
+      PlanSequence sequence;
+      sequence.first_position = position;
+      sequence.ids = std::move(ids);
+      sequence.prompt_tokens = 3;
+      sequence.blocks = {block};
+      sequence.wants_logits = true;
+      sequence.sample = &greedy;
+      return sequence;
+    };
+    StepPlan first, second;
+    first.step = 1;
+    first.sequences = {part(0, {5, 6, 7}, 0), part(0, {8, 9, 10}, 1)};
+    second.step = 2;
+    second.sequences = {part(3, {0}, 1), part(3, {0}, 0)};
+    second.sequences[0].sampled_by_row = 1;
+    second.sequences[1].sampled_by_row = 0;
+    const uint64_t one = *(*team)->Launch(first);
+    const uint64_t two = *(*team)->Launch(second);
+    const std::vector<int32_t> drawn = *(*team)->Collect(one);
+    const std::vector<int32_t> ahead = *(*team)->Collect(two);
+
+    second.step = 3;
+    second.sequences[0] = part(3, {drawn[1]}, 1);
+    second.sequences[1] = part(3, {drawn[0]}, 0);
+    const std::vector<int32_t> literal = *(*team)->Collect(*(*team)->Launch(second));
+    EXPECT_NE(drawn[0], drawn[1]);
+    EXPECT_EQ(ahead, literal);
+  }
+}
+
+}  // namespace
+}  // namespace qwenserve
+
+int main(int argc, char** argv) {
+  if (qwenserve::IsFollowerCommand(argc, argv)) return qwenserve::RunFollower(argc, argv);
+  testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}

@@ -1,0 +1,62 @@
+#include "tests/engine/tiny_checkpoint.h"
+
+#include <cmath>
+#include <random>
+
+#include "absl/strings/match.h"
+#include "kernels/dtype.h"
+#include "tests/engine/loader/checkpoint_writer.h"
+
+namespace qwenserve {
+namespace {
+
+// Normal noise as large as keeps the activations' size over a layer; norms near 1. The embedding is
+// larger, so that logits differ by more than rounding.
+std::string RandomData(const RawTensor& tensor, std::mt19937& random) {
+  const bool is_norm =
+      absl::StrContains(tensor.name, "norm") || absl::StrContains(tensor.name, "ln_");
+  const bool is_bias = absl::EndsWith(tensor.name, "bias");
+  const double fan_in = static_cast<double>(tensor.shape.back());
+  const bool is_embedding =
+      absl::StrContains(tensor.name, "embed") || absl::StrContains(tensor.name, "wte");
+  const double scale = is_norm || is_bias ? 0.1 : is_embedding ? 0.5 : 1.0 / std::sqrt(fan_in);
+  std::normal_distribution<double> noise(is_norm ? 1.0 : 0.0, scale);
+  std::string data;
+  for (size_t i = 0; i < tensor.data.size() / 2; ++i) {
+    const uint16_t bits = FloatToBf16(static_cast<float>(noise(random)));
+    data += static_cast<char>(bits & 0xff);
+    data += static_cast<char>(bits >> 8);
+  }
+  return data;
+}
+
+}  // namespace
+
+std::string WriteTinyCheckpoint(const std::string& name, const TinyModel& model) {
+  Json config;
+  config["architectures"] = {model.architecture};
+  config["hidden_size"] = model.hidden_size;
+  config["num_hidden_layers"] = model.num_layers;
+  config["num_attention_heads"] = model.num_query_heads;
+  config["num_key_value_heads"] = model.num_kv_heads;
+  config["vocab_size"] = model.vocab_size;
+  config["max_position_embeddings"] = model.max_positions;
+  config["eos_token_id"] = model.eos_id;
+  if (model.architecture == "QWenLMHeadModel") {
+    config["kv_channels"] = model.hidden_size / model.num_query_heads;
+    config["intermediate_size"] = 2 * model.ffn_size;
+    config["seq_length"] = model.max_positions / 4;
+  } else {
+    config["intermediate_size"] = model.ffn_size;
+    config["head_dim"] = model.hidden_size / model.num_query_heads;
+  }
+  std::vector<RawTensor> tensors = ModelTensors(config);
+  std::mt19937 random(model.seed);
+  for (RawTensor& tensor : tensors) tensor.data = RandomData(tensor, random);
+  const std::string dir = FreshDir(name);
+  WriteFile(dir + "/config.json", config.dump());
+  WriteFile(dir + "/model.safetensors", SafetensorsBytes(tensors));
+  return dir;
+}
+
+}  // namespace qwenserve

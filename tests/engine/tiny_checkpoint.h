@@ -1,0 +1,29 @@
+#ifndef QWENSERVE_TESTS_ENGINE_TINY_CHECKPOINT_H_
+#define QWENSERVE_TESTS_ENGINE_TINY_CHECKPOINT_H_
+
+#include <cstdint>
+#include <string>
+
+namespace qwenserve {
+
+// A model small enough to run in a millisecond and random enough to give every prompt another
+// answer.
+struct TinyModel {
+  std::string architecture = "Qwen2ForCausalLM";
+  int hidden_size = 64;
+  int num_layers = 2;
+  int num_query_heads = 4;
+  int num_kv_heads = 2;
+  int ffn_size = 128;
+  int vocab_size = 320;
+  int max_positions = 512;
+  int eos_id = 1;
+  uint32_t seed = 1;
+};
+
+// Writes config.json and model.safetensors (bf16) into a fresh directory and returns its path.
+std::string WriteTinyCheckpoint(const std::string& name, const TinyModel& model);
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_TESTS_ENGINE_TINY_CHECKPOINT_H_
