@@ -15,8 +15,10 @@
 namespace qwenserve {
 namespace {
 
-// Prompts that may wait for a thread; more are refused.
-constexpr size_t kMaxWaitingPrompts = 1024;
+struct PrepareThreads {
+  int count = 1;
+  int max_waiting = 1024;  // prompts; more are refused
+};
 
 // Of the processors that this process may use, up to four: encoding is rarely the bottleneck.
 int DefaultThreads() {
@@ -27,11 +29,12 @@ int DefaultThreads() {
 
 class TokenizerRole : public ServerRole {
  public:
-  TokenizerRole(ServerContext& context, std::unique_ptr<TokenizerWorker> worker, int num_threads)
+  TokenizerRole(ServerContext& context, std::unique_ptr<TokenizerWorker> worker,
+                const PrepareThreads& threads)
       : context_(context),
         worker_(std::move(worker)),
         metrics_(context.metrics()),
-        service_(*worker_, metrics_, num_threads, kMaxWaitingPrompts) {}
+        service_(*worker_, metrics_, threads.count, static_cast<size_t>(threads.max_waiting)) {}
 
   std::vector<grpc::Service*> services() override { return {&service_}; }
   void OnListening(const std::string&) override {
@@ -51,15 +54,16 @@ class TokenizerRole : public ServerRole {
 };
 
 absl::StatusOr<std::unique_ptr<ServerRole>> MakeRole(TokenizerWorkerOptions options,
-                                                     int num_threads, ServerContext& context) {
+                                                     const PrepareThreads& threads,
+                                                     ServerContext& context) {
   options.instance_id = context.instance_id();
   QS_ASSIGN_OR_RETURN(std::unique_ptr<TokenizerWorker> worker, TokenizerWorker::Create(options));
   const v1::DescribeResponse description = worker->Describe();
   spdlog::info("model {}: {} tokens, hash {}, chat template {}, {} threads", description.model(),
                description.vocab_size(), description.tokenizer_hash(),
                description.chat_template().empty() ? "unknown" : description.chat_template(),
-               num_threads);
-  return std::make_unique<TokenizerRole>(context, std::move(worker), num_threads);
+               threads.count);
+  return std::make_unique<TokenizerRole>(context, std::move(worker), threads);
 }
 
 }  // namespace
@@ -69,7 +73,8 @@ int main(int argc, char** argv) {
   using namespace qwenserve;  // NOLINT: a main of wiring only
   ServerOptions server;
   TokenizerWorkerOptions worker;
-  int num_threads = DefaultThreads();
+  PrepareThreads threads;
+  threads.count = DefaultThreads();
   Flags flags("qwenserve-tokenizer", "Turns text into token ids and back for the gateways.");
   AddServerFlags(flags, &server, 50061, 9090);
   flags.Add("model", &worker.model_dir, "Folder of the checkpoint");
@@ -78,11 +83,16 @@ int main(int argc, char** argv) {
   flags.Add("chat-template", &worker.chat_template, "Prompt format; auto recognises it");
   flags.OneOf({"auto", "qwen1", "qwen1.5", "qwen2", "qwen2.5", "qwen3", "qwen3-instruct-2507",
                "qwen3-thinking-2507"});
-  flags.Add("threads", &num_threads, "Threads that prepare prompts");
+  flags.Add("threads", &threads.count, "Threads that prepare prompts, 1 to 64");
+  flags.Add("max-waiting-prompts", &threads.max_waiting, "Prompts that may wait for a thread");
   flags.AddBytes("max-prompt-bytes", &worker.max_prompt_bytes, "Text of one request");
   flags.Add("max-prompt-tokens", &worker.max_prompt_tokens, "Ids of one request");
   if (auto status = flags.ParseOrExit(argc, argv)) return *status;
   return RunServer("tokenizer", Exposure::kInternal, server, [&](ServerContext& context) {
-    return MakeRole(worker, std::clamp(num_threads, 1, 64), context);
+    if (threads.count < 1 || threads.count > 64 || threads.max_waiting < 1) {
+      return absl::StatusOr<std::unique_ptr<ServerRole>>(
+          absl::InvalidArgumentError("--threads or --max-waiting-prompts is out of range"));
+    }
+    return MakeRole(worker, threads, context);
   });
 }

@@ -4,9 +4,12 @@ import json
 import os
 import pathlib
 import queue
+import resource
 import signal
+import socket
 import subprocess
 import threading
+import time
 import urllib.request
 
 import grpc
@@ -70,11 +73,13 @@ def model_dir(tmp_path_factory):
 class Server:
     """The process, and messages and methods as its reflection describes them."""
 
-    def __init__(self, model_dir, *flags):
+    def __init__(self, model_dir, *flags, max_descriptors=None):
+        limit = max_descriptors and (lambda: resource.setrlimit(
+            resource.RLIMIT_NOFILE, (max_descriptors, max_descriptors)))
         self.process = subprocess.Popen(
             [BINARY, "--model", model_dir, "--listen", "127.0.0.1:0", "--ops-listen",
              "127.0.0.1:0", "--chat-template", "qwen2.5", *flags],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limit)
         self.addresses = {}
         while (line := self.process.stdout.readline().strip()) != "ready":
             assert line.startswith("listening "), (line, self.process.poll())
@@ -174,31 +179,35 @@ def test_errors_have_standard_details(server):
     assert unpacked["BadRequest"].field_violations[0].field == "messages[0].role"
 
 
-def test_a_long_prompt_does_not_delay_tokens(server):
-    """Prompts run on threads of their own: tokens flow while every one of these is busy."""
-    prompts = [
-        server.channel.unary_unary("/qwenserve.v1.Tokenizer/Prepare",
-                                   request_serializer=lambda m: m.SerializeToString(),
-                                   response_deserializer=lambda data: len(data)).future(
-            server.message("PrepareRequest", text="ab " * 1_000_000), timeout=120)
-        for _ in range(16)
-    ]
+def future_prepare(server, text):
+    return server.channel.unary_unary(
+        "/qwenserve.v1.Tokenizer/Prepare",
+        request_serializer=lambda m: m.SerializeToString(),
+        response_deserializer=type(server.message("PrepareResponse")).FromString,
+    ).future(server.message("PrepareRequest", text=text), timeout=120)
+
+
+@pytest.mark.parametrize("server", [["--threads", "1", "--max-waiting-prompts", "2"]],
+                         indirect=True)
+def test_prompts_wait_in_a_bounded_queue_of_their_own(server):
+    """Behind a prompt of 8 MB only two may wait, and tokens do not wait at all."""
+    long_prompt = future_prepare(server, "ab " * 2_700_000)
+    short_prompts = [future_prepare(server, "x") for _ in range(8)]
     item = server.message("DetokenizeItem", ids=[65])
     answers = server.detokenize(iter([server.message("DetokenizeRequest", items=[item])]))
     assert next(answers).results[0].text == "A"
-    assert not all(prompt.done() for prompt in prompts)
-    for prompt in prompts:
-        code = prompt.code()
-        assert code == grpc.StatusCode.INVALID_ARGUMENT  # 3 million tokens
+    codes = [prompt.code() for prompt in short_prompts]
+    assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) >= 1
+    assert codes.count(grpc.StatusCode.OK) >= 1
+    assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert long_prompt.code() == grpc.StatusCode.INVALID_ARGUMENT  # 8.1 million tokens
+    assert 'prepare_requests_total{code="RESOURCE_EXHAUSTED"} ' + str(
+        codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED)) in server.metrics()
 
 
 @pytest.mark.parametrize("server", [["--drain-delay", "1"]], indirect=True)
 def test_drain_answers_what_is_in_flight(server):
-    future = server.channel.unary_unary(
-        "/qwenserve.v1.Tokenizer/Prepare",
-        request_serializer=lambda m: m.SerializeToString(),
-        response_deserializer=type(server.message("PrepareResponse")).FromString,
-    ).future(server.message("PrepareRequest", text="ab " * 300_000), timeout=60)
+    future = future_prepare(server, "ab " * 300_000)
     watch = health_pb2_grpc.HealthStub(server.channel).Watch(
         health_pb2.HealthCheckRequest(service="tiny"), timeout=60)
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
@@ -227,6 +236,30 @@ def test_drain_ends_idle_detokenize_streams(server):
     requests.put(None)
     assert error.value.code() == grpc.StatusCode.UNAVAILABLE
     assert server.process.wait(timeout=60) == 0
+
+
+def test_serves_on_after_running_out_of_descriptors(model_dir):
+    """A storm of connections takes every descriptor; afterwards all ports work as before."""
+    server = Server(model_dir, max_descriptors=80)
+    try:
+        host, port = server.addresses["grpc"].split(":")
+        storm = [socket.create_connection((host, int(port))) for _ in range(300)]
+        for connection in storm:
+            connection.close()
+        server.channel.close()
+        server.channel = grpc.insecure_channel(server.addresses["grpc"])
+        grpc.channel_ready_future(server.channel).result(timeout=TIMEOUT)
+        assert server.health("tiny") == health_pb2.HealthCheckResponse.SERVING
+        for _ in range(100):  # the storm's connections leave one by one
+            metrics = server.metrics()
+            if "\nqwenserve_grpc_connections 1\n" in metrics:
+                break
+            time.sleep(0.1)
+        assert "\nqwenserve_grpc_connections 1\n" in metrics
+        refused = metrics.split('connections_refused_total{cause="descriptors"} ')[1].split()[0]
+        assert int(refused) > 100
+    finally:
+        server.stop()
 
 
 def run(*flags, **environment):
