@@ -37,6 +37,19 @@ void CheckHeads(const HeadLayout& heads) {
            heads.num_kv_heads);
 }
 
+// A wrong block would let one sequence read another's keys.
+void CheckBlocks(const AttentionBatch& batch, const KvLayer& kv) {
+  for (int64_t s = 0; s < batch.num_sequences; ++s) {
+    if (batch.row_starts[s] == batch.row_starts[s + 1]) continue;
+    const int64_t last_block = batch.positions[batch.row_starts[s + 1] - 1] / kKvBlockSize;
+    QS_CHECK(last_block < batch.max_blocks);
+    for (int64_t i = 0; i <= last_block; ++i) {
+      const int32_t block = batch.block_tables[s * batch.max_blocks + i];
+      QS_CHECK(block >= 0 && block < kv.num_blocks);
+    }
+  }
+}
+
 }  // namespace
 
 CpuBackend::CpuBackend(const KernelTable& kernels, const CpuBackendOptions& options)
@@ -215,6 +228,7 @@ void CpuBackend::PagedAttention(const AttentionBatch& batch, const HeadLayout& h
                                 const float* qkv, const KvLayer& kv, float* out) {
   CheckHeads(heads);
   if (batch.num_rows == 0) return;
+  CheckBlocks(batch, kv);
   const int64_t dim = heads.head_dim;
   const KvHeadBytes bytes = CpuKvHeadBytes(heads, kv.dtype);
   const auto kernel = kernels_.attention[KvIndex(kv.dtype)];

@@ -40,7 +40,6 @@ struct Bf16 {
 
 struct F16 {
   using Storage = uint16_t;
-  static constexpr bool kInterleaved = false;
   static void Load16(const uint16_t* b, __m256& low, __m256& high) {
     low = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b)));
     high = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b + 8)));

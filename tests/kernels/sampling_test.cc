@@ -194,6 +194,17 @@ TEST_P(SamplingTest, MaskAllowsOnlyItsBits) {
             (std::set<int32_t>{3, 31}));
 }
 
+TEST_P(SamplingTest, DrawsWhatTheOracleDraws) {
+  const std::vector<float> logits = random_.Normals(40, 1.0f);
+  for (int position = 0; position < 3000; ++position) {
+    const SampleRow row = {.temperature = 1.5f, .top_p = 0.95f, .position = position};
+    std::vector<float> copy = logits;
+    int32_t expected = -2;
+    reference_.Sample(copy.data(), 40, 40, {&row, 1}, &expected);
+    ASSERT_EQ(Draw(logits, row), expected) << position;
+  }
+}
+
 TEST_P(SamplingTest, DrawsWhatTheOracleDrawsFromALargeVocabulary) {
   constexpr int64_t kVocab = 151936, kStride = 152064;
   std::vector<float> logits = random_.Normals(kStride, 3.0f);
