@@ -1,9 +1,15 @@
 #include "tests/engine/tiny_checkpoint.h"
 
+#include <unistd.h>
+
 #include <cmath>
+#include <filesystem>
 #include <random>
+#include <system_error>
+#include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "kernels/dtype.h"
 #include "tests/engine/loader/checkpoint_writer.h"
 
@@ -30,6 +36,25 @@ std::string RandomData(const RawTensor& tensor, std::mt19937& random) {
   return data;
 }
 
+// Removes at the program's end what it wrote: its number is in the names, so that several copies of
+// a test can run at once.
+class Directories {
+ public:
+  ~Directories() {
+    for (const std::string& dir : dirs_) {
+      std::error_code ignored;
+      std::filesystem::remove_all(dir, ignored);
+    }
+  }
+  std::string Make(const std::string& name) {
+    dirs_.push_back(FreshDir(absl::StrCat("qwenserve_", name, "_", getpid())));
+    return dirs_.back();
+  }
+
+ private:
+  std::vector<std::string> dirs_;
+};
+
 }  // namespace
 
 std::string WriteTinyCheckpoint(const std::string& name, const TinyModel& model) {
@@ -53,7 +78,8 @@ std::string WriteTinyCheckpoint(const std::string& name, const TinyModel& model)
   std::vector<RawTensor> tensors = ModelTensors(config);
   std::mt19937 random(model.seed);
   for (RawTensor& tensor : tensors) tensor.data = RandomData(tensor, random);
-  const std::string dir = FreshDir(name);
+  static Directories directories;
+  const std::string dir = directories.Make(name);
   WriteFile(dir + "/config.json", config.dump());
   WriteFile(dir + "/model.safetensors", SafetensorsBytes(tensors));
   return dir;

@@ -21,7 +21,8 @@ struct TinyModel {
   uint32_t seed = 1;
 };
 
-// Writes config.json and model.safetensors (bf16) into a fresh directory and returns its path.
+// Writes config.json and model.safetensors (bf16) into a fresh directory, which goes when the
+// program ends, and returns its path.
 std::string WriteTinyCheckpoint(const std::string& name, const TinyModel& model);
 
 }  // namespace qwenserve

@@ -2,7 +2,12 @@
 #include "engine/runtime/rank_team.h"
 
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <cstdio>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -11,6 +16,7 @@
 #include "engine/runtime/placement.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "spdlog/spdlog.h"
 #include "tests/engine/runtime/engine_harness.h"
 #include "tests/engine/tiny_checkpoint.h"
 
@@ -18,6 +24,8 @@ namespace qwenserve {
 namespace {
 
 using ::testing::HasSubstr;
+
+constexpr char kOwnEngine[] = "--own-engine";
 
 EngineOptions TeamOptions(int tp, RankMode mode) {
   EngineOptions options = TinyOptions(WriteTinyCheckpoint("rank_team", TinyModel()));
@@ -97,6 +105,48 @@ TEST(RankTeam, AFollowerCommandFromElsewhereIsRefused) {
   EXPECT_EXIT(_exit(RunFollower(4, argv)), testing::ExitedWithCode(2), "");
 }
 
+// Starts this program as the owner of an engine with one follower process, and returns both ids.
+std::pair<pid_t, pid_t> StartOwner() {
+  int to_test[2];
+  EXPECT_EQ(pipe(to_test), 0);
+  const pid_t owner = fork();
+  if (owner == 0) {
+    dup2(to_test[1], STDOUT_FILENO);
+    close(to_test[0]);
+    close(to_test[1]);
+    execl("/proc/self/exe", "rank_team_test", kOwnEngine, nullptr);
+    _exit(127);
+  }
+  close(to_test[1]);
+  FILE* reading = fdopen(to_test[0], "r");
+  int follower = -1;
+  EXPECT_EQ(fscanf(reading, "follower %d", &follower), 1);
+  fclose(reading);
+  return {owner, follower};
+}
+
+int OwnEngine() {
+  spdlog::set_level(spdlog::level::off);
+  EngineHarness harness(TeamOptions(2, RankMode::kProcesses));
+  if (!harness.status().ok()) return 1;
+  std::printf("follower %d\n", harness.follower_pids()[0]);
+  std::fflush(stdout);
+  while (true) pause();
+}
+
+TEST(RankTeam, AKilledLeaderLeavesNoFollower) {
+  // Orphans become this process's children, so that it can see how they end.
+  ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+  const auto [owner, follower] = StartOwner();
+  ASSERT_GT(follower, 0);
+  ASSERT_EQ(kill(owner, SIGKILL), 0);
+  int status = 0;
+  ASSERT_EQ(waitpid(owner, &status, 0), owner);
+  ASSERT_EQ(waitpid(follower, &status, 0), follower);
+  EXPECT_TRUE(WIFSIGNALED(status));
+  EXPECT_EQ(WTERMSIG(status), SIGKILL);
+}
+
 // Two steps in flight, the second fed with ids that the first has yet to draw.
 TEST(RankTeam, AStepMayTakeIdsThatTheOneBeforeDraws) {
   for (int tp : {1, 2}) {
@@ -147,6 +197,7 @@ TEST(RankTeam, AStepMayTakeIdsThatTheOneBeforeDraws) {
 }  // namespace qwenserve
 
 int main(int argc, char** argv) {
+  if (argc == 2 && std::strcmp(argv[1], qwenserve::kOwnEngine) == 0) return qwenserve::OwnEngine();
   if (qwenserve::IsFollowerCommand(argc, argv)) return qwenserve::RunFollower(argc, argv);
   testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();
