@@ -1,0 +1,63 @@
+#ifndef QWENSERVE_SERVICES_GATEWAY_ADMISSION_H_
+#define QWENSERVE_SERVICES_GATEWAY_ADMISSION_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+
+namespace qwenserve {
+
+// The gateway's door: how many requests, and how many bytes of them, may be inside at a time.
+// Refuses at once rather than keeping anyone waiting for nothing. Thread-safe.
+class Admission {
+ public:
+  struct Limits {
+    int64_t max_requests = 4096;
+    // Of the requests as sent; their ids and answers are of the same order.
+    int64_t max_bytes = 256 << 20;
+  };
+
+  // A place inside, given back by destruction. The Admission must outlive it.
+  class Ticket {
+   public:
+    Ticket() = default;
+    Ticket(Admission* admission, int64_t bytes) : admission_(admission), bytes_(bytes) {}
+    Ticket(Ticket&& other) noexcept { *this = std::move(other); }
+    Ticket& operator=(Ticket&& other) noexcept {
+      std::swap(admission_, other.admission_);
+      std::swap(bytes_, other.bytes_);
+      return *this;
+    }
+    ~Ticket() {
+      if (admission_ != nullptr) admission_->Leave(bytes_);
+    }
+
+   private:
+    Admission* admission_ = nullptr;
+    int64_t bytes_ = 0;
+  };
+
+  explicit Admission(const Limits& limits) : limits_(limits) {}
+
+  // RESOURCE_EXHAUSTED, reason QUEUE_FULL, with RetryInfo, when the gateway is full.
+  absl::StatusOr<Ticket> Enter(size_t bytes);
+
+  int64_t in_flight() const;
+
+ private:
+  void Leave(int64_t bytes);
+
+  const Limits limits_;
+  mutable absl::Mutex mutex_;
+  int64_t requests_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_SERVICES_GATEWAY_ADMISSION_H_

@@ -1,0 +1,50 @@
+#ifndef QWENSERVE_SERVICES_GATEWAY_ANSWER_PARSER_H_
+#define QWENSERVE_SERVICES_GATEWAY_ANSWER_PARSER_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "qwenserve/v1/inference.pb.h"
+#include "qwenserve/v1/tokenizer.pb.h"
+#include "services/gateway/reasoning_parser.h"
+#include "services/gateway/tool_call_parser.h"
+
+namespace qwenserve {
+
+// What one choice has for its client since the last message.
+struct AnswerDelta {
+  uint32_t choice = 0;
+  uint32_t first_token_index = 0;
+  std::string text;
+  std::string reasoning;
+  std::vector<v1::ToolCallDelta> tool_calls;
+  std::vector<uint32_t> token_ids;
+
+  bool empty() const {
+    return text.empty() && reasoning.empty() && tool_calls.empty() && token_ids.empty();
+  }
+};
+
+// Splits the text of an answer into reasoning, text and tool calls, as its chat template writes
+// them. Independent of where the pieces are cut. Not thread-safe.
+class AnswerParser {
+ public:
+  // With an empty `format` and no tools everything is text.
+  AnswerParser(const v1::AnswerFormat& format, bool tools_allowed);
+
+  void Push(absl::string_view piece, AnswerDelta* delta);
+  void Finish(AnswerDelta* delta);
+
+  bool in_reasoning() const { return reasoning_.in_reasoning(); }
+  bool has_tool_calls() const { return tools_.num_calls() > 0; }
+
+ private:
+  ReasoningParser reasoning_;
+  ToolCallParser tools_;
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_SERVICES_GATEWAY_ANSWER_PARSER_H_

@@ -1,0 +1,122 @@
+#ifndef QWENSERVE_SERVICES_GATEWAY_CALL_SERVICES_H_
+#define QWENSERVE_SERVICES_GATEWAY_CALL_SERVICES_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "qwenserve/v1/generator.pb.h"
+#include "qwenserve/v1/tokenizer.pb.h"
+
+namespace qwenserve {
+
+// What a generation needs from the rest of the gateway, and how it hears back.
+//
+// Threads: every method may be called from any thread and never blocks. Listeners are called
+// without any lock of the caller, so they may call back; services may be called with the
+// listener's lock held.
+
+// Monotonic time of the process; tests put their own here.
+using Clock = std::function<absl::Time()>;
+absl::Time MonotonicNow();
+
+// One sequence of a generator reports here.
+class SequenceListener {
+ public:
+  virtual ~SequenceListener() = default;
+  virtual void OnSequenceEvent(uint32_t sample, v1::SequenceEvent event) = 0;
+  // The session ended; nothing more comes for this sample.
+  virtual void OnGeneratorLost(uint32_t sample) = 0;
+};
+
+// What a request asks of a replica.
+struct PlaceCost {
+  uint32_t sequences = 1;
+  // Of each sequence.
+  uint32_t prompt_tokens = 0;
+  uint32_t max_tokens = 0;
+
+  // A guess of what one sequence will cost, for the balance between replicas: most answers end
+  // long before their max_tokens.
+  uint64_t EstimatedTokens() const { return uint64_t{prompt_tokens} + ExpectedAnswer(); }
+  uint32_t ExpectedAnswer() const { return max_tokens < 256 ? max_tokens : 256; }
+};
+
+// A connected generator.
+class GeneratorReplica {
+ public:
+  virtual ~GeneratorReplica() = default;
+  virtual const v1::ServerHello& hello() const = 0;
+  // Sends `submit` with a sequence number of this session, which it returns. Uses up one of the
+  // places reserved. nullopt: the session has ended.
+  virtual std::optional<uint64_t> Submit(v1::Submit submit,
+                                         std::shared_ptr<SequenceListener> listener) = 0;
+  // The listener hears no more of it.
+  virtual void Cancel(uint64_t sequence) = 0;
+  virtual void AddCredit(uint64_t sequence, uint32_t tokens) = 0;
+  // Gives back places that will not be used.
+  virtual void Release(const PlaceCost& cost) = 0;
+};
+
+// A request that waits for a replica with room.
+struct PlacementRequest {
+  std::string model;
+  std::string tokenizer_hash;
+  std::optional<uint64_t> affinity_key;
+  PlaceCost cost;
+  int32_t priority = 0;
+};
+
+class PlacementListener {
+ public:
+  virtual ~PlacementListener() = default;
+  // The places of the request's cost are reserved at the replica: use or release each.
+  virtual void OnPlaced(std::shared_ptr<GeneratorReplica> replica) = 0;
+  virtual void OnNotPlaced(absl::Status status) = 0;
+};
+
+class Placer {
+ public:
+  virtual ~Placer() = default;
+  // Exactly one call of the listener follows, at once or later, unless Withdraw comes first.
+  virtual void Place(PlacementRequest request, std::shared_ptr<PlacementListener> listener) = 0;
+  virtual void Withdraw(const PlacementListener* listener) = 0;
+};
+
+class TextListener {
+ public:
+  virtual ~TextListener() = default;
+  virtual void OnText(v1::DetokenizeResult result) = 0;
+  // The item cannot be decoded, or no worker has answered for too long.
+  virtual void OnTextFailed(uint64_t key, absl::Status status) = 0;
+};
+
+class TextService {
+ public:
+  virtual ~TextService() = default;
+
+  using PrepareCallback = std::function<void(absl::StatusOr<v1::PrepareResponse>)>;
+  // Runs at a worker of this hash; the result is of the same hash. `done` is called exactly once,
+  // never from within Prepare. The returned function gives up.
+  virtual std::function<void()> Prepare(v1::PrepareRequest request,
+                                        const std::string& tokenizer_hash, absl::Time deadline,
+                                        PrepareCallback done) = 0;
+
+  // For DetokenizeItem.key.
+  virtual uint64_t NewKey() = 0;
+  // Queues one item; a key has at most one item at a time. The listener hears of it exactly once,
+  // whichever worker answers. Nothing is sent before Flush, so that the items of one engine step
+  // travel in one message.
+  virtual void Detokenize(v1::DetokenizeItem item, const std::string& tokenizer_hash,
+                          std::shared_ptr<TextListener> listener) = 0;
+  virtual void Flush() = 0;
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_SERVICES_GATEWAY_CALL_SERVICES_H_

@@ -1,0 +1,94 @@
+#ifndef QWENSERVE_SERVICES_GATEWAY_CHOICE_H_
+#define QWENSERVE_SERVICES_GATEWAY_CHOICE_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "qwenserve/v1/generator.pb.h"
+#include "qwenserve/v1/inference.pb.h"
+#include "qwenserve/v1/tokenizer.pb.h"
+#include "services/gateway/answer_parser.h"
+#include "services/gateway/stop_strings.h"
+
+namespace qwenserve {
+
+// One of a request's n answers on its way from a generator's ids to a client's text: ids wait for
+// the tokenizer, text passes the stop strings and the parser and waits for the client. Never more
+// than the credit window waits altogether. No locks, no I/O: GenerateCall drives it.
+class Choice {
+ public:
+  struct Settings {
+    uint32_t index = 0;
+    // DetokenizeItem.key.
+    uint64_t key = 0;
+    // Tokens that the generator may be ahead of the client.
+    uint32_t credit_window = 0;
+    std::vector<std::string> stop;
+    // Further texts that end the answer, but are the template's business, not the client's.
+    std::vector<std::string> format_stop;
+    v1::AnswerFormat format;
+    bool tools_allowed = false;
+    // Begins the answer's text.
+    std::string echo_text;
+  };
+  explicit Choice(Settings settings);
+
+  // Takes the ids and the normal finish of a sequence event. INTERNAL when the generator breaks
+  // the protocol.
+  absl::Status OnEvent(const v1::SequenceEvent& event);
+
+  // What the tokenizer should do next, if anything; at most one item is out at a time, because
+  // each needs the bytes left over by the one before.
+  std::optional<v1::DetokenizeItem> NextItem();
+  absl::Status OnText(const v1::DetokenizeResult& result);
+
+  bool HasDelta() const { return !delta_.empty(); }
+  AnswerDelta TakeDelta();
+  // The client has taken so many tokens. Returns the credit to give the generator now: not for
+  // every token, so that credits cost one message in many.
+  uint32_t OnTaken(uint32_t tokens);
+
+  bool finished() const { return finish_.has_value(); }
+  const v1::ChoiceFinish& finish() const { return *finish_; }
+  uint64_t key() const { return settings_.key; }
+  uint32_t received() const { return received_; }
+  uint32_t completion_tokens() const { return completion_tokens_; }
+  uint32_t reasoning_tokens() const { return reasoning_tokens_; }
+
+ private:
+  // True when the piece completes a stop string.
+  bool PushText(absl::string_view piece);
+  void FinishIfComplete();
+  void Finish(v1::FinishReason reason, std::optional<size_t> stop);
+
+  const Settings settings_;
+  StopMatcher stop_;
+  AnswerParser parser_;
+
+  // From the generator, for the tokenizer.
+  uint32_t received_ = 0;
+  std::vector<uint32_t> undecoded_;
+  std::optional<v1::SequenceFinish> generator_finish_;
+
+  // At the tokenizer.
+  bool item_out_ = false;
+  bool item_flush_ = false;
+  std::vector<uint32_t> item_ids_;
+  uint64_t item_seq_ = 0;
+  std::string pending_;
+
+  // For the client.
+  AnswerDelta delta_;
+  uint32_t completion_tokens_ = 0;
+  uint32_t reasoning_tokens_ = 0;
+  uint32_t taken_ = 0;
+  uint32_t credit_owed_ = 0;
+  std::optional<v1::ChoiceFinish> finish_;
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_SERVICES_GATEWAY_CHOICE_H_

@@ -1,0 +1,53 @@
+#ifndef QWENSERVE_SERVICES_GATEWAY_DETOKENIZE_CALL_H_
+#define QWENSERVE_SERVICES_GATEWAY_DETOKENIZE_CALL_H_
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "services/gateway/call_services.h"
+
+namespace qwenserve {
+
+// All ids of one Detokenize request to text, a piece at a time over the stream that also carries
+// the answers: a long list must not hold up anyone's tokens. `done` is called exactly once, from
+// another thread than Start's. The object keeps itself alive until then.
+class DetokenizeCall final : public TextListener,
+                             public std::enable_shared_from_this<DetokenizeCall> {
+ public:
+  using Done = std::function<void(absl::StatusOr<std::string>)>;
+
+  DetokenizeCall(std::vector<uint32_t> ids, bool keep_special_tokens, std::string tokenizer_hash,
+                 TextService* text, Done done);
+
+  void Start();
+
+  void OnText(v1::DetokenizeResult result) override;
+  void OnTextFailed(uint64_t key, absl::Status status) override;
+
+ private:
+  void SendNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const std::vector<uint32_t> ids_;
+  const bool keep_special_tokens_;
+  const std::string tokenizer_hash_;
+  TextService* const text_;
+  const Done done_;
+  const uint64_t key_;
+
+  absl::Mutex mutex_;
+  size_t sent_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t seq_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool flushed_ ABSL_GUARDED_BY(mutex_) = false;
+  std::string pending_ ABSL_GUARDED_BY(mutex_);
+  std::string result_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_SERVICES_GATEWAY_DETOKENIZE_CALL_H_

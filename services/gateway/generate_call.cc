@@ -1,0 +1,452 @@
+#include "services/gateway/generate_call.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/random/random.h"
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "services/common/error_details.h"
+#include "services/common/proto_time.h"
+#include "services/common/status_mapping.h"
+#include "services/gateway/router.h"
+#include "services/gateway/sampling_defaults.h"
+#include "services/gateway/text_util.h"
+
+namespace qwenserve {
+namespace {
+
+uint64_t DrawSeed() {
+  thread_local absl::BitGen random;
+  // Clients in languages whose numbers are doubles can repeat it exactly.
+  return absl::Uniform<uint64_t>(random, 0, uint64_t{1} << 53);
+}
+
+absl::Status WorkerLost(absl::string_view message) {
+  return WithReason(absl::UnavailableError(message), kReasonWorkerLost);
+}
+
+absl::Status TooLong(uint32_t prompt_tokens, uint32_t max_tokens, uint32_t limit) {
+  const std::string numbers =
+      max_tokens == 0
+          ? absl::StrCat("the prompt has ", prompt_tokens, " tokens, the model takes at most ",
+                         limit, " with at least one for the answer")
+          : absl::StrCat("the prompt's ", prompt_tokens, " tokens and max_tokens ", max_tokens,
+                         " are ", uint64_t{prompt_tokens} + max_tokens,
+                         " together, the model takes at most ", limit);
+  absl::Status status = InvalidField(max_tokens == 0 ? "prompt" : "options.max_tokens", numbers);
+  status = WithReason(status, kReasonContextLength);
+  status = WithMetadata(status, "prompt_tokens", absl::StrCat(prompt_tokens));
+  return WithMetadata(status, "max_model_len", absl::StrCat(limit));
+}
+
+}  // namespace
+
+GenerateCall::GenerateCall(GatewayMetrics::Method method, absl::Time deadline,
+                           const CallServices& services, std::shared_ptr<CallSink> sink)
+    : method_(method),
+      services_(services),
+      sink_(std::move(sink)),
+      start_(services.clock()),
+      deadline_(std::min(deadline, start_ + services.settings.max_request_time)) {}
+
+void GenerateCall::Start(absl::StatusOr<GenerateRequest> request, size_t bytes) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (phase_ != Phase::kNew) return;
+    if (absl::Status status = Admit(std::move(request), bytes); !status.ok()) End(status);
+  }
+  sink_->Wake();
+}
+
+absl::Status GenerateCall::Admit(absl::StatusOr<GenerateRequest> request, size_t bytes) {
+  QS_RETURN_IF_ERROR(request.status());
+  request_ = *std::move(request);
+  if (request_.request_id.empty()) request_.request_id = RandomId("req-");
+  v1::SamplingParams* sampling = request_.options.mutable_sampling();
+  if (!sampling->has_seed()) sampling->set_seed(DrawSeed());
+  QS_ASSIGN_OR_RETURN(ticket_, services_.admission->Enter(bytes));
+  QS_ASSIGN_OR_RETURN(model_, services_.catalog()->Resolve(request_.model));
+  if (services_.clock() >= deadline_) return absl::DeadlineExceededError("deadline exceeded");
+
+  phase_ = Phase::kPreparing;
+  request_.prompt.set_model(model_.name);
+  request_.prompt.set_request_id(request_.request_id);
+  request_.prompt.set_max_prompt_tokens(model_.max_model_len);
+  auto self = shared_from_this();
+  cancel_prepare_ =
+      services_.text->Prepare(std::exchange(request_.prompt, {}), model_.tokenizer_hash, deadline_,
+                              [self](absl::StatusOr<v1::PrepareResponse> response) {
+                                self->OnPrepared(std::move(response));
+                              });
+  return absl::OkStatus();
+}
+
+void GenerateCall::OnPrepared(absl::StatusOr<v1::PrepareResponse> response) {
+  absl::StatusOr<PlacementRequest> plan = absl::CancelledError();
+  {
+    absl::MutexLock lock(&mutex_);
+    cancel_prepare_ = nullptr;
+    if (phase_ != Phase::kPreparing) return;
+    plan = response.ok() ? Plan(*std::move(response)) : WithClientPaths(response.status(), "input");
+    if (plan.ok()) {
+      phase_ = Phase::kPlacing;
+    } else {
+      End(plan.status());
+    }
+  }
+  if (plan.ok()) {
+    services_.placer->Place(*std::move(plan), shared_from_this());
+  } else {
+    sink_->Wake();
+  }
+}
+
+absl::StatusOr<PlacementRequest> GenerateCall::Plan(v1::PrepareResponse response) {
+  prompt_ = std::move(response);
+  prompt_tokens_ = prompt_.prompt_ids_size();
+  if (prompt_tokens_ == 0) return InvalidField("prompt", "has no tokens");
+  const uint32_t limit = model_.max_model_len;
+  if (prompt_tokens_ >= limit) return TooLong(prompt_tokens_, 0, limit);
+  const v1::GenerationOptions& options = request_.options;
+  max_tokens_ = options.has_max_tokens() ? options.max_tokens() : limit - prompt_tokens_;
+  if (uint64_t{prompt_tokens_} + max_tokens_ > limit) {
+    return TooLong(prompt_tokens_, max_tokens_, limit);
+  }
+
+  PlacementRequest plan;
+  plan.model = model_.name;
+  plan.tokenizer_hash = model_.tokenizer_hash;
+  const std::vector<uint64_t> hashes(prompt_.block_hashes().begin(), prompt_.block_hashes().end());
+  plan.affinity_key = AffinityKey(hashes, prompt_.block_tokens());
+  plan.cost = {request_.n(), prompt_tokens_, max_tokens_};
+  plan.priority = options.priority();
+  return plan;
+}
+
+void GenerateCall::OnPlaced(std::shared_ptr<GeneratorReplica> replica) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (phase_ != Phase::kPlacing) {
+      replica->Release({request_.n(), prompt_tokens_, max_tokens_});
+      return;
+    }
+    replica_ = std::move(replica);
+    phase_ = Phase::kRunning;
+    if (absl::Status status = SubmitAll(); !status.ok()) End(status);
+  }
+  sink_->Wake();
+}
+
+absl::Status GenerateCall::SubmitAll() {
+  const uint32_t n = request_.n();
+  const v1::Submit submit = MakeSubmit();
+  samples_.reserve(n);
+  for (uint32_t i = 0; i < n; ++i) {
+    v1::Submit one = submit;
+    one.set_sample_index(i);
+    const std::optional<uint64_t> sequence = replica_->Submit(std::move(one), shared_from_this());
+    if (!sequence.has_value()) return WorkerLost("the generator was lost");
+    samples_.push_back({Choice(MakeChoice(i)), *sequence});
+  }
+  prompt_.clear_prompt_ids();
+  services_.metrics->prompt_tokens.Increment(prompt_tokens_);
+  services_.metrics->prompt_tokens_per_request.Observe(prompt_tokens_);
+
+  started_.emplace();
+  started_->set_request_id(request_.request_id);
+  started_->set_seed(request_.options.sampling().seed());
+  started_->set_model(model_.name);
+  started_->set_prompt_tokens(prompt_tokens_);
+  started_->set_fingerprint(replica_->hello().numerics_fingerprint());
+  return absl::OkStatus();
+}
+
+v1::Submit GenerateCall::MakeSubmit() const {
+  v1::Submit submit;
+  submit.set_request_id(request_.request_id);
+  *submit.mutable_prompt_ids() = prompt_.prompt_ids();
+  *submit.mutable_sampling() =
+      ResolveSampling(request_.options.sampling(), replica_->hello().default_sampling());
+  submit.set_max_tokens(max_tokens_);
+  submit.set_ignore_eos(request_.options.ignore_eos());
+  if (!request_.options.ignore_eos()) {
+    *submit.mutable_stop_token_ids() = prompt_.answer_format().stop_token_ids();
+  }
+  ToProtoDuration(deadline_ - services_.clock(), submit.mutable_time_left());
+  submit.set_cache_salt(request_.options.cache_salt());
+  submit.set_priority(request_.options.priority());
+  submit.set_initial_credit(services_.settings.credit_window);
+  return submit;
+}
+
+Choice::Settings GenerateCall::MakeChoice(uint32_t index) {
+  Choice::Settings settings;
+  settings.index = index;
+  settings.key = services_.text->NewKey();
+  settings.credit_window = services_.settings.credit_window;
+  const auto& stop = request_.options.stop();
+  settings.stop.assign(stop.begin(), stop.end());
+  if (request_.chat) {
+    settings.format = prompt_.answer_format();
+    const auto& format_stop = settings.format.stop();
+    settings.format_stop.assign(format_stop.begin(), format_stop.end());
+  }
+  settings.tools_allowed = request_.tools_allowed;
+  settings.echo_text = request_.echo_text;
+  return settings;
+}
+
+void GenerateCall::OnNotPlaced(absl::Status status) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (phase_ != Phase::kPlacing) return;
+    End(std::move(status));
+  }
+  sink_->Wake();
+}
+
+void GenerateCall::OnSequenceEvent(uint32_t index, v1::SequenceEvent event) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (phase_ != Phase::kRunning || index >= samples_.size()) return;
+    Sample& sample = samples_[index];
+    if (absl::Status status = TakeEvent(sample, event); !status.ok()) {
+      End(status);
+    } else {
+      Advance(sample);
+      if (!sample.choice.finished()) return;
+    }
+  }
+  sink_->Wake();
+}
+
+absl::Status GenerateCall::TakeEvent(Sample& sample, const v1::SequenceEvent& event) {
+  cached_tokens_ = std::max(cached_tokens_, event.cached_prompt_tokens());
+  if (event.has_finish()) {
+    sample.open = false;
+    const v1::SequenceFinish& finish = event.finish();
+    switch (finish.reason()) {
+      case v1::SEQUENCE_FINISH_REASON_EOS:
+      case v1::SEQUENCE_FINISH_REASON_STOP_TOKEN:
+      case v1::SEQUENCE_FINISH_REASON_LENGTH:
+        break;
+      case v1::SEQUENCE_FINISH_REASON_ERROR: {
+        absl::Status status = FromProtoStatus(finish.status());
+        return status.ok() ? absl::InternalError("the generator failed without a reason") : status;
+      }
+      default:
+        // Not at our wish: a sequence that we cancel reports no more.
+        return WorkerLost("the generator ended the sequence");
+    }
+  }
+  return sample.choice.OnEvent(event);
+}
+
+void GenerateCall::OnGeneratorLost(uint32_t index) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (phase_ != Phase::kRunning || index >= samples_.size() || !samples_[index].open) return;
+    samples_[index].open = false;
+    End(WorkerLost("the generator was lost"));
+  }
+  sink_->Wake();
+}
+
+void GenerateCall::OnText(v1::DetokenizeResult result) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (phase_ != Phase::kRunning) return;
+    auto sample = std::find_if(samples_.begin(), samples_.end(), [&](const Sample& candidate) {
+      return candidate.choice.key() == result.key();
+    });
+    if (sample == samples_.end()) return;
+    const uint32_t before = sample->choice.completion_tokens();
+    if (absl::Status status = sample->choice.OnText(result); !status.ok()) {
+      End(status);
+    } else {
+      RecordTokens(sample->choice, sample->choice.completion_tokens() - before);
+      Advance(*sample);
+    }
+  }
+  sink_->Wake();
+}
+
+void GenerateCall::RecordTokens(const Choice& choice, int tokens) {
+  if (tokens == 0) return;
+  const absl::Time now = services_.clock();
+  if (last_token_ == absl::InfinitePast()) {
+    services_.metrics->time_to_first_token.Observe(absl::ToDoubleSeconds(now - start_));
+  } else {
+    services_.metrics->inter_token.Observe(absl::ToDoubleSeconds(now - last_token_) / tokens);
+  }
+  last_token_ = now;
+  services_.metrics->completion_tokens.Increment(tokens);
+}
+
+// After any change of a sample: what goes to the tokenizer, and whether the generator may stop.
+void GenerateCall::Advance(Sample& sample) {
+  if (std::optional<v1::DetokenizeItem> item = sample.choice.NextItem()) {
+    services_.text->Detokenize(*std::move(item), model_.tokenizer_hash, shared_from_this());
+  }
+  if (sample.choice.finished() && sample.open) {
+    sample.open = false;
+    replica_->Cancel(sample.sequence);
+  }
+}
+
+void GenerateCall::OnTextFailed(uint64_t key, absl::Status status) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (phase_ != Phase::kRunning) return;
+    End(std::move(status));
+  }
+  sink_->Wake();
+}
+
+void GenerateCall::End(absl::Status status) {
+  if (phase_ == Phase::kEnded) return;
+  if (cancel_prepare_ != nullptr) std::exchange(cancel_prepare_, nullptr)();
+  if (phase_ == Phase::kPlacing) services_.placer->Withdraw(this);
+  for (Sample& sample : samples_) {
+    if (std::exchange(sample.open, false)) replica_->Cancel(sample.sequence);
+  }
+  phase_ = Phase::kEnded;
+  error_ = std::move(status);
+}
+
+GenerateCall::Output GenerateCall::Next() {
+  absl::MutexLock lock(&mutex_);
+  if (handed_out_ || terminal_given_) return std::monostate();
+  if (!discard_ && started_.has_value()) {
+    HandOut(0, 0);
+    v1::Started started = *std::move(started_);
+    started_.reset();
+    return started;
+  }
+  for (size_t i = 0; !discard_ && i < samples_.size(); ++i) {
+    const size_t index = (next_choice_ + i) % samples_.size();
+    Choice& choice = samples_[index].choice;
+    if (!choice.HasDelta()) continue;
+    next_choice_ = index + 1;
+    AnswerDelta delta = choice.TakeDelta();
+    HandOut(index, delta.token_ids.size());
+    return delta;
+  }
+  if (phase_ == Phase::kEnded) {
+    terminal_given_ = true;
+    if (!samples_.empty()) {
+      error_ = WithMetadata(error_, "tokens_sent", absl::StrCat(TokensSent()));
+    }
+    RecordEnd(error_.code());
+    return error_;
+  }
+  const bool complete = !samples_.empty() &&
+                        std::all_of(samples_.begin(), samples_.end(),
+                                    [](const Sample& sample) { return sample.choice.finished(); });
+  if (!complete) return std::monostate();
+  phase_ = Phase::kEnded;
+  terminal_given_ = true;
+  HandOut(0, 0);
+  RecordEnd(absl::StatusCode::kOk);
+  return MakeFinished();
+}
+
+void GenerateCall::HandOut(uint32_t choice, uint32_t tokens) {
+  handed_out_ = true;
+  handed_out_at_ = services_.clock();
+  handed_out_choice_ = choice;
+  handed_out_tokens_ = tokens;
+}
+
+v1::Finished GenerateCall::MakeFinished() const {
+  v1::Finished finished;
+  v1::Usage* usage = finished.mutable_usage();
+  usage->set_prompt_tokens(prompt_tokens_);
+  usage->set_cached_prompt_tokens(cached_tokens_);
+  for (const Sample& sample : samples_) {
+    *finished.add_choices() = sample.choice.finish();
+    usage->set_completion_tokens(usage->completion_tokens() + sample.choice.completion_tokens());
+    usage->set_reasoning_tokens(usage->reasoning_tokens() + sample.choice.reasoning_tokens());
+  }
+  return finished;
+}
+
+void GenerateCall::Taken() {
+  absl::MutexLock lock(&mutex_);
+  if (!std::exchange(handed_out_, false)) return;
+  if (handed_out_choice_ >= samples_.size()) return;
+  Sample& sample = samples_[handed_out_choice_];
+  const uint32_t credit = sample.choice.OnTaken(handed_out_tokens_);
+  if (credit > 0 && sample.open) replica_->AddCredit(sample.sequence, credit);
+}
+
+void GenerateCall::Abort() {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (terminal_given_) return;
+    // gRPC reports a deadline that passes as a cancellation.
+    const bool expired = services_.clock() >= deadline_;
+    End(expired ? absl::DeadlineExceededError("deadline exceeded")
+                : absl::CancelledError("the client is gone"));
+    discard_ = true;
+    handed_out_ = false;
+  }
+  sink_->Wake();
+}
+
+void GenerateCall::Tick(absl::Time now) {
+  bool drop = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    const bool expired = now >= deadline_ && phase_ != Phase::kEnded && phase_ != Phase::kNew;
+    drop =
+        handed_out_ && !discard_ && now - handed_out_at_ > services_.settings.slow_client_timeout;
+    if (drop) {
+      discard_ = true;
+      End(WithReason(absl::ResourceExhaustedError("the client does not read its stream"),
+                     kReasonSlowConsumer));
+    } else if (expired) {
+      End(absl::DeadlineExceededError("deadline exceeded"));
+    } else {
+      return;
+    }
+  }
+  if (drop) sink_->Drop();
+  sink_->Wake();
+}
+
+bool GenerateCall::Summarize(v1::RequestSummary* summary) const {
+  absl::MutexLock lock(&mutex_);
+  if (phase_ == Phase::kNew || phase_ == Phase::kEnded) return false;
+  summary->set_request_id(request_.request_id);
+  summary->set_model(model_.name);
+  ToProtoTimestamp(absl::Now() - (services_.clock() - start_), summary->mutable_start_time());
+  summary->set_prompt_tokens(prompt_tokens_);
+  for (const Sample& sample : samples_) {
+    summary->set_completion_tokens(summary->completion_tokens() +
+                                   sample.choice.completion_tokens());
+  }
+  summary->set_phase(phase_ == Phase::kPreparing ? "preparing"
+                     : phase_ == Phase::kPlacing ? "waiting"
+                                                 : "running");
+  if (replica_ != nullptr) summary->set_worker_instance_id(replica_->hello().instance_id());
+  return true;
+}
+
+void GenerateCall::RecordEnd(absl::StatusCode code) {
+  if (std::exchange(recorded_, true)) return;
+  services_.metrics->requests[method_].Increment(code);
+  services_.metrics->duration[method_]->Observe(absl::ToDoubleSeconds(services_.clock() - start_));
+  if (!samples_.empty()) {
+    services_.metrics->completion_tokens_per_request.Observe(TokensSent());
+  }
+}
+
+uint32_t GenerateCall::TokensSent() const {
+  uint32_t tokens = 0;
+  for (const Sample& sample : samples_) tokens += sample.choice.completion_tokens();
+  return tokens;
+}
+
+}  // namespace qwenserve

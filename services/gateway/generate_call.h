@@ -1,0 +1,163 @@
+#ifndef QWENSERVE_SERVICES_GATEWAY_GENERATE_CALL_H_
+#define QWENSERVE_SERVICES_GATEWAY_GENERATE_CALL_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "qwenserve/v1/admin.pb.h"
+#include "qwenserve/v1/inference.pb.h"
+#include "services/common/metrics.h"
+#include "services/gateway/admission.h"
+#include "services/gateway/call_services.h"
+#include "services/gateway/choice.h"
+#include "services/gateway/model_catalog.h"
+#include "services/gateway/request_validation.h"
+
+namespace qwenserve {
+
+// The transport of a call: a gRPC reactor, later also an HTTP connection.
+class CallSink {
+ public:
+  virtual ~CallSink() = default;
+  // GenerateCall::Next may have something. Called without locks, from any thread.
+  virtual void Wake() = 0;
+  // The client does not read: end the connection without waiting for it.
+  virtual void Drop() = 0;
+};
+
+struct CallSettings {
+  absl::Duration max_request_time = absl::Seconds(600);
+  // A client that leaves a message untaken for so long is dropped.
+  absl::Duration slow_client_timeout = absl::Seconds(60);
+  // Tokens that a generator may be ahead of the client.
+  uint32_t credit_window = 256;
+};
+
+// What calls share. Outlives them all.
+struct CallServices {
+  Admission* admission = nullptr;
+  TextService* text = nullptr;
+  Placer* placer = nullptr;
+  std::function<std::shared_ptr<const ModelCatalog>()> catalog;
+  GatewayMetrics* metrics = nullptr;
+  Clock clock;
+  CallSettings settings;
+};
+
+// One generation from its request to its terminal status, without knowledge of any transport:
+// prepare the prompt, wait for a replica, submit the samples, turn their ids into text, hand it
+// out as fast as the client takes it. The transport pulls: after each Wake, and after each message
+// that the client has taken, it asks Next for more.
+//
+// Thread-safe. Locks: this one's is taken before those of the services, never after them.
+class GenerateCall final : public SequenceListener,
+                           public TextListener,
+                           public PlacementListener,
+                           public std::enable_shared_from_this<GenerateCall> {
+ public:
+  // Nothing now; Started, first; deltas; Finished, after which the call ends with OK; or how it
+  // ends otherwise.
+  using Output = std::variant<std::monostate, v1::Started, AnswerDelta, v1::Finished, absl::Status>;
+
+  // `deadline`: the client's, on the services' clock.
+  GenerateCall(GatewayMetrics::Method method, absl::Time deadline, const CallServices& services,
+               std::shared_ptr<CallSink> sink);
+
+  // `bytes`: size of the request as sent.
+  void Start(absl::StatusOr<GenerateRequest> request, size_t bytes);
+
+  // Hands out the next message; while one is handed out and not Taken, nothing.
+  Output Next();
+  // The client has taken the message of the last Next.
+  void Taken();
+  // The client is gone.
+  void Abort();
+  // Called regularly: deadline, slow client.
+  void Tick(absl::Time now);
+
+  // Without content. False once the call has ended.
+  bool Summarize(v1::RequestSummary* summary) const;
+
+  void OnPlaced(std::shared_ptr<GeneratorReplica> replica) override;
+  void OnNotPlaced(absl::Status status) override;
+  void OnSequenceEvent(uint32_t sample, v1::SequenceEvent event) override;
+  void OnGeneratorLost(uint32_t sample) override;
+  void OnText(v1::DetokenizeResult result) override;
+  void OnTextFailed(uint64_t key, absl::Status status) override;
+
+ private:
+  enum class Phase { kNew, kPreparing, kPlacing, kRunning, kEnded };
+
+  struct Sample {
+    Choice choice;
+    uint64_t sequence = 0;
+    // The generator has not finished the sequence.
+    bool open = true;
+  };
+
+  absl::Status Admit(absl::StatusOr<GenerateRequest> request, size_t bytes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void OnPrepared(absl::StatusOr<v1::PrepareResponse> response);
+  absl::StatusOr<PlacementRequest> Plan(v1::PrepareResponse response)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status SubmitAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  v1::Submit MakeSubmit() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Choice::Settings MakeChoice(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status TakeEvent(Sample& sample, const v1::SequenceEvent& event)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RecordTokens(const Choice& choice, int tokens) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Advance(Sample& sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The call's end with an error: at once for workers, after what is decoded for the client.
+  void End(absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void HandOut(uint32_t choice, uint32_t tokens) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  v1::Finished MakeFinished() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RecordEnd(absl::StatusCode code) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint32_t TokensSent() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const GatewayMetrics::Method method_;
+  const CallServices& services_;
+  const std::shared_ptr<CallSink> sink_;
+  const absl::Time start_;
+  const absl::Time deadline_;
+
+  mutable absl::Mutex mutex_;
+  Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kNew;
+  Admission::Ticket ticket_ ABSL_GUARDED_BY(mutex_);
+  GenerateRequest request_ ABSL_GUARDED_BY(mutex_);
+  ServedModel model_ ABSL_GUARDED_BY(mutex_);
+  std::function<void()> cancel_prepare_ ABSL_GUARDED_BY(mutex_);
+  v1::PrepareResponse prompt_ ABSL_GUARDED_BY(mutex_);
+  uint32_t prompt_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint32_t cached_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint32_t max_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+
+  std::shared_ptr<GeneratorReplica> replica_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Sample> samples_ ABSL_GUARDED_BY(mutex_);
+  absl::Time last_token_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+
+  std::optional<v1::Started> started_ ABSL_GUARDED_BY(mutex_);
+  // A message is with the transport, of so many tokens.
+  bool handed_out_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time handed_out_at_ ABSL_GUARDED_BY(mutex_);
+  uint32_t handed_out_choice_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint32_t handed_out_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t next_choice_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Status error_ ABSL_GUARDED_BY(mutex_);
+  bool discard_ ABSL_GUARDED_BY(mutex_) = false;
+  bool terminal_given_ ABSL_GUARDED_BY(mutex_) = false;
+  bool recorded_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_SERVICES_GATEWAY_GENERATE_CALL_H_

@@ -1,0 +1,82 @@
+#include "services/gateway/response_builder.h"
+
+#include <utility>
+
+namespace qwenserve {
+namespace {
+
+template <typename Message>
+void AddIds(const AnswerDelta& delta, Message* message) {
+  message->mutable_token_ids()->Add(delta.token_ids.begin(), delta.token_ids.end());
+}
+
+template <typename Response>
+auto* Choice(uint32_t index, Response* response) {
+  while (response->choices_size() <= static_cast<int>(index)) {
+    response->add_choices()->set_index(response->choices_size() - 1);
+  }
+  return response->mutable_choices(static_cast<int>(index));
+}
+
+template <typename Response>
+void Finish(const v1::Finished& finished, Response* response) {
+  *response->mutable_usage() = finished.usage();
+  for (const v1::ChoiceFinish& finish : finished.choices()) {
+    auto* choice = Choice(finish.index(), response);
+    choice->set_finish_reason(finish.finish_reason());
+    if (finish.has_stop_string()) choice->set_stop_string(finish.stop_string());
+  }
+}
+
+}  // namespace
+
+void SetDelta(AnswerDelta delta, v1::StreamChatResponse* response) {
+  v1::ChatDelta* message = response->mutable_delta();
+  message->set_choice(delta.choice);
+  message->set_first_token_index(delta.first_token_index);
+  message->set_text(std::move(delta.text));
+  message->set_reasoning(std::move(delta.reasoning));
+  for (v1::ToolCallDelta& call : delta.tool_calls) *message->add_tool_calls() = std::move(call);
+  AddIds(delta, message);
+}
+
+void SetDelta(AnswerDelta delta, v1::StreamCompleteResponse* response) {
+  v1::CompletionDelta* message = response->mutable_delta();
+  message->set_choice(delta.choice);
+  message->set_first_token_index(delta.first_token_index);
+  message->set_text(std::move(delta.text));
+  AddIds(delta, message);
+}
+
+void AppendDelta(AnswerDelta delta, v1::ChatResponse* response) {
+  v1::ChatChoice* choice = Choice(delta.choice, response);
+  AddIds(delta, choice);
+  v1::ChatMessage* message = choice->mutable_message();
+  message->mutable_content()->append(delta.text);
+  message->mutable_reasoning()->append(delta.reasoning);
+  for (v1::ToolCallDelta& delta_call : delta.tool_calls) {
+    v1::ToolCall* call = message->add_tool_calls();
+    call->set_id(std::move(*delta_call.mutable_id()));
+    call->set_name(std::move(*delta_call.mutable_name()));
+    call->set_arguments_json(std::move(*delta_call.mutable_arguments_json()));
+  }
+}
+
+void AppendDelta(AnswerDelta delta, v1::CompleteResponse* response) {
+  v1::CompletionChoice* choice = Choice(delta.choice, response);
+  AddIds(delta, choice);
+  choice->mutable_text()->append(delta.text);
+}
+
+void SetFinished(const v1::Finished& finished, v1::ChatResponse* response) {
+  Finish(finished, response);
+  for (v1::ChatChoice& choice : *response->mutable_choices()) {
+    choice.mutable_message()->set_role(v1::ROLE_ASSISTANT);
+  }
+}
+
+void SetFinished(const v1::Finished& finished, v1::CompleteResponse* response) {
+  Finish(finished, response);
+}
+
+}  // namespace qwenserve
