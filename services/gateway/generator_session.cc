@@ -1,0 +1,329 @@
+#include "services/gateway/generator_session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/status_mapping.h"
+
+namespace qwenserve {
+namespace {
+
+constexpr uint32_t kProtocolVersion = 1;
+
+}  // namespace
+
+GeneratorSession::GeneratorSession(const SessionSettings& settings, SessionHooks hooks, Clock clock)
+    : settings_(settings), hooks_(std::move(hooks)), clock_(std::move(clock)) {}
+
+void GeneratorSession::Open(v1::Generator::Stub* stub, const std::string& client_id,
+                            const std::string& version) {
+  self_ = shared_from_this();
+  stub->async()->Session(&context_, this);
+  // Writes come from any thread; until the read has failed the stream must not be torn down.
+  AddHold();
+  {
+    absl::MutexLock lock(&mutex_);
+    opened_ = last_received_ = last_heartbeat_ = clock_();
+    writing_ = true;
+    v1::ClientHello* hello = outgoing_.mutable_hello();
+    hello->set_protocol_version(kProtocolVersion);
+    hello->set_instance_id(client_id);
+    hello->set_version(version);
+    StartWrite(&outgoing_);
+  }
+  StartRead(&incoming_);
+  StartCall();
+}
+
+void GeneratorSession::Tick(absl::Time now) {
+  std::string lost;
+  {
+    absl::MutexLock lock(&mutex_);
+    switch (state_) {
+      case State::kConnecting:
+        if (now - opened_ > settings_.handshake_timeout) lost = "no hello in time";
+        break;
+      case State::kReady:
+      case State::kDraining:
+        if (now - last_received_ > settings_.silence_limit) {
+          lost = absl::StrCat("silent for ", absl::FormatDuration(now - last_received_));
+        } else if (now - last_heartbeat_ >= settings_.heartbeat_interval) {
+          last_heartbeat_ = now;
+          heartbeat_due_ = true;
+          WriteNext();
+        }
+        break;
+      case State::kLost:
+        break;
+    }
+  }
+  if (!lost.empty()) Close(lost);
+}
+
+void GeneratorSession::Close(const std::string& reason) {
+  std::unordered_map<uint64_t, Sequence> orphans;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (state_ == State::kLost) return;
+    state_ = State::kLost;
+    reason_ = reason;
+    orphans = std::exchange(sequences_, {});
+    submits_.clear();
+    cancels_.clear();
+    credits_.clear();
+  }
+  context_.TryCancel();
+  for (auto& [number, sequence] : orphans) {
+    if (sequence.listener != nullptr) sequence.listener->OnGeneratorLost(sequence.sample);
+  }
+  hooks_.on_change();
+}
+
+GeneratorSession::State GeneratorSession::state() const {
+  absl::MutexLock lock(&mutex_);
+  return state_;
+}
+
+std::string GeneratorSession::reason() const {
+  absl::MutexLock lock(&mutex_);
+  return reason_;
+}
+
+v1::EngineStats GeneratorSession::stats() const {
+  absl::MutexLock lock(&mutex_);
+  return stats_;
+}
+
+absl::Duration GeneratorSession::silence() const {
+  absl::MutexLock lock(&mutex_);
+  return clock_() - last_received_;
+}
+
+uint32_t GeneratorSession::open_sequences() const {
+  absl::MutexLock lock(&mutex_);
+  return places_;
+}
+
+ReplicaView GeneratorSession::View(const PlaceCost& cost) const {
+  absl::MutexLock lock(&mutex_);
+  const v1::GeneratorLimits& limits = hello_.limits();
+  ReplicaView view;
+  view.instance_id = hello_.instance_id();
+  view.outstanding_tokens = waiting_prompt_tokens_ + expected_tokens_ +
+                            uint64_t{foreign_sequences_} * PlaceCost{1, 0, ~0u}.ExpectedAnswer();
+  const uint64_t places = uint64_t{places_} + cost.sequences;
+  const uint64_t prompts = waiting_prompt_tokens_ + uint64_t{cost.sequences} * cost.prompt_tokens;
+  // A request that is larger than a whole replica is for the replica to refuse.
+  view.has_room =
+      places_ == 0 || (places <= limits.max_session_sequences() &&
+                       (places <= limits.max_running() || prompts <= limits.max_batch_tokens()));
+  return view;
+}
+
+bool GeneratorSession::Reserve(const PlaceCost& cost) {
+  absl::MutexLock lock(&mutex_);
+  if (state_ != State::kReady) return false;
+  places_ += cost.sequences;
+  waiting_prompt_tokens_ += uint64_t{cost.sequences} * cost.prompt_tokens;
+  expected_tokens_ += uint64_t{cost.sequences} * cost.ExpectedAnswer();
+  return true;
+}
+
+void GeneratorSession::Release(const PlaceCost& cost) {
+  {
+    absl::MutexLock lock(&mutex_);
+    for (uint32_t i = 0; i < cost.sequences; ++i) {
+      Forget({nullptr, 0, 0, cost.prompt_tokens, cost.ExpectedAnswer()});
+    }
+  }
+  hooks_.on_capacity();
+}
+
+std::optional<uint64_t> GeneratorSession::Submit(v1::Submit submit,
+                                                 std::shared_ptr<SequenceListener> listener) {
+  absl::MutexLock lock(&mutex_);
+  if (state_ == State::kLost) return std::nullopt;
+  const uint64_t number = next_sequence_++;
+  const PlaceCost cost = {1, static_cast<uint32_t>(submit.prompt_ids_size()), submit.max_tokens()};
+  sequences_[number] = {std::move(listener), submit.sample_index(), submit.attempt(),
+                        cost.prompt_tokens, cost.ExpectedAnswer()};
+  submit.set_sequence(number);
+  *submits_.emplace_back().mutable_submit() = std::move(submit);
+  WriteNext();
+  return number;
+}
+
+void GeneratorSession::Cancel(uint64_t number) {
+  std::shared_ptr<SequenceListener> last;  // destroyed without the lock
+  absl::MutexLock lock(&mutex_);
+  auto found = sequences_.find(number);
+  if (found == sequences_.end() || found->second.listener == nullptr) return;
+  // Its place is free when the generator says so.
+  last = std::move(found->second.listener);
+  found->second.listener = nullptr;
+  credits_.erase(number);
+  cancels_.push_back(number);
+  WriteNext();
+}
+
+void GeneratorSession::AddCredit(uint64_t number, uint32_t tokens) {
+  absl::MutexLock lock(&mutex_);
+  if (sequences_.find(number) == sequences_.end()) return;
+  credits_[number] += tokens;
+  WriteNext();
+}
+
+void GeneratorSession::Forget(const Sequence& sequence) {
+  --places_;
+  waiting_prompt_tokens_ -= sequence.prompt_tokens;
+  expected_tokens_ -= sequence.expected_tokens;
+}
+
+void GeneratorSession::WriteNext() {
+  if (writing_ || state_ == State::kLost || !FillWrite()) return;
+  writing_ = true;
+  StartWrite(&outgoing_);
+}
+
+// Submits go first: a Cancel that overtook its Submit would be ignored, and the sequence run on.
+bool GeneratorSession::FillWrite() {
+  outgoing_.Clear();
+  if (!submits_.empty()) {
+    outgoing_ = std::move(submits_.front());
+    submits_.pop_front();
+    return true;
+  }
+  if (!cancels_.empty()) {
+    outgoing_.mutable_cancel()->mutable_sequences()->Add(cancels_.begin(), cancels_.end());
+    cancels_.clear();
+    return true;
+  }
+  if (!credits_.empty()) {
+    for (const auto& [number, tokens] : credits_) {
+      v1::SequenceCredit* credit = outgoing_.mutable_credit()->add_credits();
+      credit->set_sequence(number);
+      credit->set_tokens(tokens);
+    }
+    credits_.clear();
+    return true;
+  }
+  if (!std::exchange(heartbeat_due_, false)) return false;
+  outgoing_.mutable_heartbeat();
+  return true;
+}
+
+void GeneratorSession::OnWriteDone(bool ok) {
+  absl::MutexLock lock(&mutex_);
+  writing_ = false;
+  // A failed write means a dead stream, which the read will report.
+  if (ok) WriteNext();
+}
+
+void GeneratorSession::OnReadDone(bool ok) {
+  if (!ok) {
+    Close("the stream ended");
+    RemoveHold();
+    return;
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    last_received_ = clock_();
+  }
+  switch (incoming_.message_case()) {
+    case v1::SessionResponse::kHello:
+      HandleHello(std::move(*incoming_.mutable_hello()));
+      break;
+    case v1::SessionResponse::kStepEvents:
+      HandleStep(incoming_.mutable_step_events());
+      break;
+    case v1::SessionResponse::kHeartbeat: {
+      absl::MutexLock lock(&mutex_);
+      stats_ = incoming_.heartbeat().stats();
+      const uint32_t all = stats_.running() + stats_.waiting();
+      const uint32_t own = static_cast<uint32_t>(sequences_.size());
+      foreign_sequences_ = all > own ? all - own : 0;
+      break;
+    }
+    case v1::SessionResponse::kDraining: {
+      absl::MutexLock lock(&mutex_);
+      if (state_ == State::kReady) state_ = State::kDraining;
+      break;
+    }
+    case v1::SessionResponse::MESSAGE_NOT_SET:
+      break;  // of a newer version
+  }
+  if (incoming_.has_draining()) hooks_.on_change();
+  StartRead(&incoming_);
+}
+
+void GeneratorSession::HandleHello(v1::ServerHello hello) {
+  if (state() != State::kConnecting) return;
+  if (hello.protocol_version() != kProtocolVersion) {
+    Close(absl::StrCat("it speaks version ", hello.protocol_version(), " of the protocol, not ",
+                       kProtocolVersion));
+    return;
+  }
+  if (absl::Status status = hooks_.check_hello(hello); !status.ok()) {
+    Close(std::string(status.message()));
+    return;
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    if (state_ != State::kConnecting) return;
+    hello_ = std::move(hello);
+    state_ = State::kReady;
+  }
+  hooks_.on_change();
+}
+
+void GeneratorSession::HandleStep(v1::StepEvents* step) {
+  std::vector<Delivery> deliveries;
+  bool capacity = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    deliveries.reserve(step->events_size());
+    for (v1::SequenceEvent& event : *step->mutable_events()) {
+      auto found = sequences_.find(event.sequence());
+      if (found == sequences_.end() || found->second.attempt != event.attempt()) continue;
+      const bool ended = Account(event, &found->second);
+      if (found->second.listener != nullptr) {
+        deliveries.push_back({found->second.listener, found->second.sample, std::move(event)});
+      }
+      if (ended) {
+        Forget(found->second);
+        credits_.erase(found->first);
+        sequences_.erase(found);
+        capacity = true;
+      }
+    }
+  }
+  for (Delivery& delivery : deliveries) {
+    delivery.listener->OnSequenceEvent(delivery.sample, std::move(delivery.event));
+  }
+  hooks_.on_step_end();
+  if (capacity) hooks_.on_capacity();
+}
+
+bool GeneratorSession::Account(const v1::SequenceEvent& event, Sequence* sequence) {
+  const uint32_t tokens = static_cast<uint32_t>(event.token_ids_size());
+  if (tokens > 0) {
+    waiting_prompt_tokens_ -= std::exchange(sequence->prompt_tokens, 0);
+    const uint32_t expected = std::min(sequence->expected_tokens, tokens);
+    sequence->expected_tokens -= expected;
+    expected_tokens_ -= expected;
+  }
+  return event.has_finish();
+}
+
+void GeneratorSession::OnDone(const grpc::Status& status) {
+  if (!status.ok()) {
+    absl::MutexLock lock(&mutex_);
+    // What the peer says is worth more than that the stream ended.
+    if (reason_ == "the stream ended") reason_ = status.error_message();
+  }
+  auto self = std::move(self_);
+  done_.Notify();
+}
+
+}  // namespace qwenserve

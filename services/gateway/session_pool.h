@@ -1,0 +1,82 @@
+#ifndef QWENSERVE_SERVICES_GATEWAY_SESSION_POOL_H_
+#define QWENSERVE_SERVICES_GATEWAY_SESSION_POOL_H_
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "qwenserve/v1/admin.pb.h"
+#include "qwenserve/v1/generator.grpc.pb.h"
+#include "services/common/metrics.h"
+#include "services/gateway/backoff.h"
+#include "services/gateway/generator_session.h"
+#include "services/gateway/model_catalog.h"
+
+namespace qwenserve {
+
+// One session per generator, kept up as long as its address is listed. An address is where to
+// look, the hello's instance_id is who it is: the same replica behind two addresses is used once.
+// Thread-safe; does its work in Tick and on gRPC's threads.
+class SessionPool {
+ public:
+  struct Hooks {
+    std::function<void()> on_change;  // which replicas are ready
+    std::function<void()> on_step_end;
+    std::function<void()> on_capacity;
+  };
+
+  SessionPool(const SessionSettings& settings, std::string client_id, Hooks hooks, Clock clock,
+              GatewayMetrics* metrics);
+  // Shutdown must have been called.
+  ~SessionPool();
+
+  // Addresses that left the list get no new work; their sessions end when idle.
+  void SetAddresses(const std::vector<std::string>& addresses);
+  // Connects, beats, looks for silence. Call it every 50 ms or so.
+  void Tick(absl::Time now);
+  // Ends every session and waits for gRPC to let go of them.
+  void Shutdown();
+
+  std::vector<std::shared_ptr<PlacementTarget>> Candidates(const std::string& model,
+                                                           const std::string& tokenizer_hash) const;
+  std::vector<KnownGenerator> Known() const;
+  void FillStatus(v1::GetStatusResponse* status) const;
+
+ private:
+  struct Endpoint {
+    std::unique_ptr<v1::Generator::Stub> stub;
+    std::shared_ptr<GeneratorSession> session;
+    Backoff backoff;
+    bool listed = true;
+    bool was_ready = false;
+    std::optional<v1::ServerHello> last_hello;
+    std::string last_reason;
+  };
+
+  absl::Status CheckHello(const std::string& address, const v1::ServerHello& hello) const;
+  std::shared_ptr<GeneratorSession> Connect(const std::string& address)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes note of what became of the endpoint's session.
+  void Review(const std::string& address, Endpoint& endpoint, absl::Time now)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const SessionSettings settings_;
+  const std::string client_id_;
+  const Hooks hooks_;
+  const Clock clock_;
+  GatewayMetrics* const metrics_;
+
+  mutable absl::Mutex mutex_;
+  std::map<std::string, Endpoint> endpoints_ ABSL_GUARDED_BY(mutex_);  // by address
+  bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_SERVICES_GATEWAY_SESSION_POOL_H_
