@@ -1,0 +1,122 @@
+#include "services/gateway/gateway.h"
+
+#include <utility>
+
+namespace qwenserve {
+
+Gateway::Gateway(const GatewayOptions& options, GatewayMetrics* metrics, OnCatalog on_catalog)
+    : options_(options),
+      metrics_(metrics),
+      on_catalog_(std::move(on_catalog)),
+      admission_(options.admission),
+      catalog_(std::make_shared<const ModelCatalog>(std::vector<KnownTokenizer>(),
+                                                    std::vector<KnownGenerator>())),
+      tokenizers_(
+          options.tokenizer, [this] { Rebuild(); }, MonotonicNow, metrics),
+      generators_(
+          options.session, options.instance_id,
+          {[this] { Rebuild(); }, [this] { tokenizers_.Flush(); }, [this] { queue_.Pump(); }},
+          MonotonicNow, metrics),
+      queue_([this](const std::string& model,
+                    const std::string& hash) { return generators_.Candidates(model, hash); },
+             options.max_waiting) {
+  services_.admission = &admission_;
+  services_.text = &tokenizers_;
+  services_.placer = &queue_;
+  services_.catalog = [this] { return catalog(); };
+  services_.metrics = metrics;
+  services_.clock = MonotonicNow;
+  services_.settings = options.call;
+
+  ticker_ = std::thread([this] { Run(); });
+  tokenizer_resolver_ = std::make_unique<AddressResolver>(
+      options.tokenizers, options.resolve_interval, options.lookup,
+      [this](const std::vector<std::string>& found) { tokenizers_.SetAddresses(found); });
+  generator_resolver_ = std::make_unique<AddressResolver>(
+      options.generators, options.resolve_interval, options.lookup,
+      [this](const std::vector<std::string>& found) { generators_.SetAddresses(found); });
+}
+
+Gateway::~Gateway() {
+  tokenizer_resolver_.reset();
+  generator_resolver_.reset();
+  {
+    absl::MutexLock lock(&stop_mutex_);
+    stop_ = true;
+  }
+  ticker_.join();
+  // Each may still call into the other until its own streams are gone.
+  generators_.Shutdown();
+  tokenizers_.Shutdown();
+}
+
+std::shared_ptr<const ModelCatalog> Gateway::catalog() const {
+  absl::MutexLock lock(&catalog_mutex_);
+  return catalog_;
+}
+
+void Gateway::Register(const std::shared_ptr<GenerateCall>& call) {
+  absl::MutexLock lock(&calls_mutex_);
+  calls_.push_back(call);
+}
+
+std::vector<std::shared_ptr<GenerateCall>> Gateway::Calls() {
+  std::vector<std::shared_ptr<GenerateCall>> alive;
+  absl::MutexLock lock(&calls_mutex_);
+  size_t kept = 0;
+  for (std::weak_ptr<GenerateCall>& weak : calls_) {
+    if (auto call = weak.lock()) {
+      alive.push_back(std::move(call));
+      std::swap(calls_[kept++], weak);
+    }
+  }
+  calls_.resize(kept);
+  return alive;
+}
+
+void Gateway::Run() {
+  while (true) {
+    const absl::Time now = MonotonicNow();
+    tokenizers_.Tick(now);
+    generators_.Tick(now);
+    for (const auto& call : Calls()) call->Tick(now);
+    metrics_->in_flight.Set(static_cast<double>(admission_.in_flight()));
+    absl::MutexLock lock(&stop_mutex_);
+    if (stop_mutex_.AwaitWithTimeout(absl::Condition(&stop_), options_.tick_interval)) return;
+  }
+}
+
+void Gateway::Rebuild() {
+  {
+    absl::MutexLock rebuild(&rebuild_mutex_);
+    auto next = std::make_shared<const ModelCatalog>(tokenizers_.Known(), generators_.Known());
+    {
+      absl::MutexLock lock(&catalog_mutex_);
+      catalog_ = next;
+    }
+    on_catalog_(*next);
+  }
+  queue_.Pump();
+}
+
+void Gateway::FillStatus(v1::GetStatusResponse* status) const {
+  for (const v1::Model& model : catalog()->models()) status->add_models(model.id());
+  tokenizers_.FillStatus(status);
+  generators_.FillStatus(status);
+  status->set_requests_in_flight(admission_.in_flight());
+}
+
+void Gateway::ListRequests(uint32_t max_requests, v1::ListRequestsResponse* response) {
+  uint64_t total = 0;
+  for (const auto& call : Calls()) {
+    v1::RequestSummary summary;
+    if (!call->Summarize(&summary)) continue;
+    ++total;
+    if (static_cast<uint32_t>(response->requests_size()) < max_requests) {
+      *response->add_requests() = std::move(summary);
+    }
+  }
+  response->set_total(total);
+}
+
+}  // namespace qwenserve

@@ -1,0 +1,98 @@
+#ifndef QWENSERVE_SERVICES_GATEWAY_GATEWAY_H_
+#define QWENSERVE_SERVICES_GATEWAY_GATEWAY_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "qwenserve/v1/admin.pb.h"
+#include "services/common/metrics.h"
+#include "services/gateway/address_resolver.h"
+#include "services/gateway/admission.h"
+#include "services/gateway/generate_call.h"
+#include "services/gateway/model_catalog.h"
+#include "services/gateway/placement_queue.h"
+#include "services/gateway/request_validation.h"
+#include "services/gateway/session_pool.h"
+#include "services/gateway/tokenizer_pool.h"
+
+namespace qwenserve {
+
+struct GatewayOptions {
+  std::vector<std::string> tokenizers;  // HOST:PORT
+  std::vector<std::string> generators;
+  std::string instance_id;
+  RequestLimits request_limits;
+  Admission::Limits admission;
+  size_t max_waiting = 1024;
+  CallSettings call;
+  SessionSettings session;
+  TokenizerSettings tokenizer;
+  absl::Duration resolve_interval = absl::Seconds(5);
+  absl::Duration tick_interval = absl::Milliseconds(50);
+  AddressResolver::Lookup lookup = SystemLookup;
+};
+
+// Everything between the transports and the workers: connections, catalog, queue, and the one
+// thread that drives whatever depends on time. Thread-safe.
+class Gateway {
+ public:
+  // After each change of the workers, from any thread, one call at a time.
+  using OnCatalog = std::function<void(const ModelCatalog&)>;
+
+  Gateway(const GatewayOptions& options, GatewayMetrics* metrics, OnCatalog on_catalog);
+  // The calls must be over.
+  ~Gateway();
+
+  const GatewayOptions& options() const { return options_; }
+  const CallServices& services() const { return services_; }
+  GatewayMetrics& metrics() { return *metrics_; }
+  TextService& text() { return tokenizers_; }
+  Admission& admission() { return admission_; }
+  std::shared_ptr<const ModelCatalog> catalog() const;
+
+  // For Tick and ListRequests, until it is destroyed.
+  void Register(const std::shared_ptr<GenerateCall>& call);
+
+  int64_t in_flight() const { return admission_.in_flight(); }
+  void FillStatus(v1::GetStatusResponse* status) const;
+  void ListRequests(uint32_t max_requests, v1::ListRequestsResponse* response);
+
+ private:
+  void Run();
+  void Rebuild();
+  std::vector<std::shared_ptr<GenerateCall>> Calls();
+
+  const GatewayOptions options_;
+  GatewayMetrics* const metrics_;
+  const OnCatalog on_catalog_;
+  CallServices services_;
+  Admission admission_;
+
+  mutable absl::Mutex catalog_mutex_;
+  std::shared_ptr<const ModelCatalog> catalog_ ABSL_GUARDED_BY(catalog_mutex_);
+  absl::Mutex rebuild_mutex_ ABSL_ACQUIRED_BEFORE(catalog_mutex_);
+
+  absl::Mutex calls_mutex_;
+  std::vector<std::weak_ptr<GenerateCall>> calls_ ABSL_GUARDED_BY(calls_mutex_);
+
+  TokenizerPool tokenizers_;
+  SessionPool generators_;
+  PlacementQueue queue_;
+
+  absl::Mutex stop_mutex_;
+  bool stop_ ABSL_GUARDED_BY(stop_mutex_) = false;
+  std::thread ticker_;
+  // Last, so that they stop first.
+  std::unique_ptr<AddressResolver> tokenizer_resolver_;
+  std::unique_ptr<AddressResolver> generator_resolver_;
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_SERVICES_GATEWAY_GATEWAY_H_

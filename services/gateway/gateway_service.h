@@ -1,0 +1,44 @@
+#ifndef QWENSERVE_SERVICES_GATEWAY_GATEWAY_SERVICE_H_
+#define QWENSERVE_SERVICES_GATEWAY_GATEWAY_SERVICE_H_
+
+#include "qwenserve/v1/inference.grpc.pb.h"
+#include "services/gateway/gateway.h"
+
+namespace qwenserve {
+
+// The public API over gRPC: hands each request to the gateway, holds no logic of its own.
+class GatewayService final : public v1::Inference::CallbackService {
+ public:
+  // `gateway` outlives the calls.
+  explicit GatewayService(Gateway* gateway) : gateway_(*gateway) {}
+
+  grpc::ServerUnaryReactor* Chat(grpc::CallbackServerContext* context,
+                                 const v1::ChatRequest* request,
+                                 v1::ChatResponse* response) override;
+  grpc::ServerWriteReactor<v1::StreamChatResponse>* StreamChat(
+      grpc::CallbackServerContext* context, const v1::ChatRequest* request) override;
+  grpc::ServerUnaryReactor* Complete(grpc::CallbackServerContext* context,
+                                     const v1::CompleteRequest* request,
+                                     v1::CompleteResponse* response) override;
+  grpc::ServerWriteReactor<v1::StreamCompleteResponse>* StreamComplete(
+      grpc::CallbackServerContext* context, const v1::CompleteRequest* request) override;
+  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
+                                     const v1::TokenizeRequest* request,
+                                     v1::TokenizeResponse* response) override;
+  grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
+                                       const v1::DetokenizeTextRequest* request,
+                                       v1::DetokenizeTextResponse* response) override;
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
+                                       const v1::ListModelsRequest* request,
+                                       v1::ListModelsResponse* response) override;
+  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context,
+                                     const v1::GetModelRequest* request,
+                                     v1::GetModelResponse* response) override;
+
+ private:
+  Gateway& gateway_;
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_SERVICES_GATEWAY_GATEWAY_SERVICE_H_
