@@ -49,9 +49,9 @@ struct EngineInfo {
 // reports what a step produced while the next one runs. The methods may be called from any thread.
 class Engine {
  public:
-  // Called after each step that produced something, in order, by one thread of the engine and
-  // without a lock of the engine held. A call that takes longer than some steps holds them up. Not
-  // called any more once the destructor has returned; must not destroy the engine.
+  // Called after each step, and for what ends between steps, in order, by one thread of the engine
+  // and without a lock of the engine held. A call that takes longer than some steps holds them up.
+  // Not called any more once the destructor has returned; must not destroy the engine.
   using StepCallback = std::function<void(const StepEvents&)>;
 
   // Loads the model and runs one forward pass, so a returned engine works. `progress` may be null.

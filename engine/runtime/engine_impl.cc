@@ -140,15 +140,17 @@ absl::Status EngineImpl::RunStep(const StepPlan& plan) {
     team_->Abort(ids.status().message());
     return team_->Health();
   }
-  std::vector<SequenceEvent> made;
+  StepEvents done;
+  done.step = plan.step;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     last_progress_ = Clock::now();
-    longest_step_ = std::max(longest_step_, absl::FromChrono(last_progress_ - began));
+    done.duration = absl::FromChrono(last_progress_ - began);
+    longest_step_ = std::max(longest_step_, done.duration);
     ++steps_;
-    scheduler_->Commit(plan, *ids, &made);
+    scheduler_->Commit(plan, *ids, &done.sequences);
   }
-  Deliver(plan.step, std::move(made));
+  events_.Push(std::move(done));
   return absl::OkStatus();
 }
 

@@ -40,6 +40,7 @@ struct SequenceEvent {
 
 struct StepEvents {
   uint64_t step = 0;
+  absl::Duration duration;  // of the forward pass and its sampling; 0 for events between steps
   std::vector<SequenceEvent> sequences;
 };
 

@@ -122,6 +122,9 @@ void GeneratorCore::CloseSession(uint64_t id) {
 }
 
 void GeneratorCore::OnStep(const StepEvents& events) {
+  if (events.duration > absl::ZeroDuration()) {
+    metrics_->step_duration.Observe(absl::ToDoubleSeconds(events.duration));
+  }
   absl::MutexLock lock(&mutex_);
   absl::flat_hash_map<uint64_t, std::vector<v1::SequenceEvent>> by_session;
   for (const SequenceEvent& event : events.sequences) {

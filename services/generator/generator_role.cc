@@ -1,0 +1,153 @@
+#include "services/generator/generator_role.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "engine/base/status_macros.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "services/common/error_details.h"
+#include "services/common/version.h"
+#include "services/generator/load_progress.h"
+#include "services/generator/session_reactor.h"
+#include "services/generator/submit_conversion.h"
+#include "spdlog/spdlog.h"
+
+namespace qwenserve {
+namespace {
+
+constexpr absl::Duration kBeat = absl::Milliseconds(500);
+
+const char* FamilyName(CheckpointStyle style) {
+  switch (style) {
+    case CheckpointStyle::kQwen1:
+      return "qwen1";
+    case CheckpointStyle::kQwen2:
+      return "qwen2";
+    case CheckpointStyle::kQwen3:
+      return "qwen3";
+  }
+  return "";
+}
+
+std::string FolderName(const std::string& dir) {
+  return std::filesystem::weakly_canonical(dir).filename().string();
+}
+
+}  // namespace
+
+GeneratorRole::GeneratorRole(ServerContext& context, std::string model)
+    : context_(context), model_(std::move(model)), metrics_(context.metrics(), model_) {}
+
+GeneratorRole::~GeneratorRole() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stop_ = true;
+  }
+  if (beats_.joinable()) beats_.join();
+  context_.metrics().ClearScrapeHooks();
+  engine_.reset();  // no step calls the core any more
+}
+
+absl::StatusOr<std::unique_ptr<ServerRole>> GeneratorRole::Create(const GeneratorOptions& options,
+                                                                  ServerContext& context) {
+  const std::string& dir = options.engine.model_dir;
+  std::unique_ptr<GeneratorRole> role(new GeneratorRole(
+      context, options.served_model_name.empty() ? FolderName(dir) : options.served_model_name));
+  // Only the hash: gateways refuse a generator whose ids mean something else than the tokenizers'.
+  QS_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::Load(dir));
+  LoadProgressPrinter progress;
+  QS_ASSIGN_OR_RETURN(
+      role->engine_,
+      Engine::Create(
+          options.engine,
+          [raw = role.get()](const StepEvents& events) { raw->core_->OnStep(events); },
+          [&progress](int64_t done, int64_t total) { progress.Show(done, total); }));
+  const EngineInfo& info = role->engine_->info();
+  v1::ServerHello hello = MakeServerHello(info);
+  hello.set_protocol_version(GeneratorCore::kProtocolVersion);
+  hello.set_instance_id(context.instance_id());
+  hello.set_model(role->model_);
+  hello.set_tokenizer_hash(tokenizer->hash());
+  hello.set_version(std::string(Version()));
+  hello.set_family(FamilyName(info.config.style));
+  hello.set_device("cpu");
+  hello.mutable_limits()->set_max_batch_tokens(
+      static_cast<uint32_t>(options.engine.max_batch_tokens));
+  hello.mutable_limits()->set_total_blocks(
+      static_cast<uint64_t>(role->engine_->Stats().total_blocks));
+  role->core_ =
+      std::make_unique<GeneratorCore>(role->engine_.get(), std::move(hello), &role->metrics_);
+  context.metrics().OnScrape([raw = role.get()] { raw->UpdateMetrics(); });
+  spdlog::info("model {} ready: tp {}, context {}, fingerprint {}", role->model_, info.tp,
+               info.max_model_len, info.fingerprint);
+  return role;
+}
+
+grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionResponse>* GeneratorRole::Session(
+    grpc::CallbackServerContext* context) {
+  return SessionReactor::Start(core_.get(), &wakes_, context);
+}
+
+void GeneratorRole::OnListening(const std::string& address) {
+  // Engine::Create has run a forward pass, so this replica works.
+  context_.SetServing(model_, true);
+  context_.SetReady(true);
+  beats_ = std::thread([this] { BeatLoop(); });
+}
+
+void GeneratorRole::OnDrain(absl::Duration time_left) { core_->Drain(time_left); }
+
+int64_t GeneratorRole::InFlight() { return static_cast<int64_t>(core_->open_sequences()); }
+
+void GeneratorRole::CloseStreams() {
+  core_->FailSessions(
+      WithReason(absl::UnavailableError("the generator is shutting down"), kReasonDraining));
+}
+
+void GeneratorRole::BeatLoop() {
+  for (;;) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (mutex_.AwaitWithTimeout(absl::Condition(&stop_), kBeat)) return;
+    }
+    core_->Beat(absl::Now());
+    if (!UpdateHealth()) return;
+  }
+}
+
+bool GeneratorRole::UpdateHealth() {
+  const absl::Status failure = engine_->Health();
+  if (!failure.ok()) {
+    // The sequences' last events are on their way; a beat is time enough to write them.
+    context_.SetServing(model_, false);
+    absl::SleepFor(kBeat);
+    context_.Fail(failure);
+    return false;
+  }
+  const bool stepping = core_->Health().ok();
+  context_.SetServing(model_, stepping);
+  context_.SetReady(stepping);
+  return true;
+}
+
+void GeneratorRole::UpdateMetrics() {
+  const EngineStats stats = engine_->Stats();
+  metrics_.running.Set(static_cast<double>(stats.running));
+  metrics_.waiting.Set(static_cast<double>(stats.waiting));
+  metrics_.queued_tokens.Set(static_cast<double>(stats.queued_tokens));
+  const int64_t used = stats.total_blocks - stats.free_blocks;
+  metrics_.kv_blocks_used.Set(static_cast<double>(used));
+  metrics_.kv_blocks_total.Set(static_cast<double>(stats.total_blocks));
+  metrics_.kv_usage_ratio.Set(stats.total_blocks > 0 ? static_cast<double>(used) /
+                                                           static_cast<double>(stats.total_blocks)
+                                                     : 0);
+  metrics_.step_age.Set(absl::ToDoubleSeconds(stats.step_age));
+  metrics_.sessions.Set(static_cast<double>(core_->open_sessions()));
+  RaiseTo(metrics_.steps, static_cast<double>(stats.step));
+  RaiseTo(metrics_.prompt_tokens, static_cast<double>(stats.prompt_tokens));
+  RaiseTo(metrics_.generated_tokens, static_cast<double>(stats.generated_tokens));
+  RaiseTo(metrics_.preemptions, static_cast<double>(stats.preemptions));
+}
+
+}  // namespace qwenserve

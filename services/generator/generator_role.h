@@ -1,0 +1,66 @@
+#ifndef QWENSERVE_SERVICES_GENERATOR_GENERATOR_ROLE_H_
+#define QWENSERVE_SERVICES_GENERATOR_GENERATOR_ROLE_H_
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "engine/runtime/engine.h"
+#include "engine/runtime/engine_options.h"
+#include "qwenserve/v1/generator.grpc.pb.h"
+#include "services/common/metrics.h"
+#include "services/common/server_main.h"
+#include "services/generator/generator_core.h"
+#include "services/generator/wake_thread.h"
+
+namespace qwenserve {
+
+struct GeneratorOptions {
+  EngineOptions engine;
+  std::string served_model_name;  // empty: the name of the model's folder
+};
+
+// The generator as a process: the engine, the core, the gRPC service, and the thread that beats.
+class GeneratorRole : public ServerRole, public v1::Generator::CallbackService {
+ public:
+  // Loads the model. Errors are the engine's.
+  static absl::StatusOr<std::unique_ptr<ServerRole>> Create(const GeneratorOptions& options,
+                                                            ServerContext& context);
+  ~GeneratorRole() override;
+
+  std::vector<grpc::Service*> services() override { return {this}; }
+  void OnListening(const std::string& address) override;
+  void OnDrain(absl::Duration time_left) override;
+  int64_t InFlight() override;
+  void CloseStreams() override;
+
+  grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionResponse>* Session(
+      grpc::CallbackServerContext* context) override;
+
+ private:
+  GeneratorRole(ServerContext& context, std::string model);
+
+  void BeatLoop();
+  // Tells health what the core says; false when the engine has failed for good.
+  bool UpdateHealth();
+  void UpdateMetrics();
+
+  ServerContext& context_;
+  const std::string model_;
+  GeneratorMetrics metrics_;
+  WakeThread wakes_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<GeneratorCore> core_;
+
+  absl::Mutex mutex_;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread beats_;
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_SERVICES_GENERATOR_GENERATOR_ROLE_H_

@@ -1,0 +1,57 @@
+#include <filesystem>
+#include <string>
+
+#include "engine/runtime/follower.h"
+#include "services/common/server_main.h"
+#include "services/generator/generator_role.h"
+
+namespace {
+
+constexpr int kGrpcPort = 50071;
+constexpr int kOpsPort = 9090;
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace qwenserve;
+  // Before anything else: a rank in a process of its own is this program too.
+  if (IsFollowerCommand(argc, argv)) return RunFollower(argc, argv);
+
+  ServerOptions server;
+  GeneratorOptions generator;
+  EngineOptions& engine = generator.engine;
+  std::string tp_mode = "threads";
+  std::string kv_dtype = "bf16";
+
+  Flags flags("qwenserve-generator", "Runs one replica of a model.");
+  AddServerFlags(flags, &server, kGrpcPort, kOpsPort);
+  flags.Add("model", &engine.model_dir, "Model directory");
+  flags.Required();
+  flags.Add("served-model-name", &generator.served_model_name,
+            "Name for `model` in requests; default: the folder's name");
+  flags.Add("tp", &engine.tp, "Tensor-parallel ranks");
+  flags.Add("tp-mode", &tp_mode, "Ranks as threads or processes");
+  flags.OneOf({"threads", "processes"});
+  flags.Add("device", &engine.device, "auto, cpu or cuda");
+  flags.OneOf({"auto", "cpu", "cuda"});
+  flags.Add("max-model-len", &engine.max_model_len,
+            "Prompt and answer together, in tokens; 0 = the checkpoint's own");
+  flags.AddBytes("kv-cache-memory", &engine.kv_cache_bytes,
+                 "Of all ranks together, such as 2GiB; 0 = from the memory that is free");
+  flags.Add("kv-dtype", &kv_dtype, "Element type of the KV cache, bf16 or f32");
+  flags.OneOf({"bf16", "f32"});
+  flags.Add("threads", &engine.num_threads,
+            "Of all ranks together; 0 = from cgroup quota and affinity");
+  flags.Add("max-batch-tokens", &engine.max_batch_tokens,
+            "Rows of one step: bounds how long a long prompt delays the other answers");
+  flags.Add("max-running", &engine.max_running, "Sequences in one step");
+  flags.Add("max-waiting", &engine.max_waiting, "Sequences that may wait; more are refused");
+  if (const std::optional<int> exit_code = flags.ParseOrExit(argc, argv)) return *exit_code;
+
+  engine.rank_mode = tp_mode == "processes" ? RankMode::kProcesses : RankMode::kThreads;
+  engine.rank_binary = std::filesystem::read_symlink("/proc/self/exe").string();
+  engine.kv_dtype = kv_dtype == "f32" ? DType::kF32 : DType::kBf16;
+  return RunServer("generator", Exposure::kInternal, server, [&](ServerContext& context) {
+    return GeneratorRole::Create(generator, context);
+  });
+}
