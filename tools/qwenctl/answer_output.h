@@ -1,0 +1,20 @@
+#ifndef QWENSERVE_TOOLS_QWENCTL_ANSWER_OUTPUT_H_
+#define QWENSERVE_TOOLS_QWENCTL_ANSWER_OUTPUT_H_
+
+#include <string>
+
+#include "engine/base/json_reader.h"
+#include "tools/qwenctl/gateway_client.h"
+
+namespace qwenserve {
+
+// {"text", "token_ids", "finish_reason", "usage": {"prompt_tokens", "completion_tokens"}, ...}: the
+// first four are stable, what follows them may grow.
+Json AnswerToJson(const Answer& answer);
+
+// "38 tokens, 41.2 tokens/s, first token after 52 ms, stop".
+std::string AnswerStats(const Answer& answer);
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_TOOLS_QWENCTL_ANSWER_OUTPUT_H_

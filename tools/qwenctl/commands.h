@@ -1,0 +1,29 @@
+#ifndef QWENSERVE_TOOLS_QWENCTL_COMMANDS_H_
+#define QWENSERVE_TOOLS_QWENCTL_COMMANDS_H_
+
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "tools/qwenctl/gateway_client.h"
+
+namespace qwenserve {
+
+// Each Add* puts its subcommands into `app`. When one of them was chosen, parsing runs it and
+// leaves its exit status in `exit_code`, which must outlive the parsing.
+void AddChatCommand(CLI::App& app, int* exit_code);
+void AddCompleteCommand(CLI::App& app, int* exit_code);
+void AddTokenCommands(CLI::App& app, int* exit_code);  // tokenize, detokenize
+void AddInfoCommands(CLI::App& app, int* exit_code);   // models, status, version
+void AddDoctorCommand(CLI::App& app, int* exit_code);
+void AddServeCommand(CLI::App& app, int* exit_code);
+
+// --address, --model, --timeout, --output.
+void AddClientFlags(CLI::App& command, ClientOptions* options);
+
+// --max-tokens, --temperature, --top-p, --top-k, --min-p, --repetition-penalty, --seed, --stop,
+// --ignore-eos. A flag that is not given stays unset, so the model's own default holds.
+void AddGenerationFlags(CLI::App& command, v1::GenerationOptions* options);
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_TOOLS_QWENCTL_COMMANDS_H_

@@ -1,0 +1,61 @@
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tools/qwenctl/answer_output.h"
+#include "tools/qwenctl/commands.h"
+#include "tools/qwenctl/exit_codes.h"
+
+namespace qwenserve {
+namespace {
+
+struct CompleteFlags {
+  ClientOptions client;
+  v1::CompleteRequest request;
+  std::string prompt;
+  std::vector<uint32_t> token_ids;
+};
+
+int RunComplete(CompleteFlags& flags) {
+  if (flags.token_ids.empty()) {
+    flags.request.set_text(flags.prompt);
+  } else {
+    for (uint32_t id : flags.token_ids) flags.request.mutable_token_ids()->add_ids(id);
+  }
+  bool printed = false;
+  GatewayClient::OnText on_text;
+  if (!flags.client.json()) {
+    on_text = [&printed](absl::string_view text, absl::string_view) {
+      std::cout << text << std::flush;
+      printed = true;
+    };
+  }
+  GatewayClient client(flags.client);
+  const absl::StatusOr<Answer> answer = client.Complete(flags.request, on_text);
+  if (printed) std::cout << std::endl;
+  if (!answer.ok()) return ReportError(answer.status());
+  if (flags.client.json()) {
+    std::cout << AnswerToJson(*answer).dump() << std::endl;
+  } else {
+    std::cerr << "[" << AnswerStats(*answer) << "]" << std::endl;
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddCompleteCommand(CLI::App& app, int* exit_code) {
+  CLI::App* command = app.add_subcommand("complete", "Continue a text or token ids");
+  auto flags = std::make_shared<CompleteFlags>();
+  AddClientFlags(*command, &flags->client);
+  AddGenerationFlags(*command, flags->request.mutable_options());
+  CLI::Option_group* prompt = command->add_option_group("prompt");
+  prompt->add_option("--prompt", flags->prompt, "Text to go on with");
+  prompt->add_option("--token-ids", flags->token_ids, "Ids to go on with, such as 1,2,3")
+      ->delimiter(',');
+  prompt->require_option(1);
+  command->callback([flags, exit_code] { *exit_code = RunComplete(*flags); });
+}
+
+}  // namespace qwenserve

@@ -1,0 +1,167 @@
+#include <netinet/in.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "engine/base/json_reader.h"
+#include "engine/loader/checkpoint.h"
+#include "engine/runtime/machine_limits.h"
+#include "engine/tokenizer/chat_template.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "kernels/backend.h"
+#include "services/common/version.h"
+#include "tools/qwenctl/commands.h"
+#include "tools/qwenctl/exit_codes.h"
+#include "tools/qwenctl/local_cluster.h"
+
+namespace qwenserve {
+namespace {
+
+// Below this a busy gateway runs out of descriptors before it reaches its connection limit.
+constexpr rlim_t kWantedDescriptors = 4096;
+
+struct Finding {
+  std::string what;
+  enum Level { kOk, kWarning, kProblem } level;
+  std::string text;
+};
+
+class Doctor {
+ public:
+  void Machine();
+  void Ports();
+  void Model(const std::string& dir);
+
+  const std::vector<Finding>& findings() const { return findings_; }
+
+ private:
+  void Ok(std::string what, std::string text) {
+    findings_.push_back({std::move(what), Finding::kOk, std::move(text)});
+  }
+  void Warn(std::string what, std::string text) {
+    findings_.push_back({std::move(what), Finding::kWarning, std::move(text)});
+  }
+  void Problem(std::string what, std::string text) {
+    findings_.push_back({std::move(what), Finding::kProblem, std::move(text)});
+  }
+
+  std::vector<Finding> findings_;
+};
+
+std::string Gibibytes(int64_t bytes) {
+  return absl::StrFormat("%.1f GiB", static_cast<double>(bytes) / (1 << 30));
+}
+
+void Doctor::Machine() {
+  const CpuLimits cpus = ReadCpuLimits();
+  Ok("processors", absl::StrCat(cpus.usable(), " usable of ", cpus.machine));
+  const MemoryLimits memory = ReadMemoryLimits();
+  Ok("memory", absl::StrCat(Gibibytes(memory.available), " available (", memory.reason, ")"));
+  const auto backend = MakeCpuBackend({});
+  if (backend.ok()) {
+    Ok("kernels", (*backend)->kernel_table());
+  } else {
+    Problem("kernels", std::string(backend.status().message()));
+  }
+  const auto gpu = MakeCudaBackend(0);
+  gpu.ok() ? Ok("gpu", (*gpu)->kernel_table())
+           : Ok("gpu", absl::StrCat("none: ", gpu.status().message()));
+  rlimit descriptors = {};
+  getrlimit(RLIMIT_NOFILE, &descriptors);
+  const std::string count = absl::StrCat("at most ", descriptors.rlim_cur, " open at once");
+  descriptors.rlim_cur >= kWantedDescriptors
+      ? Ok("descriptors", count)
+      : Warn("descriptors", absl::StrCat(count, "; raise `ulimit -n` to ", kWantedDescriptors));
+}
+
+void Doctor::Ports() {
+  for (const auto& [name, port] :
+       {std::pair<const char*, int>{"gateway gRPC", 50051}, {"gateway ops", 9090}}) {
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const int on = 1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const bool free = bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
+    close(fd);
+    const std::string what = absl::StrCat("port ", port);
+    free ? Ok(what, absl::StrCat("free, for the ", name))
+         : Warn(what, absl::StrCat("taken; the ", name, " needs another one"));
+  }
+}
+
+void Doctor::Model(const std::string& dir) {
+  const auto checkpoint = Checkpoint::Open(dir);
+  if (!checkpoint.ok()) {
+    Problem("model", std::string(checkpoint.status().message()));
+    return;
+  }
+  const ModelConfig& config = (*checkpoint)->config();
+  int64_t bytes = 0;
+  for (const TensorRef& tensor : (*checkpoint)->tensors()) bytes += tensor.bytes;
+  Ok("model", absl::StrCat(dir, ": ", config.architecture, ", ", config.num_layers, " layers of ",
+                           config.hidden_size, ", weights ",
+                           absl::StrFormat("%.1f MB", static_cast<double>(bytes) / 1e6),
+                           ", context ", config.max_positions));
+  const int64_t available = ReadMemoryLimits().available;
+  if (bytes > available) {
+    Problem("room",
+            absl::StrCat("weights need ", Gibibytes(bytes), ", there are ", Gibibytes(available)));
+  }
+  const auto tokenizer = Tokenizer::Load(dir);
+  tokenizer.ok() ? Ok("tokenizer", absl::StrCat((*tokenizer)->vocab_size(), " ids"))
+                 : Problem("tokenizer", std::string(tokenizer.status().message()));
+  const auto chat = ChatTemplate::Recognise(dir);
+  chat.ok() ? Ok("chat", "template recognised")
+            : Warn("chat", std::string(chat.status().message()));
+}
+
+int RunDoctor(const std::string& model_dir, bool json) {
+  Doctor doctor;
+  doctor.Machine();
+  doctor.Ports();
+  if (!model_dir.empty()) {
+    doctor.Model(model_dir);
+  } else if (const auto demo = FindDemoModel(); demo.ok()) {
+    doctor.Model(*demo);
+  }
+  static constexpr const char* kNames[] = {"ok", "warning", "problem"};
+  Json list = Json::array();
+  bool healthy = true;
+  for (const Finding& finding : doctor.findings()) {
+    healthy = healthy && finding.level != Finding::kProblem;
+    if (json) {
+      list.push_back(
+          {{"check", finding.what}, {"level", kNames[finding.level]}, {"text", finding.text}});
+    } else {
+      std::cout << absl::StrFormat("%-8s %-12s %s", kNames[finding.level], finding.what,
+                                   finding.text)
+                << std::endl;
+    }
+  }
+  if (json) std::cout << list.dump() << std::endl;
+  return healthy ? kExitOk : kExitFailed;
+}
+
+}  // namespace
+
+void AddDoctorCommand(CLI::App& app, int* exit_code) {
+  CLI::App* command =
+      app.add_subcommand("doctor", "Check this machine and, if given, a model directory");
+  auto model_dir = std::make_shared<std::string>();
+  auto output = std::make_shared<std::string>("text");
+  command->add_option("model_dir", *model_dir, "Model directory; default: the demo model");
+  command->add_option("--output", *output, "text or json")->check(CLI::IsMember({"text", "json"}));
+  command->callback([=] { *exit_code = RunDoctor(*model_dir, *output == "json"); });
+}
+
+}  // namespace qwenserve

@@ -1,0 +1,154 @@
+#include "tools/qwenctl/gateway_client.h"
+
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "grpc/health/v1/health.grpc.pb.h"
+#include "grpcpp/create_channel.h"
+#include "grpcpp/security/credentials.h"
+#include "services/common/status_mapping.h"
+
+namespace qwenserve {
+namespace {
+
+// Reads a stream of Started, deltas and Finished into an Answer.
+template <typename Event, typename Reader>
+void ReadAnswer(Reader& reader, absl::Time start, const GatewayClient::OnText& on_text,
+                Answer* answer) {
+  Event event;
+  while (reader.Read(&event)) {
+    if (event.has_started()) {
+      answer->request_id = event.started().request_id();
+      answer->seed = event.started().seed();
+    } else if (event.has_delta()) {
+      const auto& delta = event.delta();
+      if (answer->time_to_first_token == absl::InfiniteDuration()) {
+        answer->time_to_first_token = absl::Now() - start;
+      }
+      absl::StrAppend(&answer->text, delta.text());
+      std::string reasoning;
+      if constexpr (requires { delta.reasoning(); }) reasoning = delta.reasoning();
+      absl::StrAppend(&answer->reasoning, reasoning);
+      answer->token_ids.insert(answer->token_ids.end(), delta.token_ids().begin(),
+                               delta.token_ids().end());
+      if (on_text) on_text(delta.text(), reasoning);
+    } else if (event.has_finished()) {
+      if (!event.finished().choices().empty()) {
+        answer->finish_reason = event.finished().choices(0).finish_reason();
+      }
+      answer->usage = event.finished().usage();
+    }
+  }
+  answer->total_time = absl::Now() - start;
+}
+
+}  // namespace
+
+double Answer::TokensPerSecond() const {
+  if (token_ids.size() < 2 || total_time <= time_to_first_token) return 0;
+  return static_cast<double>(token_ids.size() - 1) /
+         absl::ToDoubleSeconds(total_time - time_to_first_token);
+}
+
+GatewayClient::GatewayClient(const ClientOptions& options)
+    : options_(options),
+      channel_(grpc::CreateChannel(options.address, grpc::InsecureChannelCredentials())),
+      stub_(v1::Inference::NewStub(channel_)) {}
+
+std::shared_ptr<grpc::ClientContext> GatewayClient::NewContext() {
+  auto context = std::make_shared<grpc::ClientContext>();
+  context->set_deadline(
+      std::chrono::system_clock::now() +
+      std::chrono::milliseconds(static_cast<int64_t>(options_.timeout_seconds * 1000)));
+  std::atomic_store(&context_, context);
+  return context;
+}
+
+void GatewayClient::Cancel() {
+  if (auto context = std::atomic_load(&context_)) context->TryCancel();
+}
+
+absl::Status GatewayClient::Explain(const grpc::Status& status) const {
+  absl::Status result = FromGrpcStatus(status);
+  if (result.code() == absl::StatusCode::kUnavailable && status.error_details().empty()) {
+    // The error is the transport's own, nothing that a server said.
+    return absl::UnavailableError(
+        absl::StrCat("no gateway at ", options_.address, " (", result.message(), ")"));
+  }
+  return result;
+}
+
+absl::StatusOr<Answer> GatewayClient::Chat(v1::ChatRequest request, const OnText& on_text) {
+  request.set_model(options_.model);
+  const auto context = NewContext();
+  const absl::Time start = absl::Now();
+  Answer answer;
+  const auto reader = stub_->StreamChat(context.get(), request);
+  ReadAnswer<v1::StreamChatResponse>(*reader, start, on_text, &answer);
+  const grpc::Status status = reader->Finish();
+  if (!status.ok()) return Explain(status);
+  return answer;
+}
+
+absl::StatusOr<Answer> GatewayClient::Complete(v1::CompleteRequest request, const OnText& on_text) {
+  request.set_model(options_.model);
+  const auto context = NewContext();
+  const absl::Time start = absl::Now();
+  Answer answer;
+  const auto reader = stub_->StreamComplete(context.get(), request);
+  ReadAnswer<v1::StreamCompleteResponse>(*reader, start, on_text, &answer);
+  const grpc::Status status = reader->Finish();
+  if (!status.ok()) return Explain(status);
+  return answer;
+}
+
+absl::StatusOr<v1::TokenizeResponse> GatewayClient::Tokenize(v1::TokenizeRequest request) {
+  request.set_model(options_.model);
+  v1::TokenizeResponse response;
+  const grpc::Status status = stub_->Tokenize(NewContext().get(), request, &response);
+  if (!status.ok()) return Explain(status);
+  return response;
+}
+
+absl::StatusOr<std::string> GatewayClient::Detokenize(v1::DetokenizeTextRequest request) {
+  request.set_model(options_.model);
+  v1::DetokenizeTextResponse response;
+  const grpc::Status status = stub_->Detokenize(NewContext().get(), request, &response);
+  if (!status.ok()) return Explain(status);
+  return response.text();
+}
+
+absl::StatusOr<v1::ListModelsResponse> GatewayClient::ListModels() {
+  v1::ListModelsResponse response;
+  const grpc::Status status =
+      stub_->ListModels(NewContext().get(), v1::ListModelsRequest(), &response);
+  if (!status.ok()) return Explain(status);
+  return response;
+}
+
+absl::StatusOr<bool> GatewayClient::IsServing(const std::string& service) {
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(service);
+  grpc::health::v1::HealthCheckResponse response;
+  const auto stub = grpc::health::v1::Health::NewStub(channel_);
+  const grpc::Status status = stub->Check(NewContext().get(), request, &response);
+  if (!status.ok()) return Explain(status);
+  return response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
+}
+
+std::string FinishReasonName(v1::FinishReason reason) {
+  switch (reason) {
+    case v1::FINISH_REASON_STOP:
+      return "stop";
+    case v1::FINISH_REASON_LENGTH:
+      return "length";
+    case v1::FINISH_REASON_TOOL_CALLS:
+      return "tool_calls";
+    default:
+      return "unspecified";
+  }
+}
+
+}  // namespace qwenserve

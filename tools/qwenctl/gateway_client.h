@@ -1,0 +1,79 @@
+#ifndef QWENSERVE_TOOLS_QWENCTL_GATEWAY_CLIENT_H_
+#define QWENSERVE_TOOLS_QWENCTL_GATEWAY_CLIENT_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "grpcpp/channel.h"
+#include "grpcpp/client_context.h"
+#include "qwenserve/v1/inference.grpc.pb.h"
+
+namespace qwenserve {
+
+// Flags of every command that talks to a gateway.
+struct ClientOptions {
+  std::string address = "127.0.0.1:50051";  // --address, else QWENSERVE_ADDRESS
+  std::string model;                        // empty: the only one that is served
+  double timeout_seconds = 600;
+  std::string output = "text";  // or json
+  bool json() const { return output == "json"; }
+};
+
+// One answer, put together from a stream.
+struct Answer {
+  std::string request_id;
+  uint64_t seed = 0;
+  std::string text;
+  std::string reasoning;
+  std::vector<uint32_t> token_ids;
+  v1::FinishReason finish_reason = v1::FINISH_REASON_UNSPECIFIED;
+  v1::Usage usage;
+  absl::Duration time_to_first_token = absl::InfiniteDuration();
+  absl::Duration total_time;
+
+  // Tokens after the first one per second; 0 when there are fewer than two.
+  double TokensPerSecond() const;
+};
+
+// A gateway, called synchronously. One call at a time, but Cancel may come from another thread.
+class GatewayClient {
+ public:
+  // What a stream brings, as it comes. May be null.
+  using OnText = std::function<void(absl::string_view text, absl::string_view reasoning)>;
+
+  explicit GatewayClient(const ClientOptions& options);
+
+  absl::StatusOr<Answer> Chat(v1::ChatRequest request, const OnText& on_text);
+  absl::StatusOr<Answer> Complete(v1::CompleteRequest request, const OnText& on_text);
+  absl::StatusOr<v1::TokenizeResponse> Tokenize(v1::TokenizeRequest request);
+  absl::StatusOr<std::string> Detokenize(v1::DetokenizeTextRequest request);
+  absl::StatusOr<v1::ListModelsResponse> ListModels();
+
+  // SERVING or not, from grpc.health.v1; `service` is a model's name or empty.
+  absl::StatusOr<bool> IsServing(const std::string& service);
+
+  // Ends the call that is under way, if there is one. From any thread.
+  void Cancel();
+
+ private:
+  // A context with the deadline, known to Cancel() until the next call.
+  std::shared_ptr<grpc::ClientContext> NewContext();
+  absl::Status Explain(const grpc::Status& status) const;
+
+  const ClientOptions options_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::Inference::Stub> stub_;
+  std::shared_ptr<grpc::ClientContext> context_;  // through std::atomic_* only
+};
+
+// "stop", "length", "tool_calls".
+std::string FinishReasonName(v1::FinishReason reason);
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_TOOLS_QWENCTL_GATEWAY_CLIENT_H_

@@ -1,0 +1,25 @@
+#include "CLI/CLI.hpp"
+#include "tools/qwenctl/commands.h"
+#include "tools/qwenctl/exit_codes.h"
+
+int main(int argc, char** argv) {
+  CLI::App app("qwenctl: serve Qwen models and talk to them", "qwenctl");
+  app.footer(
+      "Exit status: 0 done, 1 failed, 2 wrong command line, 3 server unavailable, 4 request\n"
+      "refused, 5 timed out, 6 server overloaded, 130 interrupted. Results go to stdout,\n"
+      "everything else to stderr.");
+  app.require_subcommand(1);
+  int exit_code = qwenserve::kExitOk;
+  qwenserve::AddServeCommand(app, &exit_code);
+  qwenserve::AddChatCommand(app, &exit_code);
+  qwenserve::AddCompleteCommand(app, &exit_code);
+  qwenserve::AddTokenCommands(app, &exit_code);
+  qwenserve::AddInfoCommands(app, &exit_code);
+  qwenserve::AddDoctorCommand(app, &exit_code);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? qwenserve::kExitOk : qwenserve::kExitUsage;
+  }
+  return exit_code;
+}

@@ -1,0 +1,105 @@
+#include <signal.h>
+
+#include <iostream>
+#include <memory>
+
+#include "absl/time/clock.h"
+#include "tools/qwenctl/commands.h"
+#include "tools/qwenctl/exit_codes.h"
+#include "tools/qwenctl/local_cluster.h"
+
+namespace qwenserve {
+namespace {
+
+constexpr absl::Duration kSupervise = absl::Milliseconds(100);
+constexpr absl::Duration kStopWait = absl::Seconds(30);
+
+volatile int g_interrupts = 0;  // written by the signal handler only
+
+void OnInterrupt(int) { g_interrupts = g_interrupts + 1; }
+
+struct ServeFlags {
+  LocalClusterOptions cluster;
+  int http_port = 0;
+  CLI::Option* http_flag = nullptr;
+};
+
+int RunServe(ServeFlags& flags) {
+  LocalClusterOptions& options = flags.cluster;
+  if (options.model_dir.empty()) {
+    const absl::StatusOr<std::string> demo = FindDemoModel();
+    if (!demo.ok()) return ReportError(demo.status());
+    options.model_dir = *demo;
+  }
+  if (flags.http_flag->count() > 0) {
+    std::cerr << "qwenctl: --http-port " << flags.http_port
+              << ": HTTP is not there yet, only gRPC is served" << std::endl;
+  }
+  struct sigaction action = {};
+  action.sa_handler = OnInterrupt;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+
+  LocalCluster cluster(options);
+  absl::Status status = cluster.Start(&g_interrupts);
+  if (status.ok()) {
+    std::cout << "gateway grpc " << cluster.gateway_address() << "\n"
+              << "gateway ops " << cluster.gateway_ops_address() << std::endl;
+    for (const std::string& line : cluster.Describe()) std::cerr << "  " << line << std::endl;
+    std::cerr << "ready; Ctrl-C ends all" << std::endl;
+    while (g_interrupts == 0 && status.ok()) {
+      absl::SleepFor(kSupervise);
+      status = cluster.Supervise();
+    }
+  }
+  cluster.Stop(kStopWait, &g_interrupts);
+  if (absl::IsCancelled(status)) return kExitInterrupted;
+  return status.ok() ? kExitOk : ReportError(status);
+}
+
+}  // namespace
+
+void AddServeCommand(CLI::App& app, int* exit_code) {
+  CLI::App* command = app.add_subcommand(
+      "serve", "Start a gateway, tokenizers and generators on this machine; Ctrl-C ends them");
+  auto flags = std::make_shared<ServeFlags>();
+  LocalClusterOptions* o = &flags->cluster;
+  command->add_option("model_dir", o->model_dir, "Model directory; default: the demo model");
+  command->add_option("--served-model-name", o->served_model_name, "Name for `model` in requests");
+  command->add_option("--tp", o->tp, "Tensor-parallel ranks of a replica")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  command->add_option("--tp-mode", o->tp_mode, "Ranks as threads or processes")
+      ->check(CLI::IsMember({"threads", "processes"}))
+      ->capture_default_str();
+  command->add_option("--replicas", o->replicas, "Generators")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  command->add_option("--tokenizers", o->tokenizers, "Tokenizer workers")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  command->add_option("--host", o->host, "Address to listen at")->capture_default_str();
+  command->add_option("--port", o->port, "The gateway's gRPC port; 0 = any free one")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
+  flags->http_flag = command->add_option("--http-port", flags->http_port, "Not there yet")
+                         ->check(CLI::Range(0, 65535));
+  command
+      ->add_option("--ops-port", o->ops_port,
+                   "The gateway's /livez, /readyz and /metrics; 0 = any free port")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
+  command->add_option("--device", o->device, "auto, cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  command->add_option("--max-model-len", o->max_model_len,
+                      "Prompt and answer together; 0 = the model's own");
+  command->add_option("--kv-cache-memory", o->kv_cache_memory,
+                      "Of one replica, such as 2GiB; default: from the memory that is free");
+  command->add_option("--log-level", o->log_level, "Of the servers")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}))
+      ->capture_default_str();
+  command->callback([flags, exit_code] { *exit_code = RunServe(*flags); });
+}
+
+}  // namespace qwenserve
