@@ -116,6 +116,9 @@ struct CpuBackendOptions {
 // that contradict each other.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options);
 
+// The instruction set that `isa` stands for on this machine, for logs and status; errors as above.
+absl::StatusOr<std::string> CpuIsaName(const std::string& isa);
+
 // UNIMPLEMENTED, with the reason, in a build without CUDA or on a machine without a usable GPU.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int device);
 

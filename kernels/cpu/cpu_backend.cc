@@ -284,6 +284,12 @@ void CpuBackend::Sample(float* logits, int64_t stride, int64_t vocab_size,
   });
 }
 
+absl::StatusOr<std::string> CpuIsaName(const std::string& isa) {
+  absl::StatusOr<const KernelTable*> kernels = ChooseKernels(isa);
+  if (!kernels.ok()) return kernels.status();
+  return std::string((*kernels)->name);
+}
+
 absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions& options) {
   if (options.num_threads < 1) {
     return absl::InvalidArgumentError(

@@ -242,6 +242,12 @@ TEST(CpuBackendOptionsTest, RefusesWhatItCannotDo) {
             absl::StatusCode::kInvalidArgument);
 }
 
+TEST(CpuIsaNameTest, NamesTheBestThatTheMachineHas) {
+  EXPECT_EQ(*CpuIsaName("portable"), "portable");
+  EXPECT_EQ(*CpuIsaName("auto"), AvailableIsas().back());
+  EXPECT_EQ(CpuIsaName("").status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(CpuBackendMemoryTest, IsZeroedAlignedAndBounded) {
   std::unique_ptr<Backend> cpu = Cpu("auto");
   for (size_t bytes : {size_t{0}, size_t{1}, size_t{1000}, size_t{5} << 20}) {
