@@ -233,6 +233,23 @@ TEST_F(SchedulerTest, TheLatestArrivedGivesWay) {
   EXPECT_THAT(order, ElementsAre(early, late));
 }
 
+TEST_F(SchedulerTest, ANewcomerLeavesEverybodyRoomForTheNextBlock) {
+  SchedulerOptions options = Options();
+  options.max_batch_tokens = 128;
+  Scheduler scheduler(options);
+  std::vector<SequenceEvent> events;
+  ASSERT_TRUE(scheduler.Add(Request(60, 2), now_).ok());
+  StepPlan plan = scheduler.Schedule(now_, &events);
+  scheduler.Commit(plan, {7}, &events);
+  ASSERT_TRUE(scheduler.Add(Request(60, 2), now_).ok());  // four blocks, and four are free
+  plan = scheduler.Schedule(now_, &events);
+  EXPECT_THAT(plan.sequences, SizeIs(1));
+  scheduler.Commit(plan, {7}, &events);
+  plan = scheduler.Schedule(now_, &events);  // the first has ended
+  EXPECT_THAT(plan.sequences, SizeIs(1));
+  EXPECT_EQ(plan.sequences[0].first_position, 0);
+}
+
 TEST_F(SchedulerTest, ACancelledSequenceIsGoneAtTheNextStep) {
   const uint64_t id = Add(Request(3, 10));
   events_.clear();
