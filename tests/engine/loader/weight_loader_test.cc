@@ -1,6 +1,8 @@
 #include "engine/loader/weight_loader.h"
 
+#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -178,6 +180,36 @@ TEST_F(WeightLoaderTest, ReportsProgressUpToAllBytes) {
   for (const RawTensor& tensor : tensors_) bytes += static_cast<int64_t>(tensor.data.size());
   EXPECT_EQ(last, bytes);
   EXPECT_EQ(total, bytes);
+}
+
+// Kilobytes of this process's memory that are pages of the file.
+int64_t ResidentKilobytes(const std::string& path) {
+  std::ifstream maps("/proc/self/smaps");
+  std::string line;
+  int64_t kilobytes = 0;
+  bool inside = false;
+  while (std::getline(maps, line)) {
+    if (line.find('-') < line.find(' ')) inside = line.find(path) != std::string::npos;
+    int64_t rss = 0;
+    if (inside && std::sscanf(line.c_str(), "Rss: %ld kB", &rss) == 1) kilobytes += rss;
+  }
+  return kilobytes;
+}
+
+TEST_F(WeightLoaderTest, GivesThePagesOfTheSourceBack) {
+  config_["vocab_size"] = 20000;  // embedding and head of 1.2 MB each
+  tensors_ = ModelTensors(config_);
+  Open();
+  const std::string path = "weights_GivesThePagesOfTheSourceBack/model.safetensors";
+  const TensorRef* embedding = checkpoint_->Find("model.embed_tokens.weight");
+  int64_t sum = 0;
+  for (int64_t i = 0; i < embedding->bytes; i += 1024) {
+    sum += static_cast<const uint8_t*>(embedding->data)[i];
+  }
+  EXPECT_NE(sum, 0);
+  EXPECT_GT(ResidentKilobytes(path), 1000);  // the measure sees pages that are in use
+  ASSERT_TRUE(Load().ok());
+  EXPECT_LT(ResidentKilobytes(path), 100);
 }
 
 TEST_F(WeightLoaderTest, ReadsVectorsOfEveryFloatType) {

@@ -1,6 +1,9 @@
 #include "engine/model/model_config.h"
 
+#include <cstdint>
+#include <limits>
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -203,6 +206,58 @@ TEST(ModelConfigTest, RefusesWrongFieldsWithTheirValues) {
        }) {
     ExpectRefused(Small(refusal.changes), refusal);
   }
+}
+
+// Whatever one field holds, the answer is a clear refusal or a configuration that the next stages
+// can work with.
+TEST(ModelConfigTest, SurvivesAnyValueOfAnyField) {
+  const std::vector<Json> kValues = {nullptr,
+                                     true,
+                                     0,
+                                     1,
+                                     -1,
+                                     3,
+                                     0.5,
+                                     1e308,
+                                     int64_t{1} << 17,
+                                     int64_t{1} << 40,
+                                     std::numeric_limits<int64_t>::min(),
+                                     std::numeric_limits<uint64_t>::max(),
+                                     "",
+                                     "x",
+                                     Json::array(),
+                                     {1, 2},
+                                     Json::object(),
+                                     {{"type", 3}}};
+  int accepted = 0;
+  for (const std::string& text :
+       {Small(R"({"rope_scaling": {"type": "yarn", "factor": 2.0,
+                  "original_max_position_embeddings": 64}, "quantization_config": null})"),
+        SmallQwen1(R"({"seq_length": 64, "kv_channels": 128, "rotary_emb_base": 1e4})")}) {
+    const Json base = *ParseJson(text, "x");
+    for (const auto& [key, unused] : base.items()) {
+      for (const Json& value : kValues) {
+        Json json = base;
+        json[key] = value;
+        auto config = ParseModelConfig(json, "config.json");
+        if (!config.ok()) {
+          EXPECT_THAT(std::string(config.status().message()), HasSubstr("config.json: "));
+          continue;
+        }
+        ++accepted;
+        EXPECT_GT(config->hidden_size, 0);
+        EXPECT_GT(config->head_dim, 0);
+        EXPECT_EQ(config->head_dim % 2, 0);
+        EXPECT_EQ(config->num_query_heads % config->num_kv_heads, 0);
+        // No product of three sizes, in bytes, leaves 63 bits.
+        int64_t bytes = 4;
+        for (const int64_t size : {config->vocab_size, config->hidden_size, config->ffn_size}) {
+          EXPECT_FALSE(__builtin_mul_overflow(bytes, size, &bytes)) << key << " " << value.dump();
+        }
+      }
+    }
+  }
+  EXPECT_GT(accepted, 20);
 }
 
 TEST(ModelConfigTest, RefusesWrongQwen1Fields) {
