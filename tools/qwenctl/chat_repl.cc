@@ -1,6 +1,8 @@
 #include "tools/qwenctl/chat_repl.h"
 
 #include <editline/readline.h>
+#include <langinfo.h>
+#include <locale.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -35,7 +37,7 @@ constexpr char kHelp[] =
 class Repl {
  public:
   Repl(const ClientOptions& options, v1::ChatRequest first)
-      : client_(options), request_(std::move(first)) {}
+      : options_(options), request_(std::move(first)) {}
 
   int Run();
 
@@ -51,21 +53,27 @@ class Repl {
   void ShowOptions() const;
   void Clear();
 
-  GatewayClient client_;
+  const ClientOptions options_;
+  std::unique_ptr<GatewayClient> client_;
   v1::ChatRequest request_;
   std::atomic<bool> answering_{false};
 };
 
 int Repl::Run() {
-  // Before the first call, so that gRPC's threads inherit the blocked signal.
+  // Without a UTF-8 locale the line editor drops everything that is not ASCII.
+  if (setlocale(LC_CTYPE, "") == nullptr || std::string(nl_langinfo(CODESET)) != "UTF-8") {
+    setlocale(LC_CTYPE, "C.UTF-8");
+  }
+  // Before the client, so that gRPC's threads inherit the blocked signal.
   InterruptWatcher watcher([this] {
     if (answering_) {
-      client_.Cancel();
+      client_->Cancel();
     } else {
       std::cout << "\n(/exit or Ctrl-D leaves)\n> " << std::flush;
     }
   });
-  const absl::StatusOr<v1::ListModelsResponse> models = client_.ListModels();
+  client_ = std::make_unique<GatewayClient>(options_);
+  const absl::StatusOr<v1::ListModelsResponse> models = client_->ListModels();
   if (!models.ok()) return ReportError(models.status());
   for (const v1::Model& model : models->models()) std::cout << "model " << model.id() << "  ";
   std::cout << "(/help for commands)" << std::endl;
@@ -107,7 +115,7 @@ void Repl::Ask(const std::string& message) {
   std::string reasoning;
   answering_ = true;
   const absl::StatusOr<Answer> answer =
-      client_.Chat(request_, [&](absl::string_view piece, absl::string_view thought) {
+      client_->Chat(request_, [&](absl::string_view piece, absl::string_view thought) {
         absl::StrAppend(&text, piece);
         absl::StrAppend(&reasoning, thought);
         std::cout << thought << piece << std::flush;
@@ -182,8 +190,11 @@ void Repl::ShowHistory() const {
 }
 
 void Repl::ShowOptions() const {
-  const std::string options = request_.options().ShortDebugString();
-  std::cout << (options.empty() ? "the model's own" : options) << std::endl;
+  const std::string sampling = request_.options().sampling().ShortDebugString();
+  if (request_.options().has_max_tokens()) {
+    std::cout << "max_tokens: " << request_.options().max_tokens() << std::endl;
+  }
+  std::cout << (sampling.empty() ? "sampling: the model's own" : sampling) << std::endl;
 }
 
 void Repl::SetOption(absl::string_view argument) {
