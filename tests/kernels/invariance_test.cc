@@ -1,4 +1,5 @@
 // A row's bits depend on its own inputs and position only. Everything here compares bits.
+#include <bit>
 #include <cstring>
 #include <map>
 
@@ -114,6 +115,21 @@ TEST(IsaTest, AllInstructionSetsGiveTheSameBits) {
     EXPECT_TRUE(SameBits(RunAllOps(*Cpu(isa)), expected)) << isa;
     EXPECT_EQ(Cpu(isa)->kernel_table(), Cpu("portable")->kernel_table());
   }
+}
+
+// FNV-1a over the bits of all results.
+uint64_t Fingerprint(const std::vector<float>& values) {
+  uint64_t hash = 14695981039346656037u;
+  for (float value : values) hash = (hash ^ std::bit_cast<uint32_t>(value)) * 1099511628211u;
+  return hash;
+}
+
+TEST(IsaTest, TheBitsBelongToTheNumberInTheKernelTablesName) {
+  EXPECT_EQ(Cpu("auto")->kernel_table(), "cpu-1");
+  EXPECT_EQ(Fingerprint(RunAllOps(*Cpu("auto"))), 17243535674582376815u)
+      << "replicas of different builds would continue each other's streams with other tokens: "
+         "raise "
+         "the number in CpuBackend::kernel_table() with any change of bits";
 }
 
 TEST_P(InvarianceTest, PrefillWholeOrInChunksOrTokenByTokenIsTheSame) {
