@@ -1,45 +1,19 @@
 #include "engine/tokenizer/vocab.h"
 
-#include <openssl/evp.h>
-
-#include <algorithm>
 #include <array>
-#include <memory>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "engine/base/sha256.h"
 
 namespace qwenserve {
 namespace {
 
-class Sha256 {
- public:
-  Sha256() : context_(EVP_MD_CTX_new(), &EVP_MD_CTX_free) {
-    EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr);
-  }
-
-  void Number(uint64_t value) {
-    std::array<unsigned char, 8> bytes;
-    for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<unsigned char>(value >> 8 * i);
-    EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size());
-  }
-
-  void Bytes(absl::string_view bytes) {
-    Number(bytes.size());
-    EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size());
-  }
-
-  std::string Hex() {
-    std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
-    unsigned int size = 0;
-    EVP_DigestFinal_ex(context_.get(), digest.data(), &size);
-    return absl::BytesToHexString(
-        absl::string_view(reinterpret_cast<const char*>(digest.data()), size));
-  }
-
- private:
-  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
-};
+void AddNumber(uint64_t value, Sha256* sha) {
+  std::array<char, 8> bytes;
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(value >> 8 * i);
+  sha->Update(bytes.data(), bytes.size());
+}
 
 }  // namespace
 
@@ -73,18 +47,19 @@ absl::Status Vocab::Add(int64_t id, absl::string_view bytes, Kind kind) {
 
 std::string Vocab::Hash() const {
   Sha256 sha;
-  sha.Number(whole_pieces_first ? 1 : 0);
-  sha.Number(tokens.size());
+  AddNumber(whole_pieces_first ? 1 : 0, &sha);
+  AddNumber(tokens.size(), &sha);
   for (size_t id = 0; id < tokens.size(); ++id) {
-    sha.Number(static_cast<uint64_t>(kinds[id]));
-    sha.Bytes(tokens[id]);
+    AddNumber(static_cast<uint64_t>(kinds[id]), &sha);
+    AddNumber(tokens[id].size(), &sha);
+    sha.Update(tokens[id]);
   }
-  sha.Number(merges.size());
+  AddNumber(merges.size(), &sha);
   for (const Merge& merge : merges) {
-    sha.Number(static_cast<uint64_t>(merge.left) << 32 | static_cast<uint64_t>(merge.right));
-    sha.Number(static_cast<uint64_t>(merge.rank) << 32 | static_cast<uint64_t>(merge.result));
+    AddNumber(static_cast<uint64_t>(merge.left) << 32 | static_cast<uint64_t>(merge.right), &sha);
+    AddNumber(static_cast<uint64_t>(merge.rank) << 32 | static_cast<uint64_t>(merge.result), &sha);
   }
-  return sha.Hex();
+  return sha.HexDigest();
 }
 
 }  // namespace qwenserve
