@@ -151,8 +151,8 @@ TEST(EncodeChatTest, MarkupIsATokenWhereTheVocabularyHasItElseText) {
   const auto tokenizer = LoadTokenizer(TinyTokenizerJson());
   const auto ids = EncodeChat(*tokenizer, {{Kind::kControl, "<|im_start|>"},
                                            {Kind::kText, " #"},
-                                           {Kind::kMarkup, "##"},
-                                           {Kind::kText, ";}"},
+                                           {Kind::kMarkup, "##;"},
+                                           {Kind::kText, "}"},
                                            {Kind::kMarkup, "<tool_call>"},
                                            {Kind::kText, "e"},
                                            {Kind::kText, "r"}});

@@ -214,7 +214,7 @@ std::string TinyTiktoken(absl::string_view line_end) {
 TEST(TiktokenFileTest, AnyLineEndGivesTheSameTokenizer) {
   const TempDir unix_dir, dos_dir;
   unix_dir.Write("qwen.tiktoken", TinyTiktoken("\n"));
-  dos_dir.Write("qwen.tiktoken", TinyTiktoken("\r\n"));
+  dos_dir.Write("qwen.tiktoken", TinyTiktoken("\r\n") + "\r\n");  // an empty last line, too
   const auto from_unix = Tokenizer::Load(unix_dir.path());
   const auto from_dos = Tokenizer::Load(dos_dir.path());
   ASSERT_TRUE(from_unix.ok() && from_dos.ok()) << from_unix.status() << from_dos.status();
