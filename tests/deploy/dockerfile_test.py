@@ -55,7 +55,9 @@ def test_final_stage(helm, stage):
 
 @pytest.mark.parametrize("stage", ["tokenizer", "generator"])
 def test_the_demo_model_is_where_the_chart_looks(helm, stage):
-    assert f"models/demo {flags(helm.render(), stage)['model']}" in values(stage, "COPY")
+    model = flags(helm.render(), stage)["model"]
+    assert f"--from=build /models {model.removesuffix('/demo')}" in values(stage, "COPY")
+    assert "models/demo /models/demo" in values("build", "COPY")
 
 
 def copied():
