@@ -1,10 +1,12 @@
 // Published token ids of the real Qwen vocabulary. Sources: QwenLM/Qwen (tokenization_note.md,
 // tokenizer showcase, react_prompt.md), the Qwen2 tokenizer tests of transformers, the qwen2
 // vocabulary tests of llama.cpp; a few were computed by an independent implementation.
-#include <random>
+#include <filesystem>
 #include <string>
 #include <vector>
 
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
 #include "engine/tokenizer/chat_template.h"
 #include "engine/tokenizer/stream_decoder.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -156,6 +158,27 @@ TEST_F(RealVocabTest, SizeAndControlTokens) {
   for (int32_t id = 0; id < tokenizer_->vocab_size(); ++id) {
     ASSERT_EQ(tokenizer_->IsSpecial(id), id >= 151643);
   }
+}
+
+// The six words that QwenLM's note on the tokenizer adds, with the ids it shows.
+TEST_F(RealVocabTest, ExtraVocabulary) {
+  const TempDir dir;
+  std::filesystem::create_symlink(std::filesystem::absolute(RealModelDir() + "/qwen.tiktoken"),
+                                  dir.path() + "/qwen.tiktoken");
+  std::string lines;
+  int rank = 151851;
+  for (const char* word :
+       {"一只猫", "只猫", "是一只猫", "我是一只猫", "你是一只猫", "他是一只猫"}) {
+    absl::StrAppend(&lines, absl::Base64Escape(word), " ", rank++, "\n");
+  }
+  dir.Write("qwen_extra.tiktoken", lines);
+  dir.Write("tokenizer_config.json", R"({"extra_vocab_file": "qwen_extra.tiktoken"})");
+  const auto tokenizer = Tokenizer::Load(dir.path());
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ((*tokenizer)->vocab_size(), 151857);
+  EXPECT_THAT(*(*tokenizer)->Encode("我是一只猫"), ElementsAre(151854));
+  EXPECT_THAT(*(*tokenizer)->Encode("是一只猫"), ElementsAre(151853));
+  EXPECT_NE((*tokenizer)->hash(), tokenizer_->hash());
 }
 
 TEST_F(RealVocabTest, ATokenMayHoldAWholeAndAPartialCharacter) {
