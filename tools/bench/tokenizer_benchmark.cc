@@ -1,6 +1,7 @@
 // MB/s of the tokenizer on one thread.
 //   tokenizer_benchmark MODEL_DIR [--benchmark_filter=...]      worst cases and the mixed sample
-//   tokenizer_benchmark MODEL_DIR --file=TEXT                   one text: best MB per CPU second of five passes
+//   tokenizer_benchmark MODEL_DIR --file=TEXT                   one text: best MB per CPU second of
+//   five passes
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
