@@ -112,7 +112,7 @@ TEST(RankTeam, AFollowerCommandFromElsewhereIsRefused) {
 }
 
 // Starts this program as the owner of an engine with one follower process, and returns both ids.
-std::pair<pid_t, pid_t> StartOwner() {
+std::pair<pid_t, pid_t> StartOwner(const std::string& model_dir) {
   int to_test[2];
   EXPECT_EQ(pipe(to_test), 0);
   const pid_t owner = fork();
@@ -120,7 +120,7 @@ std::pair<pid_t, pid_t> StartOwner() {
     dup2(to_test[1], STDOUT_FILENO);
     close(to_test[0]);
     close(to_test[1]);
-    execl("/proc/self/exe", "rank_team_test", kOwnEngine, nullptr);
+    execl("/proc/self/exe", "rank_team_test", kOwnEngine, model_dir.c_str(), nullptr);
     _exit(127);
   }
   close(to_test[1]);
@@ -131,9 +131,12 @@ std::pair<pid_t, pid_t> StartOwner() {
   return {owner, follower};
 }
 
-int OwnEngine() {
+int OwnEngine(const char* model_dir) {
   spdlog::set_level(spdlog::level::off);
-  EngineHarness harness(TeamOptions(2, RankMode::kProcesses));
+  EngineOptions options = TinyOptions(model_dir);
+  options.tp = 2;
+  options.rank_mode = RankMode::kProcesses;
+  EngineHarness harness(options);
   if (!harness.status().ok()) return 1;
   std::printf("follower %d\n", harness.follower_pids()[0]);
   std::fflush(stdout);
@@ -143,7 +146,7 @@ int OwnEngine() {
 TEST(RankTeam, AKilledLeaderLeavesNoFollower) {
   // Orphans become this process's children, so that it can see how they end.
   ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
-  const auto [owner, follower] = StartOwner();
+  const auto [owner, follower] = StartOwner(TeamOptions(2, RankMode::kProcesses).model_dir);
   ASSERT_GT(follower, 0);
   ASSERT_EQ(kill(owner, SIGKILL), 0);
   int status = 0;
@@ -203,7 +206,9 @@ TEST(RankTeam, AStepMayTakeIdsThatTheOneBeforeDraws) {
 }  // namespace qwenserve
 
 int main(int argc, char** argv) {
-  if (argc == 2 && std::strcmp(argv[1], qwenserve::kOwnEngine) == 0) return qwenserve::OwnEngine();
+  if (argc == 3 && std::strcmp(argv[1], qwenserve::kOwnEngine) == 0) {
+    return qwenserve::OwnEngine(argv[2]);
+  }
   if (qwenserve::IsFollowerCommand(argc, argv)) return qwenserve::RunFollower(argc, argv);
   testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();
