@@ -15,6 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "engine/base/status_macros.h"
+#include "engine/runtime/machine_limits.h"
 
 namespace qwenserve {
 namespace {
@@ -45,6 +46,19 @@ std::vector<int> Share(const std::vector<int>& cpus, int index, int parts) {
   if (n < static_cast<size_t>(parts)) return cpus;
   return std::vector<int>(cpus.begin() + static_cast<ptrdiff_t>(n * index / parts),
                           cpus.begin() + static_cast<ptrdiff_t>(n * (index + 1) / parts));
+}
+
+// A generator alone sizes its KV cache by the memory that it finds; several at once would all find
+// the same. Each gets its part of half of what their weights leave.
+std::string ShareOfMemory(const std::string& model_dir, int replicas) {
+  int64_t weights = 0;
+  std::error_code ignored;
+  for (const auto& file : std::filesystem::directory_iterator(model_dir, ignored)) {
+    if (file.path().extension() != ".safetensors") continue;
+    weights += static_cast<int64_t>(file.file_size(ignored));
+  }
+  const int64_t left = ReadMemoryLimits().available - replicas * weights;
+  return absl::StrCat(std::max<int64_t>(left / 2 / replicas, 0));
 }
 
 }  // namespace
@@ -83,8 +97,11 @@ void LocalCluster::PlanWorkers() {
   generator.insert(generator.end(),
                    {"--tp", absl::StrCat(options_.tp), "--tp-mode", options_.tp_mode, "--device",
                     options_.device, "--max-model-len", absl::StrCat(options_.max_model_len)});
-  if (!options_.kv_cache_memory.empty()) {
-    generator.insert(generator.end(), {"--kv-cache-memory", options_.kv_cache_memory});
+  const std::string kv_cache = options_.kv_cache_memory.empty() && options_.replicas > 1
+                                   ? ShareOfMemory(options_.model_dir, options_.replicas)
+                                   : options_.kv_cache_memory;
+  if (!kv_cache.empty()) {
+    generator.insert(generator.end(), {"--kv-cache-memory", kv_cache});
   }
   const std::vector<int> cpus = UsableCpus();
   for (int i = 0; i < options_.replicas; ++i) {

@@ -1,0 +1,193 @@
+"""The command line, as scripts and people use it."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+from server_process import BIN, DEMO_MODEL, ROOT
+
+QWENCTL = BIN / "qwenctl"
+
+
+def run(*arguments, **options):
+    return subprocess.run([QWENCTL, *map(str, arguments)], capture_output=True, text=True,
+                          timeout=120, **options)
+
+
+@pytest.fixture
+def at(shared_cluster):
+    def call(command, *arguments, **options):
+        return run(command, "--address", shared_cluster.gateway.address, *arguments, **options)
+    return call
+
+
+def test_complete_prints_the_stable_json(at):
+    result = at("complete", "--prompt", "qwenserve is", "--max-tokens", 8, "--temperature", 0,
+                "--ignore-eos", "--output", "json")
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert len(answer["token_ids"]) == 8
+    assert answer["finish_reason"] == "length"
+    assert answer["usage"]["completion_tokens"] == 8
+    assert answer["usage"]["prompt_tokens"] > 0
+    assert isinstance(answer["text"], str)
+
+
+def test_complete_takes_token_ids_and_a_seed(at):
+    ids = json.loads(at("tokenize", "--text", "the", "--output", "json").stdout)
+    arguments = ("complete", "--token-ids", ",".join(map(str, ids)), "--max-tokens", 12,
+                 "--temperature", 1.3, "--top-p", 0.9, "--top-k", 50, "--seed", 5, "--ignore-eos",
+                 "--output", "json")
+    first, second = json.loads(at(*arguments).stdout), json.loads(at(*arguments).stdout)
+    assert first["token_ids"] == second["token_ids"]
+    assert first["seed"] == 5
+
+
+def test_chat_prints_the_answer_and_the_speed_apart(at):
+    result = at("chat", "--message", "What is qwenserve?", "--temperature", 0)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+    assert "tokens/s" in result.stderr and "first token" in result.stderr
+    as_json = json.loads(at("chat", "--message", "What is qwenserve?", "--temperature", 0,
+                            "--output", "json").stdout)
+    assert as_json["text"] == result.stdout.rstrip("\n")
+    assert as_json["finish_reason"] == "stop"
+
+
+def test_chat_reads_its_question_from_a_pipe(at):
+    result = at("chat", "--temperature", 0, input="What is qwenserve?")
+    assert result.returncode == 0 and result.stdout.strip()
+
+
+def test_tokenize_file_gives_one_array_per_line(at, tmp_path):
+    texts = ["hello", "你好，世界", "a\nb", "", "<|im_start|>"]
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps(text) + "\n" for text in texts))
+    result = at("tokenize", "--input-file", file, "--output", "json")
+    ids = json.loads(result.stdout)
+    assert len(ids) == len(texts) and ids[3] == []
+    for text, line in zip(texts, ids):
+        if line:
+            back = at("detokenize", "--token-ids", ",".join(map(str, line)), "--output", "json")
+            assert json.loads(back.stdout)["text"] == text
+
+
+def test_models_and_status_describe_the_server(at):
+    assert json.loads(at("models", "--output", "json").stdout)[0]["id"] == "demo"
+    status = json.loads(at("status", "--output", "json").stdout)
+    assert status["serving"] is True and status["models"][0]["ready_replicas"] == 1
+    assert "SERVING" in at("status").stdout
+
+
+def test_version_and_doctor_need_no_server():
+    assert run("version").stdout.startswith("qwenctl ")
+    result = run("doctor", DEMO_MODEL, "--output", "json")
+    findings = {finding["check"]: finding for finding in json.loads(result.stdout)}
+    assert result.returncode == 0, result.stdout
+    assert findings["model"]["level"] == "ok"
+
+
+def test_doctor_names_what_is_wrong_with_a_model(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    result = run("doctor", tmp_path)
+    assert result.returncode == 1
+    assert "LlamaForCausalLM" in result.stdout
+
+
+def test_exit_status_tells_kinds_of_failure(at):
+    assert run("complete").returncode == 2
+    assert run("nonsense").returncode == 2
+    assert run("--help").returncode == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{free.getsockname()[1]}"
+    unreachable = run("models", "--address", nobody, "--timeout", 5)
+    assert unreachable.returncode == 3 and nobody in unreachable.stderr
+    refused = at("complete", "--prompt", "x", "--model", "other")
+    assert refused.returncode == 4 and "other" in refused.stderr and not refused.stdout.strip()
+    assert at("complete", "--prompt", "x", "--top-p", 7).returncode == 4
+    late = at("complete", "--prompt", "the", "--max-tokens", 800, "--ignore-eos", "--timeout", 0.05)
+    assert late.returncode == 5
+
+
+def test_the_address_comes_from_the_environment(shared_cluster):
+    environment = dict(os.environ, QWENSERVE_ADDRESS=shared_cluster.gateway.address)
+    assert run("models", env=environment).returncode == 0
+
+
+class Serve:
+    """qwenctl serve, started and understood."""
+
+    def __init__(self, *flags):
+        self.process = subprocess.Popen(
+            [QWENCTL, "serve", "--port", "0", "--ops-port", "0", "--kv-cache-memory", "64M",
+             "--log-level", "warn", *map(str, flags)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.address = self.process.stdout.readline().split()[-1]
+        self.children = {}
+        for line in self.process.stderr:
+            words = line.split()
+            if len(words) == 4 and words[2] == "pid":
+                self.children[words[0]] = int(words[3])
+            if line.startswith("ready"):
+                break
+
+
+def alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_gone(pids):
+    deadline = time.monotonic() + 20
+    while any(map(alive, pids)):
+        assert time.monotonic() < deadline, [pid for pid in pids if alive(pid)]
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGKILL, -9)])
+def test_serve_answers_and_leaves_no_process_behind(number, status):
+    serve = Serve("--tp", 2, "--tp-mode", "processes")
+    assert set(serve.children) == {"gateway", "tokenizer", "generator"}
+    answer = run("chat", "--address", serve.address, "--message", "What is qwenserve?")
+    assert answer.returncode == 0 and answer.stdout.strip()
+    serve.process.send_signal(number)
+    assert serve.process.wait(40) == status
+    wait_gone(serve.children.values())
+
+
+def test_serve_starts_a_killed_worker_again():
+    serve = Serve()
+    try:
+        os.kill(serve.children["generator"], signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while run("complete", "--address", serve.address, "--prompt", "x", "--max-tokens", 1,
+                  "--timeout", 5).returncode != 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
+        serve.process.terminate()
+        serve.process.wait(40)
+
+
+def test_serve_says_what_is_wrong_with_a_model(tmp_path):
+    result = run("serve", tmp_path, "--port", 0, "--ops-port", 0)
+    assert result.returncode == 3
+    assert f"{tmp_path}: " in result.stderr and "tokenizer.json" in result.stderr
+
+
+def test_demo_answers_once_and_stops():
+    environment = dict(os.environ, QWENSERVE_BUILD=str(BIN.parent))
+    result = subprocess.run([ROOT / "tools" / "demo", "--once", "What is qwenserve?"],
+                            capture_output=True, text=True, timeout=250, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "tokens/s" in result.stderr
+    assert "qwenserve" in result.stdout.lower()
