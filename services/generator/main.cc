@@ -49,7 +49,8 @@ int main(int argc, char** argv) {
   if (const std::optional<int> exit_code = flags.ParseOrExit(argc, argv)) return *exit_code;
 
   engine.rank_mode = tp_mode == "processes" ? RankMode::kProcesses : RankMode::kThreads;
-  engine.rank_binary = std::filesystem::read_symlink("/proc/self/exe").string();
+  std::error_code ignored;  // without /proc there are no rank processes; threads need no path
+  engine.rank_binary = std::filesystem::read_symlink("/proc/self/exe", ignored).string();
   engine.kv_dtype = kv_dtype == "f32" ? DType::kF32 : DType::kBf16;
   return RunServer("generator", Exposure::kInternal, server, [&](ServerContext& context) {
     return GeneratorRole::Create(generator, context);

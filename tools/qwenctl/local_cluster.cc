@@ -26,7 +26,8 @@ constexpr absl::Duration kRestartWindow = absl::Minutes(1);
 constexpr absl::Duration kPoll = absl::Milliseconds(50);
 
 std::filesystem::path ProgramFolder() {
-  return std::filesystem::read_symlink("/proc/self/exe").parent_path();
+  std::error_code ignored;  // without /proc: the working directory
+  return std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
 }
 
 std::vector<int> UsableCpus() {
