@@ -45,7 +45,6 @@ int TokenizeFile(const TokenizeFlags& flags, GatewayClient& client) {
   Json all = Json::array();
   std::string line;
   for (int number = 1; std::getline(file, line); ++number) {
-    if (line.empty()) continue;
     const std::string where = absl::StrCat(flags.input_file, ":", number);
     const absl::StatusOr<Json> json = ParseJson(line, where);
     if (!json.ok()) return ReportError(json.status());
