@@ -20,7 +20,7 @@ void ApplyServerSettings(grpc::ServerBuilder& builder, Exposure exposure) {
   builder.SetMaxReceiveMessageSize(message_bytes);
   builder.SetMaxSendMessageSize(kInternalMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMetadataBytes);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, is_public ? 256 : 100000);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, is_public ? 1024 : 100000);
   // A half-open peer would hold its streams for two hours by default.
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000);

@@ -236,6 +236,8 @@ GeneratorMetrics::GeneratorMetrics(Metrics& metrics, const std::string& model)
 
 GatewayMetrics::GatewayMetrics(Metrics& metrics)
     : in_flight(AddGauge(metrics, "qwenserve_gateway_requests_in_flight", "Requests in flight")),
+      waiting(AddGauge(metrics, "qwenserve_gateway_requests_waiting",
+                       "Requests in flight that wait for a replica with room")),
       time_to_first_token(AddHistogram(metrics, "qwenserve_time_to_first_token_seconds",
                                        "From the request's arrival to its first token",
                                        FirstTokenSeconds())),

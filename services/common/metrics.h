@@ -136,6 +136,7 @@ struct GatewayMetrics {
   std::vector<CounterPerCode> requests;
   std::vector<Histogram*> duration;
   Gauge& in_flight;
+  Gauge& waiting;
   Histogram& time_to_first_token;
   Histogram& inter_token;
   Histogram& prompt_tokens_per_request;

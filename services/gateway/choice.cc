@@ -60,6 +60,9 @@ std::optional<v1::DetokenizeItem> Choice::NextItem() {
 
 absl::Status Choice::OnText(const v1::DetokenizeResult& result) {
   if (finish_.has_value() || !item_out_ || result.seq() != item_seq_) return absl::OkStatus();
+  if (result.error().code() != 0) {
+    return absl::InternalError("the tokenizer cannot decode what the generator sent");
+  }
   const absl::string_view text = result.text();
   if (result.text_lengths_size() != static_cast<int>(item_ids_.size())) {
     return absl::InternalError("tokenizer answered another number of tokens than it was asked");

@@ -108,8 +108,11 @@ void DetokenizeStream::OnReadDone(bool ok) {
 }
 
 void DetokenizeStream::OnDone(const grpc::Status& status) {
-  auto self = std::move(self_);
-  done_.Notify();
+  // The one who waits for this must be the last owner: a channel that goes away on one of gRPC's
+  // own threads may have it wait for itself.
+  const std::shared_ptr<absl::Notification> done = done_;
+  std::exchange(self_, nullptr).reset();
+  done->Notify();
 }
 
 }  // namespace qwenserve

@@ -55,8 +55,8 @@ class DetokenizeStream final
   bool lost() const;
   // Of the oldest item that is sent and unanswered; zero when there is none.
   absl::Duration OldestAge() const;
-  bool done() const { return done_.HasBeenNotified(); }
-  void WaitDone() { done_.WaitForNotification(); }
+  bool done() const { return done_->HasBeenNotified(); }
+  void WaitDone() { done_->WaitForNotification(); }
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
@@ -71,7 +71,7 @@ class DetokenizeStream final
   std::shared_ptr<DetokenizeStream> self_;  // from Open to OnDone
   grpc::ClientContext context_;
   v1::DetokenizeResponse incoming_;  // gRPC's between StartRead and OnReadDone
-  absl::Notification done_;
+  const std::shared_ptr<absl::Notification> done_ = std::make_shared<absl::Notification>();
 
   mutable absl::Mutex mutex_;
   bool lost_ ABSL_GUARDED_BY(mutex_) = false;

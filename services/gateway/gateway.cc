@@ -81,6 +81,7 @@ void Gateway::Run() {
     generators_.Tick(now);
     for (const auto& call : Calls()) call->Tick(now);
     metrics_->in_flight.Set(static_cast<double>(admission_.in_flight()));
+    metrics_->waiting.Set(static_cast<double>(queue_.waiting()));
     absl::MutexLock lock(&stop_mutex_);
     if (stop_mutex_.AwaitWithTimeout(absl::Condition(&stop_), options_.tick_interval)) return;
   }

@@ -104,6 +104,10 @@ void GenerateCall::OnPrepared(absl::StatusOr<v1::PrepareResponse> response) {
 
 absl::StatusOr<PlacementRequest> GenerateCall::Plan(v1::PrepareResponse response) {
   prompt_ = std::move(response);
+  if (prompt_.tokenizer_hash() != model_.tokenizer_hash) {
+    return WithReason(absl::UnavailableError("the tokenizer was replaced by another one"),
+                      kReasonTokenizerMismatch);
+  }
   prompt_tokens_ = prompt_.prompt_ids_size();
   if (prompt_tokens_ == 0) return InvalidField("prompt", "has no tokens");
   const uint32_t limit = model_.max_model_len;

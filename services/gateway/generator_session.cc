@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "services/common/proto_time.h"
 #include "services/common/status_mapping.h"
 
 namespace qwenserve {
@@ -115,9 +116,10 @@ ReplicaView GeneratorSession::View(const PlaceCost& cost) const {
   const uint64_t places = uint64_t{places_} + cost.sequences;
   const uint64_t prompts = waiting_prompt_tokens_ + uint64_t{cost.sequences} * cost.prompt_tokens;
   // A request that is larger than a whole replica is for the replica to refuse.
-  view.has_room =
+  const bool fits =
       places_ == 0 || (places <= limits.max_session_sequences() &&
                        (places <= limits.max_running() || prompts <= limits.max_batch_tokens()));
+  view.has_room = fits && !stalled_;
   return view;
 }
 
@@ -237,14 +239,9 @@ void GeneratorSession::OnReadDone(bool ok) {
     case v1::SessionResponse::kStepEvents:
       HandleStep(incoming_.mutable_step_events());
       break;
-    case v1::SessionResponse::kHeartbeat: {
-      absl::MutexLock lock(&mutex_);
-      stats_ = incoming_.heartbeat().stats();
-      const uint32_t all = stats_.running() + stats_.waiting();
-      const uint32_t own = static_cast<uint32_t>(sequences_.size());
-      foreign_sequences_ = all > own ? all - own : 0;
+    case v1::SessionResponse::kHeartbeat:
+      HandleHeartbeat(incoming_.heartbeat().stats());
       break;
-    }
     case v1::SessionResponse::kDraining: {
       absl::MutexLock lock(&mutex_);
       if (state_ == State::kReady) state_ = State::kDraining;
@@ -275,6 +272,22 @@ void GeneratorSession::HandleHello(v1::ServerHello hello) {
     state_ = State::kReady;
   }
   hooks_.on_change();
+}
+
+void GeneratorSession::HandleHeartbeat(const v1::EngineStats& stats) {
+  bool recovered;
+  {
+    absl::MutexLock lock(&mutex_);
+    stats_ = stats;
+    const uint32_t all = stats.running() + stats.waiting();
+    const uint32_t own = static_cast<uint32_t>(sequences_.size());
+    foreign_sequences_ = all > own ? all - own : 0;
+    const bool stalled =
+        stats.running() > 0 && stats.has_step_budget() &&
+        FromProtoDuration(stats.step_age()) > FromProtoDuration(stats.step_budget());
+    recovered = std::exchange(stalled_, stalled) && !stalled;
+  }
+  if (recovered) hooks_.on_capacity();
 }
 
 void GeneratorSession::HandleStep(v1::StepEvents* step) {
@@ -322,8 +335,11 @@ void GeneratorSession::OnDone(const grpc::Status& status) {
     // What the peer says is worth more than that the stream ended.
     if (reason_ == "the stream ended") reason_ = status.error_message();
   }
-  auto self = std::move(self_);
-  done_.Notify();
+  // The one who waits for this must be the last owner: a channel that goes away on one of gRPC's
+  // own threads may have it wait for itself.
+  const std::shared_ptr<absl::Notification> done = done_;
+  std::exchange(self_, nullptr).reset();
+  done->Notify();
 }
 
 }  // namespace qwenserve

@@ -67,8 +67,8 @@ class GeneratorSession final
   absl::Duration silence() const;
   uint32_t open_sequences() const;
   // The transport has ended too; the object may be forgotten.
-  bool done() const { return done_.HasBeenNotified(); }
-  void WaitDone() { done_.WaitForNotification(); }
+  bool done() const { return done_->HasBeenNotified(); }
+  void WaitDone() { done_->WaitForNotification(); }
 
   // Once state() is not kConnecting.
   const v1::ServerHello& hello() const override { return hello_; }
@@ -100,6 +100,7 @@ class GeneratorSession final
   };
 
   void HandleHello(v1::ServerHello hello);
+  void HandleHeartbeat(const v1::EngineStats& stats);
   void HandleStep(v1::StepEvents* step);
   bool Account(const v1::SequenceEvent& event, Sequence* sequence)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -115,7 +116,7 @@ class GeneratorSession final
   grpc::ClientContext context_;
   v1::SessionResponse incoming_;  // gRPC's between StartRead and OnReadDone
   v1::ServerHello hello_;         // written once, before kReady
-  absl::Notification done_;
+  const std::shared_ptr<absl::Notification> done_ = std::make_shared<absl::Notification>();
 
   mutable absl::Mutex mutex_;
   State state_ ABSL_GUARDED_BY(mutex_) = State::kConnecting;
@@ -124,7 +125,8 @@ class GeneratorSession final
   absl::Time last_received_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_heartbeat_ ABSL_GUARDED_BY(mutex_);
   v1::EngineStats stats_ ABSL_GUARDED_BY(mutex_);
-  // Sequences of other gateways, as of the last heartbeat.
+  // As of the last heartbeat: its step takes too long; sequences of other gateways.
+  bool stalled_ ABSL_GUARDED_BY(mutex_) = false;
   uint32_t foreign_sequences_ ABSL_GUARDED_BY(mutex_) = 0;
 
   uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 1;

@@ -162,7 +162,7 @@ void TokenizerPool::StartDescribe(const std::string& address, Endpoint& endpoint
 }
 
 void TokenizerPool::OnDescribed(const std::string& address,
-                                const std::shared_ptr<DescribeOperation>& operation,
+                                std::shared_ptr<DescribeOperation> operation,
                                 const grpc::Status& status) {
   std::shared_ptr<DetokenizeStream> give_up;
   bool changed = false;
@@ -196,6 +196,14 @@ void TokenizerPool::OnDescribed(const std::string& address,
   }
   if (give_up != nullptr) give_up->Close();
   if (changed) on_change_();
+  EndOperation(std::move(operation));
+}
+
+template <typename Operation>
+void TokenizerPool::EndOperation(std::shared_ptr<Operation> operation) {
+  // Before Shutdown goes on: a channel that goes away on one of gRPC's own threads may have it
+  // wait for itself, so this must not be the last owner.
+  operation.reset();
   absl::MutexLock lock(&mutex_);
   --operations_;
 }
@@ -305,13 +313,15 @@ bool TokenizerPool::StartPrepare(const std::shared_ptr<PrepareOperation>& operat
   operation->context = std::make_unique<grpc::ClientContext>();
   SetTimeout(*operation->context, operation->deadline - clock_());
   if (operation->cancelled) operation->context->TryCancel();
-  best->prepare_stub->async()->Prepare(
-      operation->context.get(), &operation->request, &operation->response,
-      [this, operation](const grpc::Status& status) { OnPrepareDone(operation, status); });
+  best->prepare_stub->async()->Prepare(operation->context.get(), &operation->request,
+                                       &operation->response,
+                                       [this, operation](const grpc::Status& status) mutable {
+                                         OnPrepareDone(std::move(operation), status);
+                                       });
   return true;
 }
 
-void TokenizerPool::OnPrepareDone(const std::shared_ptr<PrepareOperation>& operation,
+void TokenizerPool::OnPrepareDone(std::shared_ptr<PrepareOperation> operation,
                                   const grpc::Status& status) {
   {
     absl::MutexLock lock(&mutex_);
@@ -327,9 +337,11 @@ void TokenizerPool::OnPrepareDone(const std::shared_ptr<PrepareOperation>& opera
       operation->done(error);
     }
   }
-  absl::MutexLock lock(&mutex_);
-  if (!retry) preparing_.erase(operation);
-  --operations_;
+  if (!retry) {
+    absl::MutexLock lock(&mutex_);
+    preparing_.erase(operation);
+  }
+  EndOperation(std::move(operation));
 }
 
 void TokenizerPool::Shutdown() {

@@ -82,12 +82,13 @@ class TokenizerPool final : public TextService {
   void TakeBack(std::vector<TextItem> items);
   void StartDescribe(const std::string& address, Endpoint& endpoint)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void OnDescribed(const std::string& address, const std::shared_ptr<DescribeOperation>& operation,
+  void OnDescribed(const std::string& address, std::shared_ptr<DescribeOperation> operation,
                    const grpc::Status& status);
   void OpenStream(Endpoint& endpoint) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool StartPrepare(const std::shared_ptr<PrepareOperation>& operation);
-  void OnPrepareDone(const std::shared_ptr<PrepareOperation>& operation,
-                     const grpc::Status& status);
+  void OnPrepareDone(std::shared_ptr<PrepareOperation> operation, const grpc::Status& status);
+  template <typename Operation>
+  void EndOperation(std::shared_ptr<Operation> operation);
   bool IsReady(const Endpoint& endpoint) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return endpoint.stream != nullptr;
   }
