@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "engine/base/status_macros.h"
+#include "kernels/check.h"
 
 namespace qwenserve {
 namespace {
@@ -65,13 +66,26 @@ std::vector<double> InverseFrequencies(const ModelConfig& config, int64_t alpha)
   return frequencies;
 }
 
-RopeTables::RopeTables(const ModelConfig& config, int64_t max_positions, Backend* backend)
-    : config_(config), max_positions_(max_positions), backend_(backend) {}
+absl::StatusOr<RopeTables> RopeTables::Create(const ModelConfig& config, int64_t max_positions,
+                                              Backend& backend) {
+  RopeTables tables(config, max_positions);
+  // 2 * stretch - 1 for every power of two up to the longest prompt's.
+  const int64_t last = NtkAlpha(config, max_positions);
+  for (int64_t alpha = 1; alpha <= last; alpha = 2 * alpha + 1) {
+    QS_RETURN_IF_ERROR(tables.Add(alpha, backend));
+  }
+  return tables;
+}
 
-absl::StatusOr<int32_t> RopeTables::IndexFor(int64_t prompt_tokens) {
+int32_t RopeTables::IndexFor(int64_t prompt_tokens) const {
+  QS_CHECK(prompt_tokens > 0 && prompt_tokens <= max_positions_);
   const int64_t alpha = NtkAlpha(config_, prompt_tokens);
   const auto known = std::find(alphas_.begin(), alphas_.end(), alpha);
-  if (known != alphas_.end()) return static_cast<int32_t>(known - alphas_.begin());
+  QS_CHECK(known != alphas_.end());
+  return static_cast<int32_t>(known - alphas_.begin());
+}
+
+absl::Status RopeTables::Add(int64_t alpha, Backend& backend) {
   const std::vector<double> frequencies = InverseFrequencies(config_, alpha);
   const double scale = CosSinScale(config_);
   std::vector<float> table;
@@ -83,12 +97,12 @@ absl::StatusOr<int32_t> RopeTables::IndexFor(int64_t prompt_tokens) {
       table.push_back(static_cast<float>(std::sin(angle) * scale));
     }
   }
-  QS_ASSIGN_OR_RETURN(Buffer buffer, backend_->Allocate(table.size() * sizeof(float)));
-  backend_->CopyToDevice(table.data(), table.size() * sizeof(float), buffer.data());
+  QS_ASSIGN_OR_RETURN(Buffer buffer, backend.Allocate(table.size() * sizeof(float)));
+  backend.CopyToDevice(table.data(), table.size() * sizeof(float), buffer.data());
   alphas_.push_back(alpha);
   tables_.push_back({buffer.as<float>(), max_positions_});
   buffers_.push_back(std::move(buffer));
-  return static_cast<int32_t>(alphas_.size() - 1);
+  return absl::OkStatus();
 }
 
 }  // namespace qwenserve

@@ -21,19 +21,26 @@ float LognScale(const ModelConfig& config, int64_t position);
 // Inverse frequencies [head_dim / 2] with NTK alpha and YaRN applied, in double.
 std::vector<double> InverseFrequencies(const ModelConfig& config, int64_t alpha);
 
-// One rank's rope tables, made when first asked for: one per NTK alpha.
+// One rank's rope tables: one for each NTK alpha that a prompt of at most max_positions can have,
+// all made at the start, so that no request can make a step fail or wait for one. Immutable. Must
+// not outlive the backend.
 class RopeTables {
  public:
-  RopeTables(const ModelConfig& config, int64_t max_positions, Backend* backend);
+  // RESOURCE_EXHAUSTED as the backend says.
+  static absl::StatusOr<RopeTables> Create(const ModelConfig& config, int64_t max_positions,
+                                           Backend& backend);
 
-  // Index into tables() of the table for prompts of this length.
-  absl::StatusOr<int32_t> IndexFor(int64_t prompt_tokens);
+  // Index into tables() of the table for prompts of this length, 1 .. max_positions.
+  int32_t IndexFor(int64_t prompt_tokens) const;
   const std::vector<RopeTable>& tables() const { return tables_; }
 
  private:
+  RopeTables(const ModelConfig& config, int64_t max_positions)
+      : config_(config), max_positions_(max_positions) {}
+  absl::Status Add(int64_t alpha, Backend& backend);
+
   ModelConfig config_;
   int64_t max_positions_;
-  Backend* backend_;
   std::vector<int64_t> alphas_;
   std::vector<Buffer> buffers_;
   std::vector<RopeTable> tables_;

@@ -31,7 +31,7 @@ absl::Status ModelRunner::TakeMemory(const LoadProgress& progress) {
   QS_ASSIGN_OR_RETURN(activations_, MakeActivations(config, shard_, limits.max_rows,
                                                     limits.max_sequences, *backend_));
   QS_ASSIGN_OR_RETURN(device_batch_, DeviceBatch::Create(limits, *backend_));
-  rope_ = std::make_unique<RopeTables>(config, limits.max_model_len, backend_.get());
+  QS_ASSIGN_OR_RETURN(rope_, RopeTables::Create(config, limits.max_model_len, *backend_));
   const size_t ids_bytes = static_cast<size_t>(limits.max_sequences) * sizeof(int32_t);
   QS_ASSIGN_OR_RETURN(shared_ids_, backend_->Allocate(ids_bytes));
   QS_ASSIGN_OR_RETURN(gathered_ids_,

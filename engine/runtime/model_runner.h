@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -69,7 +70,7 @@ class ModelRunner {
   KvCache kv_;
   Activations activations_;
   DeviceBatch device_batch_;
-  std::unique_ptr<RopeTables> rope_;
+  std::optional<RopeTables> rope_;
   Buffer shared_ids_;    // [max_sequences]: rank 0's, to be shared
   Buffer gathered_ids_;  // [tp * max_sequences]
   HostBatch host_batch_;

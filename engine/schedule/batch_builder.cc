@@ -18,6 +18,10 @@ absl::Status CheckPart(const PlanSequence& part, const ModelConfig& config,
     return absl::InternalError(absl::StrCat("plan: positions ", part.first_position, " to ", end,
                                             ", the limit is ", limits.max_model_len));
   }
+  if (part.prompt_tokens < 1 || part.prompt_tokens > limits.max_model_len) {
+    return absl::InternalError(absl::StrCat("plan: a prompt of ", part.prompt_tokens,
+                                            " tokens, the limit is ", limits.max_model_len));
+  }
   if (static_cast<int64_t>(part.blocks.size()) != BlocksFor(end)) {
     return absl::InternalError(
         absl::StrCat("plan: ", part.blocks.size(), " blocks for ", end, " positions"));
@@ -43,7 +47,7 @@ absl::Status CheckPart(const PlanSequence& part, const ModelConfig& config,
 }  // namespace
 
 absl::Status BuildBatch(const StepPlan& plan, const ModelConfig& config, const BatchLimits& limits,
-                        absl::Span<const int32_t> previous_ids, RopeTables& rope,
+                        absl::Span<const int32_t> previous_ids, const RopeTables& rope,
                         HostBatch* batch) {
   *batch = HostBatch();
   int64_t rows = 0;
@@ -62,7 +66,7 @@ absl::Status BuildBatch(const StepPlan& plan, const ModelConfig& config, const B
   batch->row_starts.push_back(0);
   for (int64_t s = 0; s < sequences; ++s) {
     const PlanSequence& part = plan.sequences[s];
-    QS_ASSIGN_OR_RETURN(const int32_t table, rope.IndexFor(part.prompt_tokens));
+    const int32_t table = rope.IndexFor(part.prompt_tokens);
     std::copy(part.blocks.begin(), part.blocks.end(),
               batch->block_tables.begin() + s * batch->max_blocks);
     for (size_t i = 0; i < part.ids.size(); ++i) {

@@ -39,7 +39,8 @@ struct HostBatch {
 // `previous_ids`: what the step before drew, for inputs that are "sampled by row r". INTERNAL, with
 // the numbers, when the plan does not fit the limits: leader and follower disagree.
 absl::Status BuildBatch(const StepPlan& plan, const ModelConfig& config, const BatchLimits& limits,
-                        absl::Span<const int32_t> previous_ids, RopeTables& rope, HostBatch* batch);
+                        absl::Span<const int32_t> previous_ids, const RopeTables& rope,
+                        HostBatch* batch);
 
 // The device arrays of one step, allocated once for the largest one.
 class DeviceBatch {

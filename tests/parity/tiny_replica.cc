@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <thread>
 
 #include "engine/base/status_macros.h"
@@ -37,7 +38,7 @@ class Rank {
   Activations activations_;
   std::vector<Buffer> kv_buffers_;
   std::vector<KvLayer> kv_;
-  std::unique_ptr<RopeTables> rope_;
+  std::optional<RopeTables> rope_;
   Communicator* communicator_ = nullptr;
   int64_t max_blocks_ = 0;
   std::vector<Buffer> uploads_;  // of the step
@@ -65,7 +66,7 @@ absl::Status Rank::Init(const Checkpoint& checkpoint, const std::vector<ForcedSe
     kv_.push_back({buffer.data(), blocks, options.kv_dtype});
     kv_buffers_.push_back(std::move(buffer));
   }
-  rope_ = std::make_unique<RopeTables>(config_, longest, backend_.get());
+  QS_ASSIGN_OR_RETURN(rope_, RopeTables::Create(config_, longest, *backend_));
   return absl::OkStatus();
 }
 
@@ -75,7 +76,7 @@ absl::Status Rank::RunStep(const std::vector<ForcedSequence>& sequences, const S
   std::vector<float> scales;
   for (const Segment& segment : step) {
     const ForcedSequence& sequence = sequences[segment.sequence];
-    QS_ASSIGN_OR_RETURN(const int32_t rope_table, rope_->IndexFor(sequence.prompt_tokens));
+    const int32_t rope_table = rope_->IndexFor(sequence.prompt_tokens);
     for (int64_t p = segment.first; p < segment.first + segment.count; ++p) {
       rows.push_back(static_cast<int32_t>(ids.size()));
       ids.push_back(sequence.ids[p]);

@@ -112,13 +112,19 @@ class RopeTableTest : public ::testing::Test {
     backend_ = std::move(*backend);
   }
 
+  RopeTables Make(const ModelConfig& config, int64_t max_positions) {
+    auto tables = RopeTables::Create(config, max_positions, *backend_);
+    EXPECT_TRUE(tables.ok()) << tables.status();
+    return *std::move(tables);
+  }
+
   std::unique_ptr<Backend> backend_;
 };
 
 TEST_F(RopeTableTest, HoldsCosAndSinOfEveryPosition) {
   const ModelConfig config = Qwen1(8192);
-  RopeTables tables(config, 100, backend_.get());
-  ASSERT_EQ(tables.IndexFor(10).value(), 0);
+  const RopeTables tables = Make(config, 100);
+  ASSERT_EQ(tables.IndexFor(10), 0);
   std::vector<float> values(100 * 64 * 2);
   backend_->CopyToHost(tables.tables()[0].cos_sin, values.size() * sizeof(float), values.data());
   EXPECT_EQ(tables.tables()[0].max_positions, 100);
@@ -132,21 +138,35 @@ TEST_F(RopeTableTest, HoldsCosAndSinOfEveryPosition) {
   }
 }
 
-TEST_F(RopeTableTest, MakesOneTableForEachAlpha) {
-  RopeTables tables(Qwen1(64), 512, backend_.get());
-  EXPECT_EQ(tables.IndexFor(64).value(), 0);
-  EXPECT_EQ(tables.IndexFor(65).value(), 1);
-  EXPECT_EQ(tables.IndexFor(1).value(), 0);
-  EXPECT_EQ(tables.IndexFor(128).value(), 1);
-  EXPECT_EQ(tables.IndexFor(129).value(), 2);
-  EXPECT_EQ(tables.tables().size(), 3u);
+TEST_F(RopeTableTest, HasATableForEachAlphaBeforeAnybodyAsks) {
+  const RopeTables tables = Make(Qwen1(64), 512);
+  EXPECT_EQ(tables.tables().size(), 4u);
+  EXPECT_EQ(tables.IndexFor(1), 0);
+  EXPECT_EQ(tables.IndexFor(64), 0);
+  EXPECT_EQ(tables.IndexFor(65), 1);
+  EXPECT_EQ(tables.IndexFor(128), 1);
+  EXPECT_EQ(tables.IndexFor(129), 2);
+  EXPECT_EQ(tables.IndexFor(512), 3);
+  EXPECT_EQ(Make(Qwen1(64), 64).tables().size(), 1u);
+}
+
+TEST_F(RopeTableTest, EachTableHasItsOwnAlpha) {
+  const ModelConfig config = Qwen1(64);
+  const RopeTables tables = Make(config, 200);
+  for (const int64_t prompt : {64, 128, 200}) {
+    const std::vector<double> inverse = InverseFrequencies(config, NtkAlpha(config, prompt));
+    std::vector<float> values(200 * inverse.size() * 2);
+    backend_->CopyToHost(tables.tables()[tables.IndexFor(prompt)].cos_sin,
+                         values.size() * sizeof(float), values.data());
+    EXPECT_FLOAT_EQ(values[(199 * inverse.size() + 1) * 2],
+                    static_cast<float>(std::cos(199 * inverse[1])));
+  }
 }
 
 TEST_F(RopeTableTest, YarnScalesCosAndSin) {
   for (const auto& [factor, scale] :
        {std::pair(4.0, 1.138629436111989), std::pair(2.0, 1.0693147180559945)}) {
-    RopeTables tables(Yarn(128, factor), 1, backend_.get());
-    ASSERT_TRUE(tables.IndexFor(1).ok());
+    const RopeTables tables = Make(Yarn(128, factor), 1);
     float cos = 0;
     backend_->CopyToHost(tables.tables()[0].cos_sin, sizeof(float), &cos);
     EXPECT_FLOAT_EQ(cos, static_cast<float>(scale));

@@ -47,7 +47,7 @@ class BatchBuilderTest : public testing::Test {
       .max_rows = 6, .max_sequences = 3, .max_model_len = 32, .num_blocks = 10};
   const std::vector<int32_t> previous_ = {41, 42};
   std::unique_ptr<Backend> backend_ = *MakeCpuBackend({});
-  RopeTables rope_{config_, 32, backend_.get()};
+  const RopeTables rope_ = *RopeTables::Create(config_, 32, *backend_);
   HostBatch batch_;
 };
 
@@ -87,6 +87,7 @@ TEST_F(BatchBuilderTest, RefusesPlansBeyondTheLimits) {
   EXPECT_THAT(message(Part(0, {50}, 7, {0}, true)), HasSubstr("id 50"));
   EXPECT_THAT(message(Part(0, {1}, 7, {10}, true)), HasSubstr("block 10"));
   EXPECT_THAT(message(Part(16, {1}, 7, {1}, true)), HasSubstr("1 blocks"));
+  EXPECT_THAT(message(Part(0, {1}, 33, {0}, true)), HasSubstr("a prompt of 33"));
   PlanSequence late = Part(0, {1}, 7, {1}, true);
   late.sampled_by_row = 2;
   EXPECT_THAT(message(late), HasSubstr("row 2"));
