@@ -51,7 +51,7 @@ class Engine {
  public:
   // Called after each step, and for what ends between steps, in order, by one thread of the engine
   // and without a lock of the engine held. A call that takes longer than some steps holds them up.
-  // Not called any more once the destructor has returned; must not destroy the engine.
+  // It may call the engine, even while the destructor waits for the last call, but not destroy it.
   using StepCallback = std::function<void(const StepEvents&)>;
 
   // Loads the model and runs one forward pass, so a returned engine works. `progress` may be null.

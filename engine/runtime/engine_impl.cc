@@ -47,6 +47,8 @@ void EngineImpl::Run(const LoadProgress& progress) {
     std::unique_lock<std::mutex> lock(mutex_);
     wake_.wait(lock, [this] { return state_ == State::kStopping; });
   }
+  // The last callbacks may still call this object, so they come before anything goes.
+  events_.Close();
   team_.reset();
 }
 

@@ -7,13 +7,13 @@ namespace qwenserve {
 EventQueue::EventQueue(std::function<void(const StepEvents&)> callback)
     : callback_(std::move(callback)), thread_([this] { Run(); }) {}
 
-EventQueue::~EventQueue() {
+void EventQueue::Close() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     closing_ = true;
   }
   changed_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void EventQueue::Push(StepEvents events) {

@@ -18,10 +18,12 @@ class EventQueue {
   static constexpr size_t kMaxPending = 16;
 
   explicit EventQueue(std::function<void(const StepEvents&)> callback);
-  // Delivers what is there, then ends.
-  ~EventQueue();
+  ~EventQueue() { Close(); }
 
   void Push(StepEvents events);
+
+  // Delivers what is there and ends the thread; nothing may be pushed afterwards.
+  void Close();
 
  private:
   void Run();

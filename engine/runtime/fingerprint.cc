@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "engine/base/sha256.h"
 
 namespace qwenserve {
@@ -18,6 +19,8 @@ std::string NumericsFingerprint(const Checkpoint& checkpoint, WeightFormat weigh
     absl::StrAppend(&text, " yarn ", absl::StrFormat("%a", config.yarn->factor), " ",
                     config.yarn->original_max_positions);
   }
+  // They end answers here, whatever the request says.
+  absl::StrAppend(&text, "\neos ", absl::StrJoin(checkpoint.generation_defaults().eos_ids, " "));
   return Sha256Hex(text);
 }
 

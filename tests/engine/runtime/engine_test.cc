@@ -3,11 +3,14 @@
 #include "engine/runtime/engine.h"
 
 #include <algorithm>
+#include <atomic>
 #include <string>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/engine/loader/checkpoint_writer.h"
 #include "tests/engine/runtime/engine_harness.h"
 #include "tests/engine/tiny_checkpoint.h"
 
@@ -33,7 +36,11 @@ class EveryFamily : public testing::TestWithParam<const char*> {
   void SetUp() override {
     TinyModel model;
     model.architecture = GetParam();
-    if (model.architecture == "QWenLMHeadModel") model.num_kv_heads = model.num_query_heads;
+    if (model.architecture == "QWenLMHeadModel") {
+      model.num_kv_heads = model.num_query_heads;
+      // A training length of 48: prompts lie on both sides of it, and short ones grow past it.
+      model.max_positions = 192;
+    }
     options_ = TinyOptions(WriteTinyCheckpoint("engine_" + model.architecture, model));
     requests_ = MixedRequests(10, model.vocab_size);
     expected_ = OneByOne(options_, requests_);
@@ -209,6 +216,38 @@ TEST_F(EngineTest, DestructionEndsWhatRuns) {
   EXPECT_EQ(finishes, std::vector<FinishReason>{FinishReason::kError});
 }
 
+// The event of the end comes while the engine is being destroyed: its receiver still finds it
+// whole.
+TEST_F(EngineTest, TheLastCallbackMayCallTheEngine) {
+  std::atomic<Engine*> engine{nullptr};
+  int ends = 0;
+  auto created = Engine::Create(
+      options_,
+      [&](const StepEvents& events) {
+        for (const SequenceEvent& event : events.sequences) {
+          if (event.finish == FinishReason::kNone) continue;
+          ++ends;
+          // Long enough for a destructor that does not wait for this.
+          absl::SleepFor(absl::Milliseconds(50));
+          const EngineStats stats = engine.load()->Stats();
+          EXPECT_EQ(stats.free_blocks, stats.total_blocks);
+          EXPECT_THAT(stats.ranks, SizeIs(1));
+          EXPECT_FALSE(engine.load()->Health().ok());
+          EXPECT_FALSE(engine.load()->Submit(GreedyRequest({1}, 1)).ok());
+          engine.load()->Cancel(event.sequence);
+          engine.load()->AddCredit(event.sequence, 1);
+        }
+      },
+      nullptr);
+  ASSERT_TRUE(created.ok()) << created.status();
+  engine = created->get();
+  SequenceRequest request = GreedyRequest({1, 2}, 400);
+  request.credit = 1;
+  ASSERT_TRUE(engine.load()->Submit(request).ok());
+  created->reset();
+  EXPECT_EQ(ends, 1);
+}
+
 TEST_F(EngineTest, TellsWhatItServes) {
   EngineHarness harness(options_);
   ASSERT_TRUE(harness.status().ok()) << harness.status();
@@ -227,6 +266,11 @@ TEST_F(EngineTest, TellsWhatItServes) {
   TinyModel model;
   model.seed = 2;
   EngineOptions changed = TinyOptions(WriteTinyCheckpoint("engine_other", model));
+  EXPECT_NE(EngineHarness(changed).engine().info().fingerprint, info.fingerprint);
+  // The same weights that end elsewhere.
+  changed = TinyOptions(WriteTinyCheckpoint("engine_eos", TinyModel()));
+  EXPECT_EQ(EngineHarness(changed).engine().info().fingerprint, info.fingerprint);
+  WriteFile(changed.model_dir + "/generation_config.json", R"({"eos_token_id": [1, 2]})");
   EXPECT_NE(EngineHarness(changed).engine().info().fingerprint, info.fingerprint);
 }
 
