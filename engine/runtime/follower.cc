@@ -15,6 +15,7 @@
 #include "engine/runtime/child_process.h"
 #include "engine/runtime/model_runner.h"
 #include "engine/schedule/step_plan.h"
+#include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
 
 namespace qwenserve {
@@ -85,6 +86,8 @@ int RunFollower(int argc, char** argv) {
   if (argc != 4 || !absl::SimpleAtoi(argv[2], &parent) || getppid() != parent) return 2;
   signal(SIGINT, SIG_IGN);
   signal(SIGTERM, SIG_IGN);
+  // The standard output is the parent's, and a machine reads it.
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("rank"));
   const absl::Status status = RunAttached(argv[3]);
   if (status.ok()) return 0;
   spdlog::error("rank process ends: {}", std::string(status.message()));

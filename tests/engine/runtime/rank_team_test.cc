@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/runtime/child_process.h"
 #include "engine/runtime/follower.h"
 #include "engine/runtime/machine_limits.h"
 #include "engine/runtime/placement.h"
@@ -109,6 +110,28 @@ TEST(RankTeam, AFollowerCommandFromElsewhereIsRefused) {
   EXPECT_TRUE(IsFollowerCommand(4, argv));
   EXPECT_FALSE(IsFollowerCommand(3, argv));
   EXPECT_EXIT(_exit(RunFollower(4, argv)), testing::ExitedWithCode(2), "");
+}
+
+// A follower's standard output is the server's own, which a machine reads.
+TEST(RankTeam, AFollowerLogsToStderr) {
+  int to_test[2];
+  ASSERT_EQ(pipe(to_test), 0);
+  const std::string parent = std::to_string(getpid());
+  const pid_t follower = fork();
+  if (follower == 0) {
+    dup2(to_test[1], STDOUT_FILENO);
+    close(ChildProcess::kInheritedFd);  // so that it fails, and says so
+    execl("/proc/self/exe", "rank_team_test", "--follower-rank", parent.c_str(), "{}", nullptr);
+    _exit(127);
+  }
+  close(to_test[1]);
+  char output[100];
+  EXPECT_EQ(read(to_test[0], output, sizeof(output)), 0);
+  close(to_test[0]);
+  int status = 0;
+  ASSERT_EQ(waitpid(follower, &status, 0), follower);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 1);
 }
 
 // Starts this program as the owner of an engine with one follower process, and returns both ids.
