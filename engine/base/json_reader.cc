@@ -1,17 +1,20 @@
 #include "engine/base/json_reader.h"
 
+#include <filesystem>
 #include <fstream>
 #include <set>
-#include <sstream>
+#include <system_error>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 
 namespace qwenserve {
 namespace {
 
 constexpr size_t kMaxDepth = 64;
+constexpr size_t kMaxShown = 120;
 
 // Builds the document while it enforces what the library itself does not: the depth cap and unique
 // keys. Containers on the path from the root live on `stack_`; a finished one is attached to its
@@ -32,13 +35,16 @@ class DocumentBuilder : public nlohmann::json_sax<Json> {
 
   bool key(string_t& name) override {
     Frame& frame = stack_.back();
-    if (!frame.keys.insert(name).second) return Fail(absl::StrCat("key \"", name, "\" twice"));
+    if (!frame.keys.insert(name).second) {
+      return Fail(absl::StrCat("key \"", ShownText(name), "\" twice"));
+    }
     frame.key = std::move(name);
     return true;
   }
 
   bool parse_error(size_t position, const std::string&, const Json::exception& error) override {
-    error_ = absl::StrCat("byte ", position, ": ", error.what());
+    // The library quotes the token that it was reading, whole.
+    error_ = absl::StrCat("byte ", position, ": ", ShownText(error.what()));
     return false;
   }
 
@@ -89,6 +95,19 @@ class DocumentBuilder : public nlohmann::json_sax<Json> {
 
 }  // namespace
 
+std::string ShownText(absl::string_view text) {
+  if (text.size() <= kMaxShown) return absl::Utf8SafeCEscape(text);
+  size_t end = kMaxShown;
+  while (end > 0 && (text[end] & 0xC0) == 0x80) --end;  // not inside a character
+  return absl::StrCat(absl::Utf8SafeCEscape(text.substr(0, end)), "...");
+}
+
+std::string ShownJson(const Json& value) {
+  std::string text = value.dump(-1, ' ', true);
+  if (text.size() > kMaxShown) text = absl::StrCat(text.substr(0, kMaxShown), "...");
+  return text;
+}
+
 absl::StatusOr<Json> ParseJson(absl::string_view text, absl::string_view source) {
   DocumentBuilder builder;
   if (!Json::sax_parse(text.begin(), text.end(), &builder)) {
@@ -98,6 +117,13 @@ absl::StatusOr<Json> ParseJson(absl::string_view text, absl::string_view source)
 }
 
 absl::StatusOr<Json> ReadJsonFile(const std::string& path, size_t max_bytes) {
+  std::error_code ignored;
+  const std::filesystem::file_type type = std::filesystem::status(path, ignored).type();
+  if (type != std::filesystem::file_type::regular &&
+      type != std::filesystem::file_type::not_found) {
+    // A pipe would be waited for.
+    return absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
+  }
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot be opened"));
   const std::streamoff size = file.tellg();

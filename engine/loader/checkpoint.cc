@@ -56,7 +56,13 @@ absl::Status NoWeights(const std::string& dir) {
       absl::StrCat(dir, ": neither ", kSingleFile, " nor ", kIndexFile, " is there"));
 }
 
-// name -> file of an index. A file name is only a name: an index must not point elsewhere.
+// A file name is only a name, short and printable: an index must not point elsewhere.
+bool IsPlainFileName(absl::string_view name) {
+  return absl::EndsWith(name, ".safetensors") && !absl::StrContains(name, "/") &&
+         ShownText(name) == name;
+}
+
+// name -> file of an index.
 absl::StatusOr<absl::flat_hash_map<std::string, std::string>> ReadIndex(const std::string& path) {
   QS_ASSIGN_OR_RETURN(const Json index, ReadJsonFile(path, kMaxIndexBytes));
   const auto map = index.is_object() ? index.find("weight_map") : index.end();
@@ -67,9 +73,9 @@ absl::StatusOr<absl::flat_hash_map<std::string, std::string>> ReadIndex(const st
   absl::flat_hash_map<std::string, std::string> files;
   for (const auto& [tensor, file] : map->items()) {
     const std::string name = file.is_string() ? file.get<std::string>() : "";
-    if (!absl::EndsWith(name, ".safetensors") || absl::StrContains(name, "/")) {
+    if (!IsPlainFileName(name)) {
       return absl::InvalidArgumentError(
-          absl::StrCat(path, ": tensor \"", tensor, "\" is in ", file.dump(-1, ' ', true),
+          absl::StrCat(path, ": tensor \"", ShownText(tensor), "\" is in ", ShownJson(file),
                        ", not a .safetensors file of this directory"));
     }
     files[tensor] = name;
@@ -79,7 +85,7 @@ absl::StatusOr<absl::flat_hash_map<std::string, std::string>> ReadIndex(const st
 
 // The element type of a tensor that carries weights.
 absl::StatusOr<DType> WeightDType(const SafetensorsEntry& entry, const std::string& path) {
-  const auto at = [&] { return absl::StrCat(path, ": tensor \"", entry.name, "\""); };
+  const auto at = [&] { return absl::StrCat(path, ": tensor \"", ShownText(entry.name), "\""); };
   for (const char* suffix : {".qweight", ".qzeros", ".g_idx"}) {
     if (absl::EndsWith(entry.name, suffix)) {
       return absl::UnimplementedError(
@@ -152,9 +158,9 @@ absl::Status Checkpoint::AddFile(const std::string& name) {
     tensor.file_index = files_.size();
     const auto [known, added] = by_name_.emplace(entry.name, tensors_.size());
     if (!added) {
-      return absl::InvalidArgumentError(absl::StrCat("tensor \"", entry.name, "\" is in both ",
-                                                     tensors_[known->second].file, " and ",
-                                                     tensor.file));
+      return absl::InvalidArgumentError(absl::StrCat("tensor \"", ShownText(entry.name),
+                                                     "\" is in both ", tensors_[known->second].file,
+                                                     " and ", tensor.file));
     }
     tensors_.push_back(std::move(tensor));
   }
@@ -172,14 +178,14 @@ absl::Status Checkpoint::AddIndexedFiles() {
     const auto indexed = index.find(tensor.name);
     if (indexed == index.end() || Join(dir_, indexed->second) != tensor.file) {
       return absl::InvalidArgumentError(absl::StrCat(
-          path, ": tensor \"", tensor.name, "\" is in ", tensor.file, ", but the index says ",
-          indexed == index.end() ? "nothing about it" : indexed->second));
+          path, ": tensor \"", ShownText(tensor.name), "\" is in ", tensor.file,
+          ", but the index says ", indexed == index.end() ? "nothing about it" : indexed->second));
     }
   }
   for (const auto& [tensor, file] : index) {
     if (Find(tensor) == nullptr && !IsIgnoredTensor(tensor)) {
       return absl::InvalidArgumentError(
-          absl::StrCat(path, ": tensor \"", tensor, "\" is not in ", Join(dir_, file)));
+          absl::StrCat(path, ": tensor \"", ShownText(tensor), "\" is not in ", Join(dir_, file)));
     }
   }
   return absl::OkStatus();

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/base/json_reader.h"
@@ -34,9 +33,8 @@ int64_t ElementBytes(absl::string_view dtype) {
 }
 
 absl::Status Bad(absl::string_view path, absl::string_view tensor, absl::string_view what) {
-  // The name is the file's: a line break or a megabyte of it must not reach the log.
-  return absl::InvalidArgumentError(absl::StrCat(
-      path, ": tensor \"", absl::Utf8SafeCEscape(tensor.substr(0, 200)), "\": ", what));
+  return absl::InvalidArgumentError(
+      absl::StrCat(path, ": tensor \"", ShownText(tensor), "\": ", what));
 }
 
 // The array of non-negative integers under `key`.
@@ -56,7 +54,7 @@ absl::StatusOr<std::vector<int64_t>> ReadIntegers(const Json& entry, const char*
     if (!value.is_number_unsigned() ||
         value.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
       return Bad(path, tensor,
-                 absl::StrCat("\"", key, "\" holds ", value.dump(), ", not a size or offset"));
+                 absl::StrCat("\"", key, "\" holds ", ShownJson(value), ", not a size or offset"));
     }
     values.push_back(value.get<int64_t>());
   }
@@ -66,7 +64,7 @@ absl::StatusOr<std::vector<int64_t>> ReadIntegers(const Json& entry, const char*
 absl::StatusOr<int64_t> ShapeBytes(const SafetensorsEntry& entry, absl::string_view path) {
   int64_t bytes = ElementBytes(entry.dtype);
   if (bytes == 0) {
-    return Bad(path, entry.name, absl::StrCat("unknown dtype \"", entry.dtype, "\""));
+    return Bad(path, entry.name, absl::StrCat("unknown dtype \"", ShownText(entry.dtype), "\""));
   }
   for (const int64_t size : entry.shape) {
     if (__builtin_mul_overflow(bytes, size, &bytes)) {
@@ -131,21 +129,21 @@ absl::Status CheckCoverage(std::vector<SafetensorsEntry>& entries, int64_t data_
   for (const SafetensorsEntry& entry : entries) {
     if (entry.offset < end) {
       return Bad(path, entry.name,
-                 absl::StrCat("begins at byte ", entry.offset, " and overlaps \"", before,
-                              "\", which ends at ", end));
+                 absl::StrCat("begins at byte ", entry.offset, " and overlaps \"",
+                              ShownText(before), "\", which ends at ", end));
     }
     if (entry.offset > end) {
       return Bad(path, entry.name,
                  absl::StrCat("a hole of ", entry.offset - end, " bytes before it, after \"",
-                              before, "\", which ends at ", end));
+                              ShownText(before), "\", which ends at ", end));
     }
     end += entry.bytes;
     before = entry.name;
   }
   if (end != file_size) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", file_size - end,
-                                                   " bytes after the last tensor (\"", before,
-                                                   "\") belong to none"));
+                                                   " bytes after the last tensor (\"",
+                                                   ShownText(before), "\") belong to none"));
   }
   return absl::OkStatus();
 }

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
+#include "engine/base/json_reader.h"
 #include "engine/base/status_macros.h"
 #include "engine/loader/safetensors.h"
 #include "engine/model/weight_map.h"
@@ -31,7 +32,7 @@ struct Source {
 };
 
 std::string At(const TensorRef& tensor) {
-  return absl::StrCat(tensor.file, ": tensor \"", tensor.name, "\"");
+  return absl::StrCat(tensor.file, ": tensor \"", ShownText(tensor.name), "\"");
 }
 
 // Finds and checks everything before anything is packed: a wrong checkpoint fails at once.

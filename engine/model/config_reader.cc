@@ -8,16 +8,6 @@
 #include "engine/base/status_macros.h"
 
 namespace qwenserve {
-namespace {
-
-// A value for a message: one line, bounded, whatever the file holds.
-std::string Shown(const Json& value) {
-  std::string text = value.dump(-1, ' ', true);
-  if (text.size() > 120) text = absl::StrCat(text.substr(0, 117), "...");
-  return text;
-}
-
-}  // namespace
 
 const Json* ConfigReader::Find(absl::Span<const absl::string_view> names) const {
   for (const absl::string_view name : names) {
@@ -35,8 +25,8 @@ absl::StatusOr<int64_t> ConfigReader::Integer(absl::Span<const absl::string_view
                     !(value->is_number_unsigned() &&
                       value->get<uint64_t>() > uint64_t{std::numeric_limits<int64_t>::max()});
   if (!fits || value->get<int64_t>() < min || value->get<int64_t>() > max) {
-    return Invalid(names.front(), absl::StrCat("is ", Shown(*value), ", not a whole number from ",
-                                               min, " to ", max));
+    return Invalid(names.front(), absl::StrCat("is ", ShownJson(*value),
+                                               ", not a whole number from ", min, " to ", max));
   }
   return value->get<int64_t>();
 }
@@ -53,8 +43,8 @@ absl::StatusOr<double> ConfigReader::Number(absl::Span<const absl::string_view> 
   const double number =
       value->is_number() ? value->get<double>() : std::numeric_limits<double>::quiet_NaN();
   if (!(number >= min && number <= max)) {
-    return Invalid(names.front(),
-                   absl::StrCat("is ", Shown(*value), ", not a number from ", min, " to ", max));
+    return Invalid(names.front(), absl::StrCat("is ", ShownJson(*value), ", not a number from ",
+                                               min, " to ", max));
   }
   return number;
 }
@@ -70,7 +60,7 @@ absl::StatusOr<bool> ConfigReader::Bool(absl::string_view name, bool missing) co
   const Json* value = Find(name);
   if (value == nullptr) return missing;
   if (!value->is_boolean()) {
-    return Invalid(name, absl::StrCat("is ", Shown(*value), ", not true or false"));
+    return Invalid(name, absl::StrCat("is ", ShownJson(*value), ", not true or false"));
   }
   return value->get<bool>();
 }
@@ -80,7 +70,7 @@ absl::StatusOr<std::string> ConfigReader::String(absl::string_view name,
   const Json* value = Find(name);
   if (value == nullptr) return std::string(missing);
   if (!value->is_string())
-    return Invalid(name, absl::StrCat("is ", Shown(*value), ", not a string"));
+    return Invalid(name, absl::StrCat("is ", ShownJson(*value), ", not a string"));
   return value->get<std::string>();
 }
 
@@ -91,7 +81,7 @@ absl::Status ConfigReader::Invalid(absl::string_view field, absl::string_view wh
 absl::Status ConfigReader::Unsupported(absl::string_view field, const Json& value,
                                        absl::string_view what) const {
   return absl::UnimplementedError(
-      absl::StrCat(source_, ": \"", field, "\" is ", Shown(value), ": ", what));
+      absl::StrCat(source_, ": \"", field, "\" is ", ShownJson(value), ": ", what));
 }
 
 }  // namespace qwenserve

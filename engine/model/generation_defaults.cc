@@ -25,14 +25,15 @@ absl::StatusOr<std::vector<int32_t>> ReadEosIds(const ConfigReader& reader,
   for (const Json& id : list) {
     if (!id.is_number_unsigned() || id.get<uint64_t>() >= uint64_t(config.vocab_size)) {
       return reader.Invalid("eos_token_id",
-                            absl::StrCat("holds ", id.dump(-1, ' ', true),
-                                         ", not an id below vocab_size ", config.vocab_size));
+                            absl::StrCat("holds ", ShownJson(id), ", not an id below vocab_size ",
+                                         config.vocab_size));
     }
     ids.push_back(id.get<int32_t>());
   }
   return ids;
 }
 
+// In the ranges that requests are held to, so that no default makes every request a bad one.
 absl::Status ReadSampling(const ConfigReader& reader, GenerationDefaults& defaults) {
   const struct {
     const char* name;
@@ -42,9 +43,13 @@ absl::Status ReadSampling(const ConfigReader& reader, GenerationDefaults& defaul
   } kFields[] = {{"temperature", 0, 100, &defaults.temperature},
                  {"top_p", 1e-6, 1, &defaults.top_p},
                  {"min_p", 0, 1, &defaults.min_p},
-                 {"repetition_penalty", 1e-3, 1e3, &defaults.repetition_penalty}};
+                 {"repetition_penalty", 0.01, 100, &defaults.repetition_penalty}};
   for (const auto& field : kFields) {
     QS_ASSIGN_OR_RETURN(*field.field, reader.OptionalNumber(field.name, field.min, field.max));
+  }
+  if (defaults.temperature > 0 && defaults.temperature < 1e-3f) {
+    return reader.Invalid("temperature", absl::StrCat("is ", *defaults.temperature,
+                                                      ", not 0 or a number from 0.001 to 100"));
   }
   if (reader.Find("top_k") != nullptr) {
     QS_ASSIGN_OR_RETURN(defaults.top_k, reader.Integer({"top_k"}, 0, 1 << 30));

@@ -90,7 +90,7 @@ absl::Status CheckNotQuantized(const ConfigReader& reader) {
       absl::StrCat(method == "fp8"    ? "FP8"
                    : method == "gptq" ? "GPTQ"
                    : method == "awq"  ? "AWQ"
-                                      : method,
+                                      : "this format",
                    " ", verdict, "; use the bf16 or fp16 checkpoint of the model"));
 }
 

@@ -119,7 +119,7 @@ constexpr MemoryFiles kMemoryFiles[] = {
 
 int CpuLimits::usable() const {
   int cores = std::max(1, static_cast<int>(allowed.size()));
-  if (quota > 0) cores = std::min(cores, std::max(1, static_cast<int>(quota)));
+  if (quota > 0 && quota < cores) cores = std::max(1, static_cast<int>(quota));
   return cores;
 }
 

@@ -14,6 +14,8 @@ namespace {
 
 // For activations, code, libraries and the requests themselves.
 constexpr int64_t kReserveBytes = int64_t{256} << 20;
+// More than any machine has cores; asking for a million must not end the process.
+constexpr int kMaxThreads = 4096;
 
 absl::Status CheckPositive(absl::string_view name, int64_t value) {
   if (value > 0) return absl::OkStatus();
@@ -36,6 +38,10 @@ absl::Status CheckOptions(const EngineOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("max_batch_tokens (", options.max_batch_tokens, ") must be at most ", 1 << 20,
                      " and max_running (", options.max_running, ") at most ", 1 << 16));
+  }
+  if (options.num_threads > kMaxThreads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("num_threads is ", options.num_threads, ", must be at most ", kMaxThreads));
   }
   if (options.kv_dtype == DType::kF16) {
     return absl::InvalidArgumentError("kv_dtype must be bf16 or f32");

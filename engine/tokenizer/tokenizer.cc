@@ -32,7 +32,8 @@ absl::StatusOr<std::string> ExtraVocabPath(const std::string& model_dir) {
   const std::string name = it->is_string() ? it->get<std::string>() : std::string();
   // The file comes with the checkpoint: a name that leads out of the folder is a trap.
   if (name.empty() || name.find('/') != std::string::npos) {
-    return absl::InvalidArgumentError(absl::StrCat(config_path, ": extra_vocab_file ", it->dump(),
+    return absl::InvalidArgumentError(absl::StrCat(config_path, ": extra_vocab_file ",
+                                                   ShownJson(*it),
                                                    " is not a file name in the same folder"));
   }
   return absl::StrCat(model_dir, "/", name);

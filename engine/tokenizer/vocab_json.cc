@@ -84,8 +84,9 @@ absl::Status CheckPretokenizer(const Json& root) {
   const Json* pattern = Find(split, "pattern");
   const Json* regex = pattern == nullptr ? nullptr : Find(*pattern, "Regex");
   if (!IsString(regex, kSplitPattern)) {
-    return Unsupported(absl::StrCat("the Split pattern ", regex == nullptr ? "" : regex->dump()),
-                       kSplitPattern);
+    return Unsupported(
+        absl::StrCat("the Split pattern ", regex == nullptr ? "" : ShownJson(*regex)),
+        kSplitPattern);
   }
   if (!IsString(Find(split, "behavior"), "Isolated") || IsTrue(split, "invert")) {
     return Unsupported("pre_tokenizer's Split behaviour", "Isolated, not inverted");
@@ -163,7 +164,7 @@ absl::Status ReadRegularTokens(const Json& model, Vocab* vocab, TokenIds* ids) {
   const ByteAlphabet alphabet;
   ids->reserve(entries->size());
   for (const auto& [spelling, id] : entries->items()) {
-    const std::string name = absl::StrCat("model.vocab \"", spelling, "\"");
+    const std::string name = absl::StrCat("model.vocab \"", ShownText(spelling), "\"");
     if (!id.is_number_integer()) return absl::InvalidArgumentError(absl::StrCat(name, ": no id"));
     const auto added = vocab->added.find(spelling);
     if (added != vocab->added.end()) {
@@ -221,7 +222,8 @@ absl::Status ReadMerges(const Json& model, const TokenIds& ids, Vocab* vocab) {
     for (size_t part = 0; part < parts.size(); ++part) {
       const auto it = ids.find(spellings[part]);
       if (it == ids.end()) {
-        return absl::InvalidArgumentError(absl::StrCat("model.merges[", i, "]: \"", spellings[part],
+        return absl::InvalidArgumentError(absl::StrCat("model.merges[", i, "]: \"",
+                                                       ShownText(spellings[part]),
                                                        "\" is not a token of the vocabulary"));
       }
       parts[part] = it->second;

@@ -1,5 +1,4 @@
-#include <fstream>
-#include <iterator>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "engine/base/mapped_file.h"
 #include "engine/base/status_macros.h"
 #include "engine/tokenizer/merge_table.h"
 #include "engine/tokenizer/vocab.h"
@@ -21,14 +21,6 @@ namespace {
 constexpr int kNumExtraTokens = 205;
 
 using TokenIds = absl::flat_hash_map<absl::string_view, int32_t>;
-
-absl::StatusOr<std::string> ReadText(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot be opened"));
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (file.bad()) return absl::DataLossError(absl::StrCat(path, ": cannot be read"));
-  return text;
-}
 
 absl::Status ReadLine(absl::string_view line, int64_t next_rank, Vocab* vocab) {
   const std::pair<absl::string_view, absl::string_view> fields =
@@ -48,7 +40,9 @@ absl::Status ReadLine(absl::string_view line, int64_t next_rank, Vocab* vocab) {
 }
 
 absl::Status ReadLines(const std::string& path, Vocab* vocab) {
-  QS_ASSIGN_OR_RETURN(const std::string text, ReadText(path));
+  QS_ASSIGN_OR_RETURN(const std::unique_ptr<MappedFile> file, MappedFile::Open(path));
+  const absl::string_view text(reinterpret_cast<const char*>(file->bytes().data()),
+                               file->bytes().size());
   int64_t line_number = 0;
   for (absl::string_view line : absl::StrSplit(text, '\n')) {
     ++line_number;

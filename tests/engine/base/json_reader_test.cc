@@ -1,5 +1,8 @@
 #include "engine/base/json_reader.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <fstream>
 #include <string>
 
@@ -45,6 +48,36 @@ TEST(JsonReaderTest, FileErrorsNameThePath) {
   std::ofstream(path) << "[1, 2, 3]";
   EXPECT_TRUE(ReadJsonFile(path).ok());
   EXPECT_EQ(ReadJsonFile(path, 4).status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST(JsonReaderTest, ErrorsAreOneShortLine) {
+  const std::string long_text(1 << 20, 'x');
+  for (const std::string& text :
+       {"{\"" + long_text + "\": 1, \"" + long_text + "\": 2}", "[\"" + long_text + "\n",
+        std::string(R"({"a\nb": 1, "a\nb": 2})")}) {
+    const auto status = ParseJson(text, "x").status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_LT(status.message().size(), 300u);
+    EXPECT_EQ(status.message().find('\n'), absl::string_view::npos) << status;
+  }
+}
+
+TEST(JsonReaderTest, ShowsValuesAndTextShortly) {
+  EXPECT_EQ(ShownJson(Json("a\n\u4f60")), R"("a\n\u4f60")");
+  EXPECT_EQ(ShownJson(Json(std::string(1000, 'x'))).size(), 123u);
+  EXPECT_EQ(ShownText("a\n\u4f60"), "a\\n\u4f60");
+  std::string wide;
+  for (int i = 0; i < 100; ++i) wide += "\u4f60";
+  EXPECT_EQ(ShownText(wide), wide.substr(0, 120) + "...");
+  EXPECT_EQ(ShownText("x" + wide), "x" + wide.substr(0, 117) + "...");  // no half character
+}
+
+TEST(JsonReaderTest, APipeIsNotWaitedFor) {
+  const std::string path = ::testing::TempDir() + "/json_pipe_" + std::to_string(getpid());
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  EXPECT_EQ(ReadJsonFile(path).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ReadJsonFile(::testing::TempDir()).status().code(), absl::StatusCode::kInvalidArgument);
+  unlink(path.c_str());
 }
 
 }  // namespace

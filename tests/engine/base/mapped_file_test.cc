@@ -1,5 +1,8 @@
 #include "engine/base/mapped_file.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <fstream>
 #include <limits>
 #include <string>
@@ -67,6 +70,13 @@ TEST(MappedFileTest, ErrorsNameThePath) {
   const absl::Status status = MappedFile::Open(::testing::TempDir()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(status.message(), HasSubstr("not a regular file"));
+}
+
+TEST(MappedFileTest, APipeIsNotWaitedFor) {
+  const std::string path = ::testing::TempDir() + "/mapped_pipe_" + std::to_string(getpid());
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  EXPECT_THAT(MappedFile::Open(path).status().message(), HasSubstr("not a regular file"));
+  unlink(path.c_str());
 }
 
 }  // namespace

@@ -181,6 +181,7 @@ TEST_F(CheckpointTest, ABadIndexIsRefused) {
   for (const char* index :
        {"{}", "[]", R"({"weight_map": []})", R"({"weight_map": {}})",
         R"({"weight_map": {"w": "../other/model.safetensors"}})",
+        R"({"weight_map": {"w": "a\nb.safetensors"}})", R"({"weight_map": {"w\n": 3}})",
         R"({"weight_map": {"w": "model.bin"}})", R"({"weight_map": {"w": 3}})", "{"}) {
     Write("model.safetensors.index.json", index);
     ExpectError(absl::StatusCode::kInvalidArgument, {"model.safetensors.index.json"});

@@ -92,6 +92,9 @@ TEST_F(GenerationDefaultsTest, RefusesWrongValuesByName) {
                 {R"({"top_p": 0})", "top_p"},
                 {R"({"top_k": 2.5})", "top_k"},
                 {R"({"repetition_penalty": 0})", "repetition_penalty"},
+                // Requests are refused these, so as defaults they would spoil every request.
+                {R"({"temperature": 0.0001})", "temperature"},
+                {R"({"repetition_penalty": 101})", "repetition_penalty"},
                 {R"({"eos_token_id": 151936})", "151936"},
                 {R"({"eos_token_id": [-1]})", "-1"},
                 {R"({"eos_token_id": "x"})", "eos_token_id"},

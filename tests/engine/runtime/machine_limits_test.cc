@@ -85,6 +85,8 @@ TEST(CpuLimits, WholeCoresOfTheSmallerLimit) {
   limits.machine = 8;
   EXPECT_EQ(limits.usable(), 4);
   EXPECT_TRUE(limits.is_share());
+  limits.quota = 1e18;
+  EXPECT_EQ(limits.usable(), 4);
   limits.quota = 2.9;
   EXPECT_EQ(limits.usable(), 2);
   limits.quota = 0.5;

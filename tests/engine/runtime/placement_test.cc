@@ -118,6 +118,7 @@ TEST_F(PlacementTest, RefusesImpossibleOptions) {
   refused([](EngineOptions& o) { o.step_timeout = absl::ZeroDuration(); }, "step_timeout");
   refused([](EngineOptions& o) { o.max_model_len = 513; }, "513");
   refused([](EngineOptions& o) { o.max_batch_tokens = 1 << 30; }, "max_batch_tokens");
+  refused([](EngineOptions& o) { o.num_threads = 1 << 20; }, "num_threads");
   refused([](EngineOptions& o) { o.kv_dtype = DType::kF16; }, "kv_dtype");
   refused([](EngineOptions& o) { o.tp = 0; }, "parallelism of 0");
   refused([](EngineOptions& o) { o.tp = 2, o.rank_mode = RankMode::kProcesses; }, "rank_binary");
