@@ -1,7 +1,8 @@
 # Build options and compiler settings shared by every target.
 option(QS_BUILD_TESTS "Build the tests" ON)
 option(QS_CCACHE "Compile through ccache when it is installed" ON)
-set(QS_SANITIZE "" CACHE STRING "Sanitizer for the whole build: address, thread, undefined, or empty")
+set(QS_SANITIZE "" CACHE STRING
+    "Sanitizers for the whole build: address, thread, undefined, address,undefined, or empty")
 
 if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "Build type" FORCE)
@@ -23,7 +24,8 @@ add_compile_options(-Wall -Wextra -Werror=return-type -Werror=unused-result -Wno
 add_compile_options(-ffp-contract=off)
 
 if(QS_SANITIZE)
-  add_compile_options(-fsanitize=${QS_SANITIZE} -fno-omit-frame-pointer)
+  # A finding ends the program: otherwise UBSan only prints, and the test passes.
+  add_compile_options(-fsanitize=${QS_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${QS_SANITIZE})
 endif()
 

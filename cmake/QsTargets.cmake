@@ -21,7 +21,7 @@ function(qs_executable)
   target_link_libraries(${ARG_NAME} PRIVATE ${ARG_DEPS})
 endfunction()
 
-# LABELS: unit, parity, e2e, fault.
+# LABELS: unit, parity, e2e, fault, fuzz.
 function(qs_test)
   cmake_parse_arguments(ARG "" "NAME;TIMEOUT" "SRCS;DEPS;LABELS;ARGS" ${ARGN})
   if(NOT ARG_TIMEOUT)
