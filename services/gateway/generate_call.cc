@@ -339,6 +339,7 @@ GenerateCall::Output GenerateCall::Next() {
   }
   if (phase_ == Phase::kEnded) {
     terminal_given_ = true;
+    HandOut(0, 0);
     if (!samples_.empty()) {
       error_ = WithMetadata(error_, "tokens_sent", absl::StrCat(TokensSent()));
     }

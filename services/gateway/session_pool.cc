@@ -60,7 +60,7 @@ void SessionPool::SetAddresses(const std::vector<std::string>& addresses) {
 
 void SessionPool::Tick(absl::Time now) {
   std::vector<std::shared_ptr<GeneratorSession>> sessions;
-  std::vector<std::shared_ptr<GeneratorSession>> idle;
+  std::vector<std::pair<std::shared_ptr<GeneratorSession>, std::string>> superfluous;
   int ready = 0;
   {
     absl::MutexLock lock(&mutex_);
@@ -78,15 +78,19 @@ void SessionPool::Tick(absl::Time now) {
       if (endpoint.session != nullptr) {
         ready += endpoint.session->state() == State::kReady;
         sessions.push_back(endpoint.session);
-        const bool unused = endpoint.session->open_sequences() == 0;
-        if (!endpoint.listed && unused) idle.push_back(endpoint.session);
+        if (!endpoint.listed && endpoint.session->open_sequences() == 0) {
+          superfluous.emplace_back(endpoint.session, "its address left the list");
+        }
+        // Both may have said hello before either was ready.
+        const std::string same = SameReplica(it->first, endpoint);
+        if (!same.empty()) superfluous.emplace_back(endpoint.session, same);
       }
       ++it;
     }
   }
   metrics_->generators_ready.Set(ready);
   for (const auto& session : sessions) session->Tick(now);
-  for (const auto& session : idle) session->Close("its address left the list");
+  for (const auto& [session, reason] : superfluous) session->Close(reason);
 }
 
 std::shared_ptr<GeneratorSession> SessionPool::Connect(const std::string& address) {
@@ -109,13 +113,27 @@ absl::Status SessionPool::CheckHello(const std::string& address,
   }
   absl::MutexLock lock(&mutex_);
   for (const auto& [other_address, other] : endpoints_) {
-    if (other_address == address || other.session == nullptr) continue;
-    if (!IsUp(other.session->state())) continue;
-    if (other.session->hello().instance_id() == hello.instance_id()) {
+    if (other_address != address && IsReplica(other, hello.instance_id())) {
       return absl::AlreadyExistsError(absl::StrCat("the same replica as ", other_address));
     }
   }
   return absl::OkStatus();
+}
+
+bool SessionPool::IsReplica(const Endpoint& endpoint, const std::string& instance_id) {
+  return endpoint.session != nullptr && IsUp(endpoint.session->state()) &&
+         endpoint.session->hello().instance_id() == instance_id;
+}
+
+std::string SessionPool::SameReplica(const std::string& address, const Endpoint& endpoint) const {
+  if (!IsUp(endpoint.session->state())) return "";
+  const std::string& instance_id = endpoint.session->hello().instance_id();
+  for (const auto& [other_address, other] : endpoints_) {
+    // The first of them stays.
+    if (other_address >= address) break;
+    if (IsReplica(other, instance_id)) return absl::StrCat("the same replica as ", other_address);
+  }
+  return "";
 }
 
 void SessionPool::Review(const std::string& address, Endpoint& endpoint, absl::Time now) {

@@ -60,6 +60,10 @@ class SessionPool {
   };
 
   absl::Status CheckHello(const std::string& address, const v1::ServerHello& hello) const;
+  static bool IsReplica(const Endpoint& endpoint, const std::string& instance_id);
+  // Why the endpoint's session is one too many; empty when it is not.
+  std::string SameReplica(const std::string& address, const Endpoint& endpoint) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::shared_ptr<GeneratorSession> Connect(const std::string& address)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes note of what became of the endpoint's session.

@@ -52,11 +52,23 @@ struct TokenizerPool::PrepareOperation {
   absl::Mutex mutex;
   std::unique_ptr<grpc::ClientContext> context ABSL_GUARDED_BY(mutex);
   bool cancelled ABSL_GUARDED_BY(mutex) = false;
+  bool abandoned ABSL_GUARDED_BY(mutex) = false;  // the attempt, its worker is given up
 
   void Cancel() {
     absl::MutexLock lock(&mutex);
     cancelled = true;
     if (context != nullptr) context->TryCancel();
+  }
+
+  void Abandon() {
+    absl::MutexLock lock(&mutex);
+    abandoned = true;
+    context->TryCancel();
+  }
+
+  bool WasAbandoned() {
+    absl::MutexLock lock(&mutex);
+    return abandoned && !cancelled;
   }
 };
 
@@ -107,6 +119,9 @@ void TokenizerPool::Tick(absl::Time now) {
         spdlog::warn("tokenizer at {} is lost", it->first);
         metrics_->tokenizers_lost.Increment();
         ending_.push_back(std::exchange(endpoint.stream, nullptr));
+        for (const auto& operation : preparing_) {
+          if (operation->address == it->first) operation->Abandon();
+        }
         endpoint.backoff.OnFailure(now);
         changed = true;
       }
@@ -194,7 +209,7 @@ void TokenizerPool::OnDescribed(const std::string& address,
       endpoint.reason = reason;
     }
   }
-  if (give_up != nullptr) give_up->Close();
+  if (give_up != nullptr) std::exchange(give_up, nullptr)->Close();
   if (changed) on_change_();
   EndOperation(std::move(operation));
 }
@@ -202,7 +217,7 @@ void TokenizerPool::OnDescribed(const std::string& address,
 template <typename Operation>
 void TokenizerPool::EndOperation(std::shared_ptr<Operation> operation) {
   // Before Shutdown goes on: a channel that goes away on one of gRPC's own threads may have it
-  // wait for itself, so this must not be the last owner.
+  // wait for itself, so this must not be the last owner, nor of a stream.
   operation.reset();
   absl::MutexLock lock(&mutex_);
   --operations_;
@@ -311,6 +326,7 @@ bool TokenizerPool::StartPrepare(const std::shared_ptr<PrepareOperation>& operat
   absl::MutexLock operation_lock(&operation->mutex);
   operation->response.Clear();
   operation->context = std::make_unique<grpc::ClientContext>();
+  operation->abandoned = false;
   SetTimeout(*operation->context, operation->deadline - clock_());
   if (operation->cancelled) operation->context->TryCancel();
   best->prepare_stub->async()->Prepare(operation->context.get(), &operation->request,
@@ -328,7 +344,8 @@ void TokenizerPool::OnPrepareDone(std::shared_ptr<PrepareOperation> operation,
     auto found = endpoints_.find(operation->address);
     if (found != endpoints_.end()) --found->second.prepares;
   }
-  const absl::Status error = ForClient(status);
+  const bool gave_up = !status.ok() && operation->WasAbandoned();
+  const absl::Status error = gave_up ? Lost("the tokenizer was lost") : ForClient(status);
   const bool retry = ErrorReason(error) == kReasonWorkerLost && StartPrepare(operation);
   if (!retry) {
     if (error.ok()) {

@@ -86,6 +86,11 @@ void FakeTokenizer::HoldPrepare(bool hold) {
   hold_prepare_ = hold;
 }
 
+void FakeTokenizer::Freeze() {
+  absl::MutexLock lock(&mutex_);
+  frozen_ = hold_prepare_ = hold_answers_ = true;
+}
+
 void FakeTokenizer::FailPrepare(const grpc::Status& status) {
   absl::MutexLock lock(&mutex_);
   prepare_status_ = status;
@@ -114,6 +119,13 @@ std::vector<v1::PrepareRequest> FakeTokenizer::prepared() const {
 grpc::Status FakeTokenizer::Describe(grpc::ServerContext* context,
                                      const v1::DescribeRequest* request,
                                      v1::DescribeResponse* response) {
+  {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(
+        +[](FakeTokenizer* fake)
+             ABSL_EXCLUSIVE_LOCKS_REQUIRED(fake->mutex_) { return !fake->frozen_ || fake->dead_; },
+        this));
+  }
   response->set_instance_id(instance_id_);
   response->set_model(options_.model);
   response->set_tokenizer_hash(options_.hash);

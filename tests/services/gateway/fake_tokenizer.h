@@ -39,6 +39,8 @@ class FakeTokenizer final : public v1::Tokenizer::Service {
   void BreakNextStream();
   // Prepare waits.
   void HoldPrepare(bool hold);
+  // Nothing is answered any more, as by a stopped process.
+  void Freeze();
   // Every Prepare ends with this status.
   void FailPrepare(const grpc::Status& status);
 
@@ -64,6 +66,7 @@ class FakeTokenizer final : public v1::Tokenizer::Service {
   mutable absl::Mutex mutex_;
   bool hold_answers_ ABSL_GUARDED_BY(mutex_) = false;
   bool hold_prepare_ ABSL_GUARDED_BY(mutex_) = false;
+  bool frozen_ ABSL_GUARDED_BY(mutex_) = false;
   bool break_next_ ABSL_GUARDED_BY(mutex_) = false;
   bool dead_ ABSL_GUARDED_BY(mutex_) = false;
   grpc::Status prepare_status_ ABSL_GUARDED_BY(mutex_);

@@ -281,6 +281,7 @@ TEST(GatewayTokenizersTest, StalledTokenizerIsGivenUp) {
   FakeGenerator generator;
   GatewayOptions options = OptionsFor({first.address(), second.address()}, {generator.address()});
   options.tokenizer.item_timeout = absl::Milliseconds(200);
+  options.tokenizer.max_item_losses = 1000;
   GatewayHarness harness(options);
   ASSERT_TRUE(Eventually(
       [&] { return harness.Scrape().find("{role=\"tokenizer\"} 2") != std::string::npos; }));
@@ -295,6 +296,27 @@ TEST(GatewayTokenizersTest, StalledTokenizerIsGivenUp) {
     EXPECT_TRUE(End(stream, &text).ok());
     EXPECT_EQ(text, "text");
   }
+}
+
+TEST(GatewayTokenizersTest, PromptsOfAFrozenTokenizerGoElsewhere) {
+  FakeTokenizer first;
+  FakeTokenizer second;
+  FakeGenerator generator;
+  GatewayOptions options = OptionsFor({first.address(), second.address()}, {generator.address()});
+  options.tokenizer.describe_interval = absl::Milliseconds(50);
+  options.tokenizer.describe_timeout = absl::Milliseconds(200);
+  GatewayHarness harness(options);
+  ASSERT_TRUE(Eventually(
+      [&] { return harness.Scrape().find("{role=\"tokenizer\"} 2") != std::string::npos; }));
+  ASSERT_TRUE(harness.WaitServed());
+  // An idle gateway gives every prompt to the same one.
+  ChatStream probe(harness.stub(), UserSays("hello"));
+  generator.WaitSubmit(0);
+  FakeTokenizer& chosen = first.num_prepared() > 0 ? first : second;
+  chosen.Freeze();
+  ChatStream stream(harness.stub(), UserSays("hello"));
+  generator.WaitSubmit(1);
+  EXPECT_EQ(chosen.num_prepared(), 2);
 }
 
 TEST_F(GatewayTest, NoTokenizerLeftEndsTheAnswer) {
