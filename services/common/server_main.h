@@ -40,8 +40,8 @@ class ServerContext {
   virtual const std::string& instance_id() const = 0;
   // As SIGTERM.
   virtual void RequestDrain() = 0;
-  // A failure that only a restart cures, such as a dead rank: /livez turns false, the process
-  // logs `status` and exits with status 1, without draining.
+  // A failure that only a restart cures, such as a dead rank: the process logs `status` and exits
+  // with status 1 at once, without draining. Does not return.
   virtual void Fail(const absl::Status& status) = 0;
 };
 

@@ -22,8 +22,14 @@ constexpr int kBudgetFactor = 4;
 GeneratorCore::GeneratorCore(Engine* engine, v1::ServerHello hello, GeneratorMetrics* metrics)
     : engine_(engine), hello_(std::move(hello)), metrics_(metrics) {}
 
-uint64_t GeneratorCore::OpenSession(std::shared_ptr<SessionOutbox> outbox, absl::Time now) {
+absl::StatusOr<uint64_t> GeneratorCore::OpenSession(std::shared_ptr<SessionOutbox> outbox,
+                                                    absl::Time now) {
   absl::MutexLock lock(&mutex_);
+  if (sessions_.size() >= kMaxSessions) {
+    return WithReason(absl::ResourceExhaustedError(absl::StrCat(
+                          "there are ", kMaxSessions, " sessions, more are not possible")),
+                      kReasonQueueFull);
+  }
   const uint64_t id = next_session_++;
   Session& session = sessions_[id];
   session.outbox = std::move(outbox);
@@ -38,7 +44,9 @@ absl::Status GeneratorCore::OnMessage(uint64_t id, const v1::SessionRequest& mes
   if (it == sessions_.end()) return absl::CancelledError("the session is closed");
   Session& session = it->second;
   session.last_heard = now;
-  if (message.message_case() == v1::SessionRequest::kHello) return Greet(&session, message.hello());
+  if (message.message_case() == v1::SessionRequest::kHello) {
+    return Greet(&session, message.hello(), now);
+  }
   if (!session.greeted) return absl::FailedPreconditionError("the first message must be a hello");
   switch (message.message_case()) {
     case v1::SessionRequest::kSubmit:
@@ -60,7 +68,7 @@ absl::Status GeneratorCore::OnMessage(uint64_t id, const v1::SessionRequest& mes
   }
 }
 
-absl::Status GeneratorCore::Greet(Session* session, const v1::ClientHello& hello) {
+absl::Status GeneratorCore::Greet(Session* session, const v1::ClientHello& hello, absl::Time now) {
   if (session->greeted) return absl::FailedPreconditionError("a second hello");
   if (hello.protocol_version() != kProtocolVersion) {
     return WithReason(
@@ -70,6 +78,7 @@ absl::Status GeneratorCore::Greet(Session* session, const v1::ClientHello& hello
   }
   session->greeted = true;
   session->outbox->AddHello(hello_);
+  if (drain_until_.has_value()) SendDraining(session->outbox.get(), now);
   return absl::OkStatus();
 }
 
@@ -91,8 +100,8 @@ absl::Status GeneratorCore::OnSubmit(uint64_t id, Session* session, const v1::Su
 
 absl::Status GeneratorCore::TrySubmit(uint64_t id, Session* session, const v1::Submit& submit,
                                       absl::Time now) {
-  if (draining_) {
-    return WithReason(absl::UnavailableError("the generator is draining"), kReasonDraining);
+  if (ending_) {
+    return WithReason(absl::UnavailableError("the generator is shutting down"), kReasonDraining);
   }
   const size_t limit = hello_.limits().max_session_sequences();
   if (session->handles.size() >= limit) {
@@ -107,9 +116,13 @@ absl::Status GeneratorCore::TrySubmit(uint64_t id, Session* session, const v1::S
   route.sequence = submit.sequence();
   route.attempt = submit.attempt();
   route.prompt_tokens = submit.prompt_ids_size();
-  QS_ASSIGN_OR_RETURN(const uint64_t handle, engine_->Submit(std::move(request)));
-  session->handles[submit.sequence()] = handle;
-  routes_[handle] = route;
+  const absl::StatusOr<uint64_t> handle = engine_->Submit(std::move(request));
+  if (absl::IsResourceExhausted(handle.status())) {
+    return WithRetryAfter(WithReason(handle.status(), kReasonQueueFull), absl::Seconds(1));
+  }
+  QS_RETURN_IF_ERROR(handle.status());
+  session->handles[submit.sequence()] = *handle;
+  routes_[*handle] = route;
   return absl::OkStatus();
 }
 
@@ -167,9 +180,10 @@ void GeneratorCore::CountFinish(FinishReason reason) const {
   }
 }
 
-void GeneratorCore::FailSessions(const absl::Status& error) {
+void GeneratorCore::EndSessions(const absl::Status& error) {
   absl::MutexLock lock(&mutex_);
-  for (auto& [id, session] : sessions_) session.outbox->Fail(error);
+  ending_ = true;
+  for (auto& [id, session] : sessions_) session.outbox->Close(error);
 }
 
 void GeneratorCore::Beat(absl::Time now) {
@@ -189,14 +203,19 @@ void GeneratorCore::Beat(absl::Time now) {
   }
 }
 
-void GeneratorCore::Drain(absl::Duration time_left) {
-  v1::Draining draining;
-  ToProtoDuration(time_left, draining.mutable_time_left());
+void GeneratorCore::Drain(absl::Duration time_left, absl::Time now) {
   absl::MutexLock lock(&mutex_);
-  draining_ = true;
+  drain_until_ = now + time_left;
   for (auto& [id, session] : sessions_) {
-    if (session.greeted) session.outbox->AddDraining(draining);
+    if (session.greeted) SendDraining(session.outbox.get(), now);
   }
+}
+
+void GeneratorCore::SendDraining(SessionOutbox* outbox, absl::Time now) {
+  v1::Draining draining;
+  ToProtoDuration(std::max(*drain_until_ - now, absl::ZeroDuration()),
+                  draining.mutable_time_left());
+  outbox->AddDraining(std::move(draining));
 }
 
 size_t GeneratorCore::open_sequences() const {

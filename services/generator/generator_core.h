@@ -3,11 +3,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/runtime/engine.h"
@@ -28,6 +30,8 @@ class GeneratorCore {
   // A gateway that says nothing for this long is gone.
   static constexpr absl::Duration kSilenceLimit = absl::Seconds(5);
   static constexpr uint32_t kProtocolVersion = 1;
+  // A gateway needs one.
+  static constexpr size_t kMaxSessions = 1024;
 
   // `hello` is what every session is greeted with. `engine` and `metrics` are not owned.
   GeneratorCore(Engine* engine, v1::ServerHello hello, GeneratorMetrics* metrics);
@@ -37,7 +41,8 @@ class GeneratorCore {
 
   // --- Sessions -------------------------------------------------------------------------------
 
-  uint64_t OpenSession(std::shared_ptr<SessionOutbox> outbox, absl::Time now);
+  // RESOURCE_EXHAUSTED, reason QUEUE_FULL, when there are kMaxSessions.
+  absl::StatusOr<uint64_t> OpenSession(std::shared_ptr<SessionOutbox> outbox, absl::Time now);
 
   // One message of the gateway. An error ends the session: a first message that is no hello or of
   // an unknown protocol version (FAILED_PRECONDITION, reason PROTOCOL_VERSION), a sequence number
@@ -47,16 +52,17 @@ class GeneratorCore {
   // Cancels what the session still has open.
   void CloseSession(uint64_t session);
 
-  // Ends all sessions with this error.
-  void FailSessions(const absl::Status& error);
+  // Ends all sessions with this error, each after its last events. Submits are refused from now on.
+  void EndSessions(const absl::Status& error);
 
   // --- Time -----------------------------------------------------------------------------------
 
   // To be called every 500 ms: heartbeats, and the end of silent sessions.
   void Beat(absl::Time now);
 
-  // From now on every Submit is refused with UNAVAILABLE; sessions are told.
-  void Drain(absl::Duration time_left);
+  // Tells the sessions, also those that begin later, that nothing more should be submitted. What
+  // is submitted nevertheless, because a gateway has not heard of it yet, is taken.
+  void Drain(absl::Duration time_left, absl::Time now);
 
   // Sequences not finished, of all sessions.
   size_t open_sequences() const;
@@ -83,13 +89,14 @@ class GeneratorCore {
     int64_t prompt_tokens = 0;
   };
 
-  absl::Status Greet(Session* session, const v1::ClientHello& hello)
+  absl::Status Greet(Session* session, const v1::ClientHello& hello, absl::Time now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status OnSubmit(uint64_t id, Session* session, const v1::Submit& submit, absl::Time now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TrySubmit(uint64_t id, Session* session, const v1::Submit& submit, absl::Time now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  void SendDraining(SessionOutbox* outbox, absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountFinish(FinishReason reason) const;
 
   Engine* const engine_;
@@ -97,7 +104,8 @@ class GeneratorCore {
   GeneratorMetrics* const metrics_;
 
   mutable absl::Mutex mutex_;
-  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<absl::Time> drain_until_ ABSL_GUARDED_BY(mutex_);
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t next_session_ ABSL_GUARDED_BY(mutex_) = 1;
   absl::flat_hash_map<uint64_t, Session> sessions_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<uint64_t, Route> routes_ ABSL_GUARDED_BY(mutex_);  // by engine handle

@@ -1,12 +1,12 @@
 #include "services/generator/generator_role.h"
 
-#include <filesystem>
 #include <utility>
 
 #include "absl/time/clock.h"
 #include "engine/base/status_macros.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "services/common/error_details.h"
+#include "services/common/model_name.h"
 #include "services/common/version.h"
 #include "services/generator/load_progress.h"
 #include "services/generator/session_reactor.h"
@@ -30,10 +30,6 @@ const char* FamilyName(CheckpointStyle style) {
   return "";
 }
 
-std::string FolderName(const std::string& dir) {
-  return std::filesystem::weakly_canonical(dir).filename().string();
-}
-
 }  // namespace
 
 GeneratorRole::GeneratorRole(ServerContext& context, std::string model)
@@ -52,8 +48,8 @@ GeneratorRole::~GeneratorRole() {
 absl::StatusOr<std::unique_ptr<ServerRole>> GeneratorRole::Create(const GeneratorOptions& options,
                                                                   ServerContext& context) {
   const std::string& dir = options.engine.model_dir;
-  std::unique_ptr<GeneratorRole> role(new GeneratorRole(
-      context, options.served_model_name.empty() ? FolderName(dir) : options.served_model_name));
+  std::unique_ptr<GeneratorRole> role(
+      new GeneratorRole(context, ServedModelName(options.served_model_name, dir)));
   // Only the hash: gateways refuse a generator whose ids mean something else than the tokenizers'.
   QS_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::Load(dir));
   LoadProgressPrinter progress;
@@ -96,12 +92,12 @@ void GeneratorRole::OnListening(const std::string& address) {
   beats_ = std::thread([this] { BeatLoop(); });
 }
 
-void GeneratorRole::OnDrain(absl::Duration time_left) { core_->Drain(time_left); }
+void GeneratorRole::OnDrain(absl::Duration time_left) { core_->Drain(time_left, absl::Now()); }
 
 int64_t GeneratorRole::InFlight() { return static_cast<int64_t>(core_->open_sequences()); }
 
 void GeneratorRole::CloseStreams() {
-  core_->FailSessions(
+  core_->EndSessions(
       WithReason(absl::UnavailableError("the generator is shutting down"), kReasonDraining));
 }
 

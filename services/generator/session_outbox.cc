@@ -74,6 +74,15 @@ void SessionOutbox::Fail(absl::Status error) {
   wake_();
 }
 
+void SessionOutbox::Close(absl::Status error) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!ending_.ok()) return;
+    ending_ = std::move(error);
+  }
+  wake_();
+}
+
 std::optional<v1::SessionResponse> SessionOutbox::Take() {
   absl::MutexLock lock(&mutex_);
   if (!health_.ok()) return std::nullopt;
@@ -101,6 +110,11 @@ std::optional<v1::SessionResponse> SessionOutbox::Take() {
 absl::Status SessionOutbox::Health() const {
   absl::MutexLock lock(&mutex_);
   return health_;
+}
+
+absl::Status SessionOutbox::Ending() const {
+  absl::MutexLock lock(&mutex_);
+  return ending_;
 }
 
 }  // namespace qwenserve

@@ -25,7 +25,7 @@ class SessionOutbox {
   static constexpr size_t kMaxPendingBytes = 8u << 20;
 
   // `wake` is called, without a lock held, when something can be taken after Take() had nothing,
-  // and when the session has failed.
+  // and when the session is to end.
   explicit SessionOutbox(std::function<void()> wake) : wake_(std::move(wake)) {}
 
   void AddHello(v1::ServerHello hello);
@@ -39,10 +39,14 @@ class SessionOutbox {
 
   // Ends the session with this error: nothing is taken or kept from now on. The first one counts.
   void Fail(absl::Status error);
+  // Ends the session with this error once everything that waits has been taken.
+  void Close(absl::Status error);
 
   // What Fail was given; RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, once more than kMaxPendingBytes
   // waited; else OK.
   absl::Status Health() const;
+  // What Close was given; OK before. To be asked after Take() had nothing.
+  absl::Status Ending() const;
 
  private:
   void Wake();
@@ -56,6 +60,7 @@ class SessionOutbox {
   v1::StepEvents events_ ABSL_GUARDED_BY(mutex_);
   size_t pending_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Status health_ ABSL_GUARDED_BY(mutex_);
+  absl::Status ending_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace qwenserve

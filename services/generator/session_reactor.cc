@@ -18,8 +18,13 @@ SessionReactor* SessionReactor::Start(GeneratorCore* core, WakeThread* wakes,
       if (auto alive = weak.lock()) alive->Pump();
     });
   });
-  reactor->session_ = core->OpenSession(reactor->outbox_, absl::Now());
-  reactor->StartRead(&reactor->request_);
+  const absl::StatusOr<uint64_t> session = core->OpenSession(reactor->outbox_, absl::Now());
+  if (session.ok()) {
+    reactor->session_ = *session;
+    reactor->StartRead(&reactor->request_);
+  } else {
+    reactor->End(session.status());
+  }
   return reactor.get();
 }
 
@@ -62,36 +67,36 @@ void SessionReactor::End(absl::Status status) {
 }
 
 void SessionReactor::Pump() {
-  const absl::Status health = outbox_->Health();
-  bool finish = false;
-  bool cancel = false;
-  absl::Status status;
+  const absl::Status failure = outbox_->Health();
+  std::optional<absl::Status> last;
   {
     absl::MutexLock lock(&mutex_);
-    if (!health.ok() && !ended_) {
+    if (!failure.ok()) {
+      if (!ended_) status_ = failure;
       ended_ = true;
-      status_ = health;
-      cancel = writing_;  // the peer doesn't read: its write would never end by itself
+      // The peer doesn't read: its write would never end by itself. With the lock held, because
+      // the context is gone soon after Finish, which waits for this write.
+      if (writing_ && !std::exchange(cancelled_, true)) context_->TryCancel();
     }
-    if (!writing_ && !finished_) {
-      if (ended_) {
-        finished_ = finish = true;
-        status = status_;
-      } else if (std::optional<v1::SessionResponse> next = outbox_->Take()) {
+    if (writing_ || finished_) return;
+    if (!ended_) {
+      if (std::optional<v1::SessionResponse> next = outbox_->Take()) {
         response_ = *std::move(next);
         writing_ = true;
       } else {
-        return;
+        status_ = outbox_->Ending();
+        if (status_.ok()) return;
+        ended_ = true;
       }
-    } else if (!cancel) {
-      return;
+    }
+    if (ended_) {
+      finished_ = true;
+      last = status_;
     }
   }
   // Outside the lock, since gRPC may run a reaction on this thread before it returns.
-  if (finish) {
-    Finish(ToGrpcStatus(status));
-  } else if (cancel) {
-    context_->TryCancel();
+  if (last.has_value()) {
+    Finish(ToGrpcStatus(*last));
   } else {
     StartWrite(&response_);
   }

@@ -1,12 +1,15 @@
 #include "services/generator/submit_conversion.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/algorithm/container.h"
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "engine/base/status_macros.h"
 #include "services/common/error_details.h"
 #include "services/common/proto_time.h"
@@ -59,6 +62,14 @@ absl::StatusOr<SamplingParams> ToSamplingParams(const v1::Submit& submit) {
   params.max_tokens = submit.max_tokens();
   params.ignore_eos = submit.ignore_eos();
   return params;
+}
+
+// The engine's errors begin with the field: "top_p is 2, must be ...".
+absl::Status NameSamplingField(const absl::Status& status) {
+  const absl::string_view message = status.message();
+  const size_t space = std::min(message.find(' '), message.size());
+  return InvalidField(absl::StrCat("sampling.", message.substr(0, space)),
+                      absl::StripLeadingAsciiWhitespace(message.substr(space)));
 }
 
 absl::Status CheckLengths(const v1::Submit& submit, const EngineInfo& info) {
@@ -135,7 +146,9 @@ absl::StatusOr<SequenceRequest> ToSequenceRequest(const v1::Submit& submit, cons
   QS_RETURN_IF_ERROR(CheckIds(submit.resumed_ids(), vocab, "resumed_ids", &request.resumed_ids));
   QS_RETURN_IF_ERROR(
       CheckIds(submit.stop_token_ids(), vocab, "stop_token_ids", &request.sampling.stop_token_ids));
-  QS_RETURN_IF_ERROR(Validate(request.sampling));
+  if (const absl::Status status = Validate(request.sampling); !status.ok()) {
+    return NameSamplingField(status);
+  }
   request.request_id = submit.request_id();
   request.sample_index = static_cast<int32_t>(submit.sample_index());
   if (submit.has_time_left()) request.deadline = now + FromProtoDuration(submit.time_left());

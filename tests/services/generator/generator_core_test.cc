@@ -52,7 +52,7 @@ class GeneratorCoreTest : public ::testing::Test {
   // A greeted session; its hello has been taken.
   uint64_t Open(std::shared_ptr<SessionOutbox>* outbox) {
     *outbox = std::make_shared<SessionOutbox>([this] { ++wakes_; });
-    const uint64_t id = core_.OpenSession(*outbox, kStart);
+    const uint64_t id = *core_.OpenSession(*outbox, kStart);
     EXPECT_TRUE(core_.OnMessage(id, Hello(), kStart).ok());
     auto hello = (*outbox)->Take();
     EXPECT_TRUE(hello.has_value() && hello->has_hello());
@@ -83,7 +83,7 @@ class GeneratorCoreTest : public ::testing::Test {
 
 TEST_F(GeneratorCoreTest, HelloTellsModelAndLimits) {
   auto outbox = std::make_shared<SessionOutbox>([] {});
-  const uint64_t id = core_.OpenSession(outbox, kStart);
+  const uint64_t id = *core_.OpenSession(outbox, kStart);
   ASSERT_TRUE(core_.OnMessage(id, Hello(), kStart).ok());
   const auto message = outbox->Take();
   ASSERT_TRUE(message.has_value());
@@ -95,7 +95,7 @@ TEST_F(GeneratorCoreTest, HelloTellsModelAndLimits) {
 
 TEST_F(GeneratorCoreTest, RefusesAnotherProtocolVersionAndAMissingHello) {
   auto outbox = std::make_shared<SessionOutbox>([] {});
-  const uint64_t id = core_.OpenSession(outbox, kStart);
+  const uint64_t id = *core_.OpenSession(outbox, kStart);
   EXPECT_EQ(core_.OnMessage(id, Submit(1), kStart).code(), absl::StatusCode::kFailedPrecondition);
   const absl::Status status = core_.OnMessage(id, Hello(7), kStart);
   EXPECT_EQ(ErrorReason(status), kReasonProtocolVersion);
@@ -203,6 +203,7 @@ TEST_F(GeneratorCoreTest, WhatTheEngineCannotDoIsRefusedByName) {
             "sampling.logit_bias");
   EXPECT_EQ(refused([](v1::Submit* s) { s->mutable_sampling()->clear_seed(); }), "sampling.seed");
   EXPECT_EQ(refused([](v1::Submit* s) { s->set_prompt_ids(1, 1000); }), "prompt_ids[1]");
+  EXPECT_EQ(refused([](v1::Submit* s) { s->mutable_sampling()->set_top_p(2); }), "sampling.top_p");
   EXPECT_EQ(refused([](v1::Submit* s) { s->clear_prompt_ids(); }), "prompt_ids");
   EXPECT_EQ(refused([](v1::Submit* s) { s->set_max_tokens(0); }), "max_tokens");
   EXPECT_EQ(refused([](v1::Submit* s) { s->set_request_id(std::string(129, 'x')); }), "request_id");
@@ -291,18 +292,76 @@ TEST_F(GeneratorCoreTest, AGatewayThatDoesNotReadIsEndedWhenEightMebibytesWait) 
   EXPECT_FALSE(outbox->Take().has_value());
 }
 
-TEST_F(GeneratorCoreTest, DrainingTellsSessionsAndRefusesNewWork) {
+TEST_F(GeneratorCoreTest, DrainingTellsSessionsAndTakesWhatWasUnderWay) {
   std::shared_ptr<SessionOutbox> outbox;
   const uint64_t session = Open(&outbox);
   ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
-  core_.Drain(absl::Seconds(30));
+  core_.Drain(absl::Seconds(30), kStart);
   EXPECT_EQ(outbox->Take()->draining().time_left().seconds(), 30);
+  // Sent before the gateway could know.
   ASSERT_TRUE(core_.OnMessage(session, Submit(2), kStart).ok());
+  EXPECT_FALSE(outbox->Take().has_value());
+  EXPECT_EQ(core_.open_sequences(), 2u);
+}
+
+TEST_F(GeneratorCoreTest, ASessionThatBeginsWhileDrainingIsToldToo) {
+  core_.Drain(absl::Seconds(30), kStart);
+  std::shared_ptr<SessionOutbox> outbox = std::make_shared<SessionOutbox>([] {});
+  const absl::Time later = kStart + absl::Seconds(10);
+  const uint64_t session = *core_.OpenSession(outbox, later);
+  ASSERT_TRUE(core_.OnMessage(session, Hello(), later).ok());
+  EXPECT_TRUE(outbox->Take()->has_hello());
+  const auto message = outbox->Take();
+  ASSERT_TRUE(message.has_value());
+  EXPECT_EQ(message->draining().time_left().seconds(), 20);
+}
+
+TEST_F(GeneratorCoreTest, TheEndOfASessionWaitsForItsLastEvents) {
+  std::shared_ptr<SessionOutbox> outbox;
+  const uint64_t session = Open(&outbox);
+  ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
+  core_.OnStep(Step(LastHandle(), 0, {5}, FinishReason::kLength));
+  EXPECT_EQ(core_.open_sequences(), 0u);
+  core_.EndSessions(absl::UnavailableError("the end"));
+  EXPECT_TRUE(outbox->Health().ok());
+  const auto message = outbox->Take();
+  ASSERT_TRUE(message.has_value());
+  EXPECT_TRUE(message->step_events().events(0).has_finish());
+  EXPECT_FALSE(outbox->Take().has_value());
+  EXPECT_EQ(outbox->Ending().message(), "the end");
+}
+
+TEST_F(GeneratorCoreTest, AfterTheEndNothingIsTaken) {
+  std::shared_ptr<SessionOutbox> outbox;
+  const uint64_t session = Open(&outbox);
+  core_.EndSessions(absl::UnavailableError("the end"));
+  ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
   const absl::Status refusal =
       FromProtoStatus(outbox->Take()->step_events().events(0).finish().status());
   EXPECT_EQ(refusal.code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(ErrorReason(refusal), kReasonDraining);
-  EXPECT_EQ(core_.open_sequences(), 1u);
+  EXPECT_EQ(core_.open_sequences(), 0u);
+}
+
+TEST_F(GeneratorCoreTest, SessionsAreBounded) {
+  const auto outbox = std::make_shared<SessionOutbox>([] {});
+  for (size_t i = 0; i < GeneratorCore::kMaxSessions; ++i) {
+    ASSERT_TRUE(core_.OpenSession(outbox, kStart).ok());
+  }
+  const absl::Status status = core_.OpenSession(outbox, kStart).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(GeneratorCoreTest, AFullEngineSaysWhyAndWhenToComeBack) {
+  std::shared_ptr<SessionOutbox> outbox;
+  const uint64_t session = Open(&outbox);
+  engine_.submit_error = absl::ResourceExhaustedError("4 sequences wait");
+  ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
+  const absl::Status refusal =
+      FromProtoStatus(outbox->Take()->step_events().events(0).finish().status());
+  EXPECT_EQ(refusal.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ErrorReason(refusal), kReasonQueueFull);
+  EXPECT_TRUE(refusal.GetPayload("type.googleapis.com/google.rpc.RetryInfo").has_value());
 }
 
 TEST_F(GeneratorCoreTest, AStepBeyondItsBudgetIsUnhealthyOnlyWhileSomethingRuns) {
