@@ -59,7 +59,8 @@ class GeneratorReplica {
   // The listener hears no more of it.
   virtual void Cancel(uint64_t sequence) = 0;
   virtual void AddCredit(uint64_t sequence, uint32_t tokens) = 0;
-  // Gives back places that will not be used.
+  // Gives back places that will not be used; other requests are placed from within, so without any
+  // lock of the caller.
   virtual void Release(const PlaceCost& cost) = 0;
 };
 

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "services/common/error_details.h"
 #include "services/common/status_mapping.h"
 
 namespace qwenserve {
@@ -12,14 +15,8 @@ constexpr size_t kIdsPerItem = 256;
 
 }  // namespace
 
-DetokenizeCall::DetokenizeCall(std::vector<uint32_t> ids, bool keep_special_tokens,
-                               std::string tokenizer_hash, TextService* text, Done done)
-    : ids_(std::move(ids)),
-      keep_special_tokens_(keep_special_tokens),
-      tokenizer_hash_(std::move(tokenizer_hash)),
-      text_(text),
-      done_(std::move(done)),
-      key_(text->NewKey()) {}
+DetokenizeCall::DetokenizeCall(DetokenizeJob job, TextService* text, Done done)
+    : job_(std::move(job)), text_(text), done_(std::move(done)), key_(text->NewKey()) {}
 
 void DetokenizeCall::Start() {
   {
@@ -30,27 +27,39 @@ void DetokenizeCall::Start() {
 }
 
 void DetokenizeCall::SendNext() {
-  const size_t count = std::min(kIdsPerItem, ids_.size() - sent_);
+  const auto begin = job_.ids.begin() + static_cast<ptrdiff_t>(sent_);
+  const size_t count = std::min(kIdsPerItem, job_.ids.size() - sent_);
   v1::DetokenizeItem item;
   item.set_key(key_);
   item.set_seq(seq_);
   item.set_pending(pending_);
-  item.mutable_ids()->Add(ids_.begin() + sent_, ids_.begin() + sent_ + count);
+  item.mutable_ids()->Add(begin, begin + static_cast<ptrdiff_t>(count));
   sent_ += count;
-  flushed_ = sent_ == ids_.size();
+  flushed_ = sent_ == job_.ids.size();
   item.set_flush(flushed_);
-  item.set_keep_special_tokens(keep_special_tokens_);
-  text_->Detokenize(std::move(item), tokenizer_hash_, shared_from_this());
+  item.set_keep_special_tokens(job_.keep_special_tokens);
+  text_->Detokenize(std::move(item), job_.tokenizer_hash, shared_from_this());
+}
+
+absl::Status DetokenizeCall::Append(const v1::DetokenizeResult& result) {
+  QS_RETURN_IF_ERROR(FromProtoStatus(result.error()));
+  if (job_.given_up()) return absl::CancelledError("the client is gone");
+  result_.append(result.text());
+  if (result_.size() > job_.max_bytes) {
+    return InvalidField("token_ids",
+                        absl::StrCat("stand for more than ", job_.max_bytes, " bytes of text"));
+  }
+  pending_ = result.pending();
+  ++seq_;
+  return absl::OkStatus();
 }
 
 void DetokenizeCall::OnText(v1::DetokenizeResult result) {
-  absl::Status error = FromProtoStatus(result.error());
+  absl::Status error;
   std::string text;
   {
     absl::MutexLock lock(&mutex_);
-    result_.append(result.text());
-    pending_ = result.pending();
-    ++seq_;
+    error = Append(result);
     if (error.ok() && !flushed_) {
       SendNext();  // the stream flushes after each batch of results
       return;

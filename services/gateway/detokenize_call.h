@@ -14,6 +14,16 @@
 
 namespace qwenserve {
 
+struct DetokenizeJob {
+  std::vector<uint32_t> ids;
+  bool keep_special_tokens = false;
+  std::string tokenizer_hash;
+  // A longer text is INVALID_ARGUMENT: some tokens are a hundred times as long as their id.
+  size_t max_bytes = 0;
+  // Asked before each piece: nobody waits for the text any more. Then the end is CANCELLED.
+  std::function<bool()> given_up;
+};
+
 // All ids of one Detokenize request to text, a piece at a time over the stream that also carries
 // the answers: a long list must not hold up anyone's tokens. `done` is called exactly once, from
 // another thread than Start's. The object keeps itself alive until then.
@@ -22,8 +32,7 @@ class DetokenizeCall final : public TextListener,
  public:
   using Done = std::function<void(absl::StatusOr<std::string>)>;
 
-  DetokenizeCall(std::vector<uint32_t> ids, bool keep_special_tokens, std::string tokenizer_hash,
-                 TextService* text, Done done);
+  DetokenizeCall(DetokenizeJob job, TextService* text, Done done);
 
   void Start();
 
@@ -31,11 +40,10 @@ class DetokenizeCall final : public TextListener,
   void OnTextFailed(uint64_t key, absl::Status status) override;
 
  private:
+  absl::Status Append(const v1::DetokenizeResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  const std::vector<uint32_t> ids_;
-  const bool keep_special_tokens_;
-  const std::string tokenizer_hash_;
+  const DetokenizeJob job_;
   TextService* const text_;
   const Done done_;
   const uint64_t key_;

@@ -3,7 +3,9 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
+#include "services/common/error_details.h"
 #include "services/gateway/call_reactors.h"
 #include "services/gateway/detokenize_call.h"
 
@@ -78,7 +80,17 @@ absl::Status StartTokenize(const std::shared_ptr<UnaryCall>& call, Gateway& gate
   return absl::OkStatus();
 }
 
+absl::Status CheckIds(const google::protobuf::RepeatedField<uint32_t>& ids, uint32_t vocab_size) {
+  for (int i = 0; i < ids.size(); ++i) {
+    if (ids[i] < vocab_size) continue;
+    return InvalidField(absl::StrCat("token_ids[", i, "]"),
+                        absl::StrCat("id ", ids[i], " is not below ", vocab_size));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status StartDetokenize(const std::shared_ptr<UnaryCall>& call, Gateway& gateway,
+                             grpc::CallbackServerContext* context,
                              const v1::DetokenizeTextRequest& request,
                              v1::DetokenizeTextResponse* response) {
   QS_RETURN_IF_ERROR(ValidateDetokenize(request, gateway.options().request_limits));
@@ -88,10 +100,15 @@ absl::Status StartDetokenize(const std::shared_ptr<UnaryCall>& call, Gateway& ga
     if (text.ok()) response->set_text(*std::move(text));
     call->Finish(text.status());
   };
-  std::vector<uint32_t> ids(request.token_ids().begin(), request.token_ids().end());
-  std::make_shared<DetokenizeCall>(std::move(ids), !request.skip_special_tokens(),
-                                   model.tokenizer_hash, &gateway.text(), std::move(done))
-      ->Start();
+  QS_RETURN_IF_ERROR(CheckIds(request.token_ids(), model.vocab_size));
+  DetokenizeJob job;
+  job.ids.assign(request.token_ids().begin(), request.token_ids().end());
+  job.keep_special_tokens = !request.skip_special_tokens();
+  job.tokenizer_hash = model.tokenizer_hash;
+  job.max_bytes = gateway.options().request_limits.max_detokenized_bytes;
+  // gRPC counts a deadline that has passed as a cancellation.
+  job.given_up = [context] { return context->IsCancelled(); };
+  std::make_shared<DetokenizeCall>(std::move(job), &gateway.text(), std::move(done))->Start();
   return absl::OkStatus();
 }
 
@@ -141,7 +158,7 @@ grpc::ServerUnaryReactor* GatewayService::Detokenize(grpc::CallbackServerContext
                                                      const v1::DetokenizeTextRequest* request,
                                                      v1::DetokenizeTextResponse* response) {
   auto call = std::make_shared<UnaryCall>(context, gateway_, GatewayMetrics::kDetokenize);
-  absl::Status status = StartDetokenize(call, gateway_, *request, response);
+  absl::Status status = StartDetokenize(call, gateway_, context, *request, response);
   if (!status.ok()) call->Finish(status);
   return call->reactor();
 }

@@ -97,6 +97,9 @@ void GenerateCall::OnPrepared(absl::StatusOr<v1::PrepareResponse> response) {
   }
   if (plan.ok()) {
     services_.placer->Place(*std::move(plan), shared_from_this());
+    // Ended just before it stood in the queue, where it would wait for a replica in vain.
+    absl::MutexLock lock(&mutex_);
+    if (phase_ == Phase::kEnded) services_.placer->Withdraw(this);
   } else {
     sink_->Wake();
   }
@@ -129,17 +132,22 @@ absl::StatusOr<PlacementRequest> GenerateCall::Plan(v1::PrepareResponse response
 }
 
 void GenerateCall::OnPlaced(std::shared_ptr<GeneratorReplica> replica) {
+  std::optional<PlaceCost> unused;
   {
     absl::MutexLock lock(&mutex_);
-    if (phase_ != Phase::kPlacing) {
-      replica->Release({request_.n(), prompt_tokens_, max_tokens_});
-      return;
+    if (phase_ == Phase::kPlacing) {
+      replica_ = std::move(replica);
+      phase_ = Phase::kRunning;
+      if (absl::Status status = SubmitAll(); !status.ok()) End(status);
+    } else {
+      unused = PlaceCost{request_.n(), prompt_tokens_, max_tokens_};
     }
-    replica_ = std::move(replica);
-    phase_ = Phase::kRunning;
-    if (absl::Status status = SubmitAll(); !status.ok()) End(status);
   }
-  sink_->Wake();
+  if (unused.has_value()) {
+    replica->Release(*unused);
+  } else {
+    sink_->Wake();
+  }
 }
 
 absl::Status GenerateCall::SubmitAll() {

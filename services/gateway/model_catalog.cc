@@ -96,6 +96,7 @@ ModelCatalog::ModelCatalog(const std::vector<KnownTokenizer>& tokenizers,
     entry.served.name = name;
     entry.served.tokenizer_hash = hash;
     entry.served.max_model_len = model.max_model_len();
+    entry.served.vocab_size = model.vocab_size();
     entry.served.chat_supported = model.chat_supported();
     entry.tokenizer_ready = !hash.empty();
     entry.generator_ready = model.ready_replicas() > 0;

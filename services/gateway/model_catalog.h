@@ -33,6 +33,8 @@ struct ServedModel {
   std::string tokenizer_hash;
   // The least of its replicas.
   uint32_t max_model_len = 0;
+  // Ids are below this.
+  uint32_t vocab_size = 0;
   bool chat_supported = false;
 };
 

@@ -21,9 +21,11 @@ absl::Status NotBuiltYet(absl::string_view field) {
 }
 
 // The comparison is false for NaN, so NaN is refused too.
-absl::Status InRange(absl::string_view field, double value, double low, double high) {
+absl::Status InRange(absl::string_view field, double value, double low, double high,
+                     absl::string_view alternative = "") {
   if (value >= low && value <= high) return absl::OkStatus();
-  return InvalidField(field, absl::StrCat("is ", value, ", must be in [", low, ", ", high, "]"));
+  return InvalidField(
+      field, absl::StrCat("is ", value, ", must be ", alternative, "in [", low, ", ", high, "]"));
 }
 
 absl::Status AboveZero(absl::string_view field, double value, double high) {
@@ -38,10 +40,9 @@ absl::Status AtMost(absl::string_view field, uint64_t value, uint64_t limit,
 }
 
 absl::Status CheckSampling(const v1::SamplingParams& sampling) {
-  constexpr double kMaxFactor = 1e4;
-  if (sampling.has_temperature()) {
+  if (sampling.has_temperature() && sampling.temperature() != 0) {
     QS_RETURN_IF_ERROR(
-        InRange("options.sampling.temperature", sampling.temperature(), 0, kMaxFactor));
+        InRange("options.sampling.temperature", sampling.temperature(), 0.001f, 100, "0 or "));
   }
   if (sampling.has_top_p()) {
     QS_RETURN_IF_ERROR(AboveZero("options.sampling.top_p", sampling.top_p(), 1));
@@ -54,8 +55,8 @@ absl::Status CheckSampling(const v1::SamplingParams& sampling) {
     QS_RETURN_IF_ERROR(InRange("options.sampling.min_p", sampling.min_p(), 0, 1));
   }
   if (sampling.has_repetition_penalty()) {
-    QS_RETURN_IF_ERROR(AboveZero("options.sampling.repetition_penalty",
-                                 sampling.repetition_penalty(), kMaxFactor));
+    QS_RETURN_IF_ERROR(
+        InRange("options.sampling.repetition_penalty", sampling.repetition_penalty(), 0.01f, 100));
   }
   if (sampling.has_presence_penalty()) {
     QS_RETURN_IF_ERROR(

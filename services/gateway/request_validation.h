@@ -14,10 +14,11 @@ namespace qwenserve {
 
 // The edge's check of what a client sends, field by field, before anything is spent on it. What
 // needs the vocabulary or the template (ids, tool schemas) the tokenizer checks, what needs the
-// engine the generator checks again.
+// engine the generator checks again. Ranges of sampling are the engine's own.
 
 struct RequestLimits {
   size_t max_input_bytes = 4 << 20;  // messages and tools, or the prompt, as sent
+  size_t max_detokenized_bytes = 16 << 20;
   int max_messages = 4096;
   int max_tools = 128;
   uint32_t max_n = 16;
