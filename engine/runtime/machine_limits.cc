@@ -141,8 +141,8 @@ CpuLimits ReadCpuLimits(const std::string& root) {
 
 MemoryLimits ReadMemoryLimits(const std::string& root) {
   MemoryLimits limits;
-  const int64_t kib = ReadField(root + "/proc/meminfo", "MemAvailable:").value_or(0);
-  limits.available = kib * 1024;
+  const std::optional<int64_t> kib = ReadField(root + "/proc/meminfo", "MemAvailable:");
+  limits.available = kib.has_value() ? *kib * 1024 : kNoLimit;
   limits.reason = "MemAvailable";
   for (const MemoryFiles& files : kMemoryFiles) {
     for (const std::string& folder : FoldersOf(root, files.controller)) {
@@ -152,12 +152,13 @@ MemoryLimits ReadMemoryLimits(const std::string& root) {
       // v1 writes a number near 2^63 for "no limit".
       if (limit > (int64_t{1} << 60)) continue;
       const int64_t left = std::max<int64_t>(0, limit - std::max<int64_t>(0, usage - cache));
-      if (left < limits.available || kib == 0) {
+      if (left < limits.available) {
         limits.available = left;
         limits.reason = absl::StrCat("cgroup limit of ", limit, " bytes");
       }
     }
   }
+  if (limits.available == kNoLimit) limits = {0, "nothing says how much is free"};
   return limits;
 }
 

@@ -79,6 +79,15 @@ TEST_F(MachineLimitsTest, VersionOne) {
   EXPECT_EQ(ReadMemoryLimits(root_).available, 2000000000);
 }
 
+TEST_F(MachineLimitsTest, WithoutMeminfoTheSmallestGroupStillCounts) {
+  Write("/proc/meminfo", "nothing\n");
+  EXPECT_EQ(ReadMemoryLimits(root_).available, 0);
+  Write("/proc/self/cgroup", "0::/pod/container\n");
+  Write("/sys/fs/cgroup/pod/container/memory.max", "1000000\n");
+  Write("/sys/fs/cgroup/pod/memory.max", "2000000\n");
+  EXPECT_EQ(ReadMemoryLimits(root_).available, 1000000);
+}
+
 TEST(CpuLimits, WholeCoresOfTheSmallerLimit) {
   CpuLimits limits;
   limits.allowed = {0, 1, 2, 3};
