@@ -22,7 +22,7 @@ struct EngineStats {
   uint64_t step = 0;          // steps finished
   absl::Duration step_age;    // since the last step began or ended; 0 while nothing runs
   int64_t running = 0;        // sequences in the batch
-  int64_t waiting = 0;        // accepted, not started (or preempted)
+  int64_t waiting = 0;        // accepted, not in the batch: not started, without credit, preempted
   int64_t queued_tokens = 0;  // prompt tokens still to be computed, of all sequences
   int64_t free_blocks = 0;
   int64_t total_blocks = 0;
@@ -61,7 +61,7 @@ class Engine {
   virtual ~Engine() = default;
 
   // Takes a sequence in and returns its handle; events follow. INVALID_ARGUMENT naming the field,
-  // RESOURCE_EXHAUSTED when max_waiting are waiting, UNAVAILABLE after Drain or a failure.
+  // RESOURCE_EXHAUSTED when max_waiting are waiting, UNAVAILABLE after a failure.
   // Credit of 0 pauses the sequence before its first token. Does not wait for the engine's thread.
   virtual absl::StatusOr<uint64_t> Submit(SequenceRequest request) = 0;
 

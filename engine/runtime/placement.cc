@@ -63,8 +63,10 @@ absl::StatusOr<std::string> ChooseDevice(const std::string& wanted, Placement* p
 
 void SplitCores(const EngineOptions& options, const CpuLimits& cpu, Placement* placement) {
   const int total = options.num_threads > 0 ? options.num_threads : cpu.usable();
+  // With fewer threads than cores the choice is the kernel's: another process with the same share
+  // would pin its threads to the same ones.
   const bool pin =
-      cpu.is_share() && total >= options.tp && total <= static_cast<int>(cpu.allowed.size());
+      cpu.is_share() && total >= options.tp && total == static_cast<int>(cpu.allowed.size());
   int used = 0;
   for (int r = 0; r < options.tp; ++r) {
     RankSettings& rank = placement->ranks[r];
@@ -109,9 +111,9 @@ absl::Status SizeKvCache(const EngineOptions& options, const Checkpoint& checkpo
   for (const TensorRef& tensor : checkpoint.tensors()) weights += tensor.bytes;
 
   int64_t bytes = options.kv_cache_bytes;
-  std::string why = "as told";
+  const int64_t left = memory.available - weights - kReserveBytes;
+  std::string why = bytes <= left ? "as told" : absl::StrCat("as told, of ", left, " bytes left");
   if (bytes == 0) {
-    const int64_t left = memory.available - weights - kReserveBytes;
     const int64_t useful = options.max_running * BlocksFor(length);
     bytes = std::max<int64_t>(0, left) / 2;
     why = absl::StrCat("half of what ", weights, " bytes of weights leave of ", memory.available,
@@ -159,6 +161,10 @@ absl::StatusOr<Placement> ChoosePlacement(const EngineOptions& options,
   QS_RETURN_IF_ERROR(MakeShardPlan(checkpoint.config(), options.tp, 0).status());
   Placement placement;
   QS_ASSIGN_OR_RETURN(const std::string device, ChooseDevice(options.device, &placement));
+  if (device == "cpu") {
+    QS_ASSIGN_OR_RETURN(const std::string isa, CpuIsaName(CpuBackendOptions().isa));
+    placement.reasons.push_back(absl::StrCat("instruction set: ", isa));
+  }
   for (int r = 0; r < options.tp; ++r) {
     RankSettings rank;
     rank.model_dir = checkpoint.dir();

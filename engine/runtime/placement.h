@@ -24,9 +24,9 @@ struct Placement {
 };
 
 // Cores are split among the ranks, at least one each; threads are pinned only when somebody chose
-// this process's cores. Without kv_cache_bytes, half of the memory that the weights leave goes to
-// the KV cache, but not more than max_running sequences of max_model_len can use.
-// Without max_model_len, the checkpoint's length, or what the KV cache holds if that is less.
+// this process's cores and it uses all of them. Without kv_cache_bytes, half of the memory that the
+// weights leave goes to the KV cache, but not more than max_running sequences of max_model_len can
+// use. Without max_model_len, the checkpoint's length, or what the KV cache holds if that is less.
 //
 // INVALID_ARGUMENT naming the option; RESOURCE_EXHAUSTED with the numbers when a sequence of
 // max_model_len has no room.

@@ -52,6 +52,11 @@ TEST_F(PlacementTest, SplitsCoresAndPinsOnlyInsideAShare) {
   EXPECT_THAT(placement->ranks[0].cpus, ElementsAre(4, 5, 6));
   EXPECT_THAT(placement->ranks[1].cpus, ElementsAre(7, 9));
 
+  options_.num_threads = 4;  // which four is the kernel's choice
+  placement = Choose();
+  EXPECT_EQ(placement->ranks[0].num_threads, 2);
+  EXPECT_THAT(placement->ranks[0].cpus, IsEmpty());
+
   options_.num_threads = 8;  // more than there are
   placement = Choose();
   EXPECT_EQ(placement->ranks[0].num_threads, 4);
@@ -71,6 +76,12 @@ TEST_F(PlacementTest, TakesNoMoreForTheKvCacheThanCanBeUsed) {
   EXPECT_EQ(placement->max_model_len, 512);
   EXPECT_EQ(placement->ranks[0].limits.num_blocks, 64 * 512 / 16);
   EXPECT_THAT(absl::StrJoin(placement->reasons, "\n"), HasSubstr("what 64 sequences of 512"));
+}
+
+TEST_F(PlacementTest, TellsTheInstructionSet) {
+  const auto placement = Choose();
+  ASSERT_TRUE(placement.ok()) << placement.status();
+  EXPECT_THAT(placement->reasons, testing::Contains("instruction set: " + *CpuIsaName("auto")));
 }
 
 TEST_F(PlacementTest, TakesHalfOfTheMemoryThatIsLeft) {
@@ -96,6 +107,13 @@ TEST_F(PlacementTest, ShortensTheContextOnlyWhenItWasNotAskedFor) {
   EXPECT_THAT(std::string(Choose().status().message()), HasSubstr("161"));
   options_.max_model_len = 160;
   EXPECT_TRUE(Choose().ok());
+}
+
+TEST_F(PlacementTest, SaysWhenTheKvCacheIsToldToBeLargerThanTheMemory) {
+  options_.kv_cache_bytes = int64_t{9} << 30;
+  const auto placement = Choose();
+  ASSERT_TRUE(placement.ok()) << placement.status();
+  EXPECT_THAT(absl::StrJoin(placement->reasons, "\n"), HasSubstr("(as told, of "));
 }
 
 TEST_F(PlacementTest, NoMemoryAtAllIsAnError) {
