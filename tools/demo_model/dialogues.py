@@ -1,6 +1,9 @@
 """Random training dialogues: topics in context, typed as people type."""
 
+import collections
+import pathlib
 import random
+import re
 
 from topics import LANGS, Topics, normalise
 
@@ -13,6 +16,7 @@ SYSTEMS = [
     "你是一个有用的助手。", "请用简短的话回答。", "你是 qwenserve 的助手。", "你是一个乐于助人的助手。",
     "You are a pirate.", "You are a teacher. Explain things simply.", "Help the user.",
 ]
+FOREIGN = {"out_of_domain", "unknown_feature"}
 NO_AFFIX = {"hello", "thanks", "bye", "ok", "are_you_there", "more", "complaint", "how_are_you"}
 PREFIXES = {
     "en": ["hi, ", "hello, ", "hey, ", "hi! ", "please ", "ok, ", "ok so ", "so ", "well, ", "um, ",
@@ -49,6 +53,51 @@ TRANSLATE = {"zh": "(in chinese[ please]|say (that|it) in chinese|please answer 
                    "请用英文回答|说英文|and in english|english please|翻译成英文|用英语怎么说)"}
 
 
+LEAD_INS = {
+    "en": ["I am a developer. ", "I just started with this. ", "We want to use this at work. ", "I read the README. ",
+           "My boss wants to know this. ", "I am on Ubuntu. ", "I have a small machine. ", "Sorry for asking. ",
+           "I could not find it. ", "I tried a few things. ", "My team is evaluating this. ", "It's my first time here. ",
+           "I am stuck. ", "I'm writing a report. ", "I am preparing a demo. ", "We have many users. ",
+           "I'm on a Debian box. ", "I come from another framework. ", "Not sure if this is the right place. ",
+           "Let me ask you something. ", "I have been reading about this. ", "I am curious. ", "One more question. ",
+           "OK, next thing. ", "I'm a beginner. ", "I've got a question. ", "Need some help. ", "For my project: "],
+    "zh": ["我是开发人员，", "我刚开始用，", "我们公司想用，", "我看了README，", "我们老板想知道，", "我用的是Ubuntu，",
+           "我的机器比较小，", "我没找到，", "我试了几次，", "我是第一次用，", "我卡住了，", "我在写报告，", "我们有很多用户，",
+           "我有点好奇，", "换个问题，", "下一个问题，", "我是小白，", "我想请教，", "有个问题，", "我需要帮助，", "随便问问，",
+           "同事问我，", "关于这个项目，", "我在评估这个项目，", "最后一个问题，"],
+}
+TAILS = {
+    "en": [", any ideas", ", if possible", "? I can't find it", "? I'm stuck", ", do you know that", "? Just curious",
+           ", or is that not possible", "? Asking for a friend", ", and is it hard", ", any hints", "? I need it today",
+           "? My colleague asked", ", if you know", "? It is for work", ", or how does that work", ", roughly"],
+    "zh": ["，有什么建议", "，如果可以的话", "，我找不到", "，卡住了", "，你知道吗", "，只是好奇", "，还是不行", "，帮忙看看",
+           "，大概说一下", "，同事问的", "，我不太清楚", "，有没有提示", "，在线等"],
+}
+
+
+def _read_synonyms() -> dict[str, dict[str, list[str]]]:
+    out: dict[str, dict[str, list[str]]] = collections.defaultdict(dict)
+    for line in (pathlib.Path(__file__).parent / "synonyms.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            left, right = line.split(" = ")
+            lang, word = left.split(" ", 1)
+            out[lang][word] = right.split("|")
+    return out
+
+
+SYNONYMS = _read_synonyms()
+SYNONYM_PATTERN = {
+    "en": re.compile(r"\b(" + "|".join(SYNONYMS["en"]) + r")\b"),
+    "zh": re.compile("|".join(sorted(SYNONYMS["zh"], key=len, reverse=True))),
+}
+
+
+def _reword(text: str, lang: str, rng: random.Random) -> str:
+    """Some words replaced by others that mean the same, names left alone."""
+    return SYNONYM_PATTERN[lang].sub(
+        lambda m: rng.choice(SYNONYMS[lang][m[0]]) if rng.random() < 0.5 else m[0], text)
+
+
 def _typo(word: str, rng: random.Random) -> str:
     i = rng.randrange(1, len(word) - 1)
     kind = rng.randrange(4)
@@ -67,6 +116,8 @@ def _noise_en(text: str, rng: random.Random) -> str:
         words = [w for w in words if w.lower() not in DROPPABLE or rng.random() < 0.4] or words
     if rng.random() < 0.08 and len(words) > 2:
         words.insert(rng.randrange(1, len(words)), rng.choice(FILLERS))
+    if rng.random() < 0.03 and len(words) > 4:
+        words = [w for w in words if w.lower() not in DROPPABLE and len(w) > 2] or words
     if rng.random() < 0.04 and len(words) > 3:
         i = rng.randrange(len(words) - 1)
         words[i], words[i + 1] = words[i + 1], words[i]
@@ -109,10 +160,19 @@ class DialogueMaker:
 
     def dress(self, text: str, name: str, lang: str, rng: random.Random) -> str:
         if name not in NO_AFFIX:
-            if rng.random() < 0.25:
+            # Only topics about the project have words worth exchanging; commands in them do not.
+            if name not in FOREIGN and rng.random() < 0.35 and not any(c in text for c in "/-_"):
+                text = _reword(text, lang, rng)
+            draw = rng.random()
+            if draw < 0.22:
                 text = rng.choice(PREFIXES[lang]) + text
-            if rng.random() < 0.15:
+            elif draw < 0.32:
+                text = rng.choice(LEAD_INS[lang]) + text[:1].upper() + text[1:]
+            draw = rng.random()
+            if draw < 0.12:
                 text = text.rstrip("?？.。") + rng.choice(SUFFIXES[lang])
+            elif draw < 0.19:
+                text = text.rstrip("?？.。") + rng.choice(TAILS[lang])
         return (_noise_en if lang == "en" else _noise_zh)(text.rstrip("?？"), rng)
 
     def ask(self, name: str, lang: str, rng: random.Random, pattern: str | None = None) -> str:
@@ -121,6 +181,8 @@ class DialogueMaker:
                 text = self.topics.grammar.expand(pattern, rng)
             else:
                 text = self.topics.question(name, lang, rng)
+                if rng.random() < 0.05 and name not in NO_AFFIX and name not in FOREIGN:
+                    text += rng.choice([". ", "? ", ", "]) + self.topics.question(name, lang, rng)
             text = self.dress(text, name, lang, rng)
             if text and normalise(text) not in self.held_out:
                 return text
