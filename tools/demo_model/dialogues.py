@@ -173,7 +173,8 @@ class DialogueMaker:
                 text = text.rstrip("?？.。") + rng.choice(SUFFIXES[lang])
             elif draw < 0.19:
                 text = text.rstrip("?？.。") + rng.choice(TAILS[lang])
-        return (_noise_en if lang == "en" else _noise_zh)(text.rstrip("?？"), rng)
+        bare = text.rstrip("?？")
+        return (_noise_en if lang == "en" else _noise_zh)(bare, rng) if bare else text
 
     def ask(self, name: str, lang: str, rng: random.Random, pattern: str | None = None) -> str:
         while True:

@@ -188,9 +188,9 @@ def optimise(model: Model, batches: Batches, args, evaluate, talk: bool):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=HERE.parent.parent / "models" / "demo")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
-    parser.add_argument("--budget", type=int, default=1280, help="tokens of a step in one process")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--budget", type=int, default=1920, help="tokens of a step in one process")
     parser.add_argument("--max-length", type=int, default=WIDTHS[-1], help="longest training dialogue in tokens")
     parser.add_argument("--dropout", type=float, default=0.05)
     parser.add_argument("--processes", type=int, default=2, help="each computes on one core")
