@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -124,9 +125,9 @@ def test_the_address_comes_from_the_environment(shared_cluster):
 class Serve:
     """qwenctl serve, started and understood."""
 
-    def __init__(self, *flags):
+    def __init__(self, *flags, program=QWENCTL):
         self.process = subprocess.Popen(
-            [QWENCTL, "serve", "--port", "0", "--ops-port", "0", "--kv-cache-memory", "64M",
+            [program, "serve", "--port", "0", "--ops-port", "0", "--kv-cache-memory", "64M",
              "--log-level", "warn", *map(str, flags)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.address = self.process.stdout.readline().split()[-1]
@@ -176,6 +177,26 @@ def test_serve_starts_a_killed_worker_again():
     finally:
         serve.process.terminate()
         serve.process.wait(40)
+
+
+def test_serve_ends_while_a_worker_starts_again(tmp_path):
+    """A large model loads for minutes, and nobody waits for that to be let out."""
+    shutil.copy(QWENCTL, tmp_path)
+    for role in ("gateway", "tokenizer"):
+        (tmp_path / f"qwenserve-{role}").symlink_to(BIN / f"qwenserve-{role}")
+    generator = tmp_path / "qwenserve-generator"
+    generator.write_text(f"#!/bin/sh\n[ -e {tmp_path}/again ] && exec sleep 600\n"
+                         f"touch {tmp_path}/again\nexec {BIN}/qwenserve-generator \"$@\"\n")
+    generator.chmod(0o755)
+    serve = Serve(DEMO_MODEL, program=tmp_path / "qwenctl")
+    try:
+        os.kill(serve.children["generator"], signal.SIGKILL)
+        assert any("starting it again" in line for line in serve.process.stderr)
+        serve.process.send_signal(signal.SIGINT)
+        assert serve.process.wait(40) == 0
+        wait_gone(serve.children.values())
+    finally:
+        serve.process.kill()
 
 
 def test_serve_says_what_is_wrong_with_a_model(tmp_path):

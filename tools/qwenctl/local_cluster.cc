@@ -169,8 +169,7 @@ absl::Status LocalCluster::WaitUntilReady(Member& member, const volatile int* in
   return absl::OkStatus();
 }
 
-absl::Status LocalCluster::Supervise() {
-  const int not_interrupted = 0;
+absl::Status LocalCluster::Supervise(const volatile int* interrupted) {
   for (Member& member : members_) {
     if (member.process->Running()) continue;
     const absl::Time now = absl::Now();
@@ -183,7 +182,7 @@ absl::Status LocalCluster::Supervise() {
     }
     std::cerr << "qwenctl: the " << member.role << " at " << member.address << " ended with "
               << member.process->Outcome() << ", starting it again" << std::endl;
-    QS_RETURN_IF_ERROR(StartMember(member, &not_interrupted));
+    QS_RETURN_IF_ERROR(StartMember(member, interrupted));
   }
   return absl::OkStatus();
 }

@@ -40,8 +40,9 @@ class LocalCluster {
   // CANCELLED when `interrupted` turned true meanwhile.
   absl::Status Start(const volatile int* interrupted);
 
-  // Restarts what has died. An error when that happens too often.
-  absl::Status Supervise();
+  // Restarts what has died. An error when that happens too often. CANCELLED when `interrupted`
+  // turned true meanwhile: a worker that loads its model again takes its time.
+  absl::Status Supervise(const volatile int* interrupted);
 
   // Asks the gateway, then the workers, to finish and end; kills what does not end in `wait` or
   // when `interrupted` rises again.

@@ -49,8 +49,9 @@ int RunServe(ServeFlags& flags) {
     std::cerr << "ready; Ctrl-C ends all" << std::endl;
     while (g_interrupts == 0 && status.ok()) {
       absl::SleepFor(kSupervise);
-      status = cluster.Supervise();
+      status = cluster.Supervise(&g_interrupts);
     }
+    if (absl::IsCancelled(status)) status = absl::OkStatus();  // the usual end
   }
   cluster.Stop(kStopWait, &g_interrupts);
   if (absl::IsCancelled(status)) return kExitInterrupted;
