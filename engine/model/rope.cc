@@ -38,6 +38,15 @@ double CosSinScale(const ModelConfig& config) {
   return config.yarn ? 0.1 * std::log(config.yarn->factor) + 1.0 : 1.0;
 }
 
+void AppendCosSin(const std::vector<double>& frequencies, double scale, int64_t position,
+                  std::vector<float>& out) {
+  for (const double frequency : frequencies) {
+    const double angle = static_cast<double>(position) * frequency;
+    out.push_back(static_cast<float>(std::cos(angle) * scale));
+    out.push_back(static_cast<float>(std::sin(angle) * scale));
+  }
+}
+
 }  // namespace
 
 int64_t NtkAlpha(const ModelConfig& config, int64_t prompt_tokens) {
@@ -66,6 +75,20 @@ std::vector<double> InverseFrequencies(const ModelConfig& config, int64_t alpha)
   return frequencies;
 }
 
+std::vector<float> SampleRopeValues(const ModelConfig& config) {
+  constexpr int64_t kStride = 61;  // prime: meets all residues of the periods in the table
+  std::vector<float> values;
+  const int64_t last = NtkAlpha(config, config.max_positions);
+  for (int64_t alpha = 1; alpha <= last; alpha = 2 * alpha + 1) {
+    const std::vector<double> frequencies = InverseFrequencies(config, alpha);
+    for (int64_t position = 1; position < config.max_positions; position += kStride) {
+      AppendCosSin(frequencies, CosSinScale(config), position, values);
+      values.push_back(LognScale(config, position));
+    }
+  }
+  return values;
+}
+
 absl::StatusOr<RopeTables> RopeTables::Create(const ModelConfig& config, int64_t max_positions,
                                               Backend& backend) {
   RopeTables tables(config, max_positions);
@@ -91,11 +114,7 @@ absl::Status RopeTables::Add(int64_t alpha, Backend& backend) {
   std::vector<float> table;
   table.reserve(static_cast<size_t>(max_positions_) * frequencies.size() * 2);
   for (int64_t position = 0; position < max_positions_; ++position) {
-    for (const double frequency : frequencies) {
-      const double angle = static_cast<double>(position) * frequency;
-      table.push_back(static_cast<float>(std::cos(angle) * scale));
-      table.push_back(static_cast<float>(std::sin(angle) * scale));
-    }
+    AppendCosSin(frequencies, scale, position, table);
   }
   QS_ASSIGN_OR_RETURN(Buffer buffer, backend.Allocate(table.size() * sizeof(float)));
   backend.CopyToDevice(table.data(), table.size() * sizeof(float), buffer.data());

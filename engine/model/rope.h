@@ -21,6 +21,11 @@ float LognScale(const ModelConfig& config, int64_t position);
 // Inverse frequencies [head_dim / 2] with NTK alpha and YaRN applied, in double.
 std::vector<double> InverseFrequencies(const ModelConfig& config, int64_t alpha);
 
+// Values of all tables and scales at some positions, as this machine computes them. The C library's
+// sin, cos, pow and log may differ in the last bit from one version or processor to another; equal
+// values tell that two machines rotate alike.
+std::vector<float> SampleRopeValues(const ModelConfig& config);
+
 // One rank's rope tables: one for each NTK alpha that a prompt of at most max_positions can have,
 // all made at the start, so that no request can make a step fail or wait for one. Immutable. Must
 // not outlive the backend.

@@ -1,9 +1,12 @@
 #include "engine/runtime/fingerprint.h"
 
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "engine/base/sha256.h"
+#include "engine/model/rope.h"
 
 namespace qwenserve {
 
@@ -19,6 +22,10 @@ std::string NumericsFingerprint(const Checkpoint& checkpoint, WeightFormat weigh
     absl::StrAppend(&text, " yarn ", absl::StrFormat("%a", config.yarn->factor), " ",
                     config.yarn->original_max_positions);
   }
+  const std::vector<float> rope = SampleRopeValues(config);
+  absl::StrAppend(&text, "\nrope values ",
+                  Sha256Hex(absl::string_view(reinterpret_cast<const char*>(rope.data()),
+                                              rope.size() * sizeof(float))));
   // They end answers here, whatever the request says.
   absl::StrAppend(&text, "\neos ", absl::StrJoin(checkpoint.generation_defaults().eos_ids, " "));
   return Sha256Hex(text);

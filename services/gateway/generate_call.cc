@@ -113,6 +113,14 @@ absl::StatusOr<PlacementRequest> GenerateCall::Plan(v1::PrepareResponse response
   }
   prompt_tokens_ = prompt_.prompt_ids_size();
   if (prompt_tokens_ == 0) return InvalidField("prompt", "has no tokens");
+  if (request_.tools_allowed &&
+      prompt_.answer_format().tool_call_format() == v1::AnswerFormat::TOOL_CALL_FORMAT_REACT) {
+    // The prompt could be made, but nothing here reads the calls out of the answer yet.
+    return WithField(WithReason(absl::UnimplementedError("input.tools: not supported yet for this "
+                                                         "model's chat template"),
+                                kReasonNotBuiltYet),
+                     "input.tools", "not supported yet for this model's chat template");
+  }
   const uint32_t limit = model_.max_model_len;
   if (prompt_tokens_ >= limit) return TooLong(prompt_tokens_, 0, limit);
   const v1::GenerationOptions& options = request_.options;

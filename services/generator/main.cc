@@ -45,6 +45,8 @@ int main(int argc, char** argv) {
   flags.Add("max-batch-tokens", &engine.max_batch_tokens,
             "Rows of one step: bounds how long a long prompt delays the other answers");
   flags.Add("max-running", &engine.max_running, "Sequences in one step");
+  flags.Add("step-timeout", &engine.step_timeout,
+            "Seconds after which a step counts as hung and the replica ends");
   flags.Add("max-waiting", &engine.max_waiting, "Sequences that may wait; more are refused");
   if (const std::optional<int> exit_code = flags.ParseOrExit(argc, argv)) return *exit_code;
 

@@ -1,5 +1,6 @@
 #include "engine/model/rope.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "gtest/gtest.h"
@@ -134,6 +135,27 @@ TEST_F(RopeTableTest, HoldsCosAndSinOfEveryPosition) {
       const double angle = static_cast<double>(position) * inverse[i];
       EXPECT_FLOAT_EQ(values[(position * 64 + i) * 2], static_cast<float>(std::cos(angle)));
       EXPECT_FLOAT_EQ(values[(position * 64 + i) * 2 + 1], static_cast<float>(std::sin(angle)));
+    }
+  }
+}
+
+TEST_F(RopeTableTest, TheSampleForFingerprintsHoldsTheTablesOwnBits) {
+  ModelConfig config = Qwen1(64);
+  config.max_positions = 128;
+  const RopeTables tables = Make(config, 128);
+  const std::vector<float> sample = SampleRopeValues(config);
+  // Positions 1, 62 and 123 of alphas 1 and 3, each with its logn scale.
+  constexpr size_t kWidth = 64 * 2;
+  ASSERT_EQ(sample.size(), 2 * 3 * (kWidth + 1));
+  std::vector<float> table(128 * kWidth);
+  for (size_t alpha = 0; alpha < 2; ++alpha) {
+    backend_->CopyToHost(tables.tables()[alpha].cos_sin, table.size() * sizeof(float),
+                         table.data());
+    for (size_t i = 0; i < 3; ++i) {
+      const size_t position = 1 + 61 * i;
+      const auto values = sample.begin() + (alpha * 3 + i) * (kWidth + 1);
+      EXPECT_TRUE(std::equal(values, values + kWidth, table.begin() + position * kWidth));
+      EXPECT_EQ(values[kWidth], LognScale(config, position));
     }
   }
 }

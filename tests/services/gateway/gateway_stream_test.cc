@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gmock/gmock.h"
+#include "services/common/error_details.h"
 #include "tests/services/gateway/gateway_harness.h"
 
 namespace qwenserve {
@@ -249,6 +250,20 @@ TEST_F(GatewayTest, ReasoningAndToolCallsAreTold) {
   EXPECT_FALSE(calls[0].id().empty());
   EXPECT_EQ(finished.choices(0).finish_reason(), v1::FINISH_REASON_TOOL_CALLS);
   EXPECT_GT(finished.usage().reasoning_tokens(), 0u);
+}
+
+TEST_F(GatewayTest, ToolsAreRefusedByNameWhereCallsCannotBeReadYet) {
+  FakeTokenizer::Options tokenizer;
+  tokenizer.answer_format.set_tool_call_format(v1::AnswerFormat::TOOL_CALL_FORMAT_REACT);
+  Start({}, tokenizer);
+  v1::ChatRequest request = UserSays("hello");
+  request.mutable_input()->add_tools()->set_name("weather");
+  ChatStream stream(stub(), request);
+  v1::StreamChatResponse response;
+  EXPECT_FALSE(stream.Read(&response));
+  const absl::Status status = stream.Finish();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(ErrorField(status), "input.tools");
 }
 
 TEST_F(GatewayTest, ItemsOfOneStepShareAMessage) {
