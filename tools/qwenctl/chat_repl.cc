@@ -3,6 +3,8 @@
 #include <editline/readline.h>
 #include <langinfo.h>
 #include <locale.h>
+#include <termios.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -16,6 +18,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "services/common/error_details.h"
 #include "tools/qwenctl/answer_output.h"
 #include "tools/qwenctl/exit_codes.h"
 #include "tools/qwenctl/interrupt_watcher.h"
@@ -33,6 +36,38 @@ constexpr char kHelp[] =
     "                     VALUE default = the model's own\n"
     "  /exit              leave (Ctrl-D too)\n"
     "Ctrl-C stops an answer. A line that ends in \\ goes on in the next one.\n";
+constexpr char kHowToLeave[] = "\n(/exit or Ctrl-D leaves)\n";
+
+// While a line is edited, Ctrl-C is a key of the editor: as a signal it would leave what was typed
+// in the editor's buffer, to be sent unseen with the next line.
+class InterruptKey {
+ public:
+  InterruptKey() {
+    typed_ = false;
+    if (tcgetattr(STDIN_FILENO, &before_) != 0) return;
+    termios without = before_;
+    without.c_cc[VINTR] = _POSIX_VDISABLE;
+    tcsetattr(STDIN_FILENO, TCSADRAIN, &without);
+    changed_ = true;
+  }
+  ~InterruptKey() {
+    if (changed_) tcsetattr(STDIN_FILENO, TCSADRAIN, &before_);
+  }
+
+  static void Bind() { rl_add_defun("interrupt", OnKey, '\x03'); }
+  static bool typed() { return typed_; }
+
+ private:
+  static int OnKey(int, int) {
+    typed_ = true;
+    rl_done = 1;  // readline() returns as at the end of the input
+    return 0;
+  }
+
+  static inline bool typed_ = false;  // the line editor has only functions without context
+  termios before_ = {};
+  bool changed_ = false;
+};
 
 class Repl {
  public:
@@ -42,7 +77,7 @@ class Repl {
   int Run();
 
  private:
-  // Nothing: the end of the input.
+  // Nothing: the end of the input. Empty: Ctrl-C.
   std::optional<std::string> ReadMessage();
   // False: leave.
   bool Command(absl::string_view line);
@@ -69,9 +104,11 @@ int Repl::Run() {
     if (answering_) {
       client_->Cancel();
     } else {
-      std::cout << "\n(/exit or Ctrl-D leaves)\n> " << std::flush;
+      std::cout << kHowToLeave << "> " << std::flush;
     }
   });
+  rl_initialize();
+  InterruptKey::Bind();
   client_ = std::make_unique<GatewayClient>(options_);
   const absl::StatusOr<v1::ListModelsResponse> models = client_->ListModels();
   if (!models.ok()) return ReportError(models.status());
@@ -93,7 +130,15 @@ std::optional<std::string> Repl::ReadMessage() {
   std::string message;
   const char* prompt = "> ";
   for (;;) {
-    std::unique_ptr<char, decltype(&std::free)> line(readline(prompt), &std::free);
+    std::unique_ptr<char, decltype(&std::free)> line(nullptr, &std::free);
+    {
+      InterruptKey key;
+      line.reset(readline(prompt));
+    }
+    if (line == nullptr && InterruptKey::typed()) {
+      std::cout << kHowToLeave;
+      return std::string();
+    }
     if (line == nullptr) {
       std::cout << std::endl;
       return std::nullopt;
@@ -124,6 +169,9 @@ void Repl::Ask(const std::string& message) {
   std::cout << std::endl;
   if (!answer.ok() && answer.status().code() != absl::StatusCode::kCancelled) {
     ReportError(answer.status());
+    if (ErrorReason(answer.status()) == "CONTEXT_LENGTH_EXCEEDED") {
+      std::cerr << "(/clear makes room: it forgets the conversation)" << std::endl;
+    }
   } else {
     std::cerr << "[" << (answer.ok() ? AnswerStats(*answer) : std::string("stopped")) << "]"
               << std::endl;
@@ -181,6 +229,7 @@ void Repl::SetSystem(absl::string_view text) {
 }
 
 void Repl::ShowHistory() const {
+  if (request_.input().messages().empty()) std::cout << "no conversation yet" << std::endl;
   for (const v1::ChatMessage& message : request_.input().messages()) {
     const char* role = message.role() == v1::ROLE_SYSTEM ? "system"
                        : message.role() == v1::ROLE_USER ? "you"
@@ -229,7 +278,12 @@ void Repl::SetOption(absl::string_view argument) {
   } else {
     ok = false;
   }
-  std::cout << (ok ? "set" : "usage: /set NAME VALUE, see /help") << std::endl;
+  if (ok) {
+    std::cout << "set" << std::endl;
+  } else {
+    std::cout << "no option '" << name << "', or '" << value << "' is no value for it: see /help"
+              << std::endl;
+  }
 }
 
 }  // namespace
