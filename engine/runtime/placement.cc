@@ -136,7 +136,7 @@ absl::Status SizeKvCache(const EngineOptions& options, const Checkpoint& checkpo
     return absl::ResourceExhaustedError(absl::StrCat(
         "a KV cache of ", bytes, " bytes (", why, ") holds ", room, " tokens, max_model_len is ",
         length, " and needs ", BlocksFor(length) * block_bytes,
-        " bytes: raise kv_cache_bytes or lower max_model_len"));
+        " bytes: raise kv-cache-memory or lower max-model-len"));
   }
   placement->max_model_len = length;
   placement->kv_block_bytes = block_bytes;

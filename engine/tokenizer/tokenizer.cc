@@ -45,7 +45,8 @@ absl::StatusOr<Vocab> ReadVocab(const std::string& model_dir, std::string* path)
   *path = absl::StrCat(model_dir, "/qwen.tiktoken");
   if (!FileExists(*path)) {
     return absl::NotFoundError(
-        absl::StrCat(model_dir, ": neither tokenizer.json nor qwen.tiktoken"));
+        absl::StrCat(model_dir, FileExists(model_dir) ? ": neither tokenizer.json nor qwen.tiktoken"
+                                                      : ": no such model directory"));
   }
   QS_ASSIGN_OR_RETURN(const std::string extra_path, ExtraVocabPath(model_dir));
   return ReadTiktokenVocab(*path, extra_path);

@@ -59,6 +59,8 @@ void DescribeSocket(ListenSocket& socket) {
 
 }  // namespace
 
+absl::Status CheckHostPort(absl::string_view address) { return SplitAddress(address).status(); }
+
 absl::StatusOr<ListenSocket> BindSocket(absl::string_view address) {
   QS_ASSIGN_OR_RETURN(HostPort target, SplitAddress(address));
   addrinfo hints{};

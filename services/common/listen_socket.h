@@ -21,6 +21,9 @@ struct ListenSocket {
 // UNAVAILABLE when it cannot be bound.
 absl::StatusOr<ListenSocket> BindSocket(absl::string_view address);
 
+// INVALID_ARGUMENT for what BindSocket would call malformed. Resolves nothing.
+absl::Status CheckHostPort(absl::string_view address);
+
 }  // namespace qwenserve
 
 #endif  // QWENSERVE_SERVICES_COMMON_LISTEN_SOCKET_H_

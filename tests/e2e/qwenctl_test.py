@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import pty
+import select
 import shutil
 import signal
 import socket
@@ -17,7 +19,8 @@ QWENCTL = BIN / "qwenctl"
 
 
 def run(*arguments, **options):
-    return subprocess.run([QWENCTL, *map(str, arguments)], capture_output=True, text=True,
+    words = [word if isinstance(word, bytes) else str(word) for word in arguments]
+    return subprocess.run([QWENCTL, *words], capture_output=True, text=True,
                           timeout=120, **options)
 
 
@@ -88,6 +91,7 @@ def test_models_and_status_describe_the_server(at):
 
 def test_version_and_doctor_need_no_server():
     assert run("version").stdout.startswith("qwenctl ")
+    assert run("--version").stdout == run("version").stdout
     result = run("doctor", DEMO_MODEL, "--output", "json")
     findings = {finding["check"]: finding for finding in json.loads(result.stdout)}
     assert result.returncode == 0, result.stdout
@@ -99,6 +103,14 @@ def test_doctor_names_what_is_wrong_with_a_model(tmp_path):
     result = run("doctor", tmp_path)
     assert result.returncode == 1
     assert "LlamaForCausalLM" in result.stdout
+
+
+def test_a_server_says_that_its_model_directory_is_missing(tmp_path):
+    for role in "tokenizer", "generator":
+        result = subprocess.run(
+            [BIN / f"qwenserve-{role}", "--model", tmp_path / "missing", "--listen", "127.0.0.1:0",
+             "--ops-listen", "127.0.0.1:0"], capture_output=True, text=True, timeout=120)
+        assert result.returncode == 1 and "missing: no such model directory" in result.stderr
 
 
 def test_exit_status_tells_kinds_of_failure(at):
@@ -117,9 +129,105 @@ def test_exit_status_tells_kinds_of_failure(at):
     assert late.returncode == 5
 
 
+def test_models_and_status_look_at_the_model_asked_for(at):
+    for command in "models", "status":
+        assert at(command, "--model", "demo").returncode == 0
+        other = at(command, "--model", "other")
+        assert other.returncode == 4 and "'other' is not served here" in other.stderr
+
+
+@pytest.mark.parametrize("arguments, complaint", [
+    (("complete", "--prompt", b"a\xff"), "not valid UTF-8 at byte 1"),
+    (("chat", "--message", b"\xe4\xb8"), "not valid UTF-8 at byte 0"),
+    (("tokenize", "--text", b"\xff"), "not valid UTF-8 at byte 0"),
+    (("detokenize", "--token-ids", ""), "needs an id"),
+    (("complete", "--token-ids", "", "--max-tokens", "1"), "needs an id"),
+    (("tokenize", "--input-file", "/"), "directory"),
+    (("models", "--address", "127.0.0.1:99999"), "'127.0.0.1:99999' is not HOST:PORT"),
+    (("models", "--address", "nonsense"), "'nonsense' is not HOST:PORT"),
+])
+def test_bad_arguments_are_told_before_anything_is_sent(at, arguments, complaint):
+    result = (run if "--address" in arguments else at)(*arguments)
+    assert result.returncode == 2 and complaint in result.stderr and not result.stdout
+
+
+def test_a_question_from_a_pipe_must_be_text(shared_cluster):
+    result = subprocess.run([QWENCTL, "chat", "--address", shared_cluster.gateway.address],
+                            input=b"a\xff", capture_output=True, timeout=120)
+    assert result.returncode == 2 and b"not valid UTF-8 at byte 1" in result.stderr
+
+
+def test_a_bad_line_of_an_input_file_is_named(at, tmp_path):
+    file = tmp_path / "texts.jsonl"
+    file.write_text('"good"\nbad\n')
+    result = at("tokenize", "--input-file", file)
+    assert result.returncode == 1 and f"{file}:2: not a JSON string" in result.stderr
+
+
+class Terminal:
+    """A program that opens a chat, on a terminal of its own."""
+
+    def __init__(self, *command):
+        self.seen = b""
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            os.execve(command[0], command,
+                      dict(os.environ, TERM="dumb", QWENSERVE_BUILD=str(BIN.parent)))
+        self.wait_for(b"(/help for commands)")
+        self.wait_for(b"> ")
+
+    def wait_for(self, text):
+        """Reads until `text` has come, and forgets what stood before its end."""
+        deadline = time.monotonic() + 250
+        while text not in self.seen:
+            assert time.monotonic() < deadline, self.seen
+            if select.select([self.master], [], [], 1)[0]:
+                self.seen += os.read(self.master, 4096)
+        before, _, self.seen = self.seen.partition(text)
+        return before
+
+    def type(self, keys):
+        os.write(self.master, keys)
+
+    def end(self):
+        self.type(b"\x04")
+        status = os.waitpid(self.pid, 0)[1]
+        os.close(self.master)
+        return os.waitstatus_to_exitcode(status)
+
+
+def test_ctrl_c_at_the_prompt_drops_what_was_typed(shared_cluster):
+    terminal = Terminal(QWENCTL, "chat", "--address", shared_cluster.gateway.address)
+    terminal.type(b"dropped")
+    terminal.wait_for(b"dropped")
+    terminal.type(b"\x03")
+    terminal.wait_for(b"Ctrl-D leaves)")
+    terminal.wait_for(b"> ")
+    terminal.type("你好\r".encode())
+    terminal.wait_for(b"tokens/s")
+    terminal.wait_for(b"> ")
+    terminal.type(b"/history\r")
+    history = terminal.wait_for(b"model: ")
+    assert "you: 你好".encode() in history and b"dropped" not in history
+    terminal.wait_for(b"> ")
+    assert terminal.end() == 0
+
+
 def test_the_address_comes_from_the_environment(shared_cluster):
     environment = dict(os.environ, QWENSERVE_ADDRESS=shared_cluster.gateway.address)
     assert run("models", env=environment).returncode == 0
+
+
+@pytest.mark.parametrize("flag, other", [("--port", "--ops-port"), ("--ops-port", "--port")])
+def test_serve_names_a_busy_port_before_it_loads(flag, other):
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        result = run("serve", flag, port, other, 0)
+    assert result.returncode == 1
+    assert f"{flag} {port}: " in result.stderr and "in use" in result.stderr
+    assert "[tokenizer]" not in result.stderr
 
 
 class Serve:
@@ -200,8 +308,10 @@ def test_serve_ends_while_a_worker_starts_again(tmp_path):
 
 
 def test_serve_says_what_is_wrong_with_a_model(tmp_path):
+    missing = run("serve", tmp_path / "missing", "--port", 0, "--ops-port", 0)
+    assert missing.returncode == 2 and "missing" in missing.stderr
     result = run("serve", tmp_path, "--port", 0, "--ops-port", 0)
-    assert result.returncode == 3
+    assert result.returncode == 1
     assert f"{tmp_path}: " in result.stderr and "tokenizer.json" in result.stderr
 
 
@@ -212,3 +322,16 @@ def test_demo_answers_once_and_stops():
     assert result.returncode == 0, result.stderr
     assert "tokens/s" in result.stderr
     assert "qwenserve" in result.stdout.lower()
+
+
+def test_demo_ends_well_after_ctrl_c_in_its_chat():
+    terminal = Terminal(ROOT / "tools" / "demo")
+    terminal.type(b"\x03")
+    terminal.wait_for(b"Ctrl-D leaves)")
+    terminal.wait_for(b"> ")
+    terminal.type(b"hello\r")
+    # During the answer the key is a signal, to the script too.
+    terminal.wait_for(b"hello")
+    terminal.type(b"\x03")
+    terminal.wait_for(b"> ")
+    assert terminal.end() == 0

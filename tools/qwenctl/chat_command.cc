@@ -68,6 +68,11 @@ int RunChat(ChatFlags& flags, bool has_message) {
   }
   // Without a terminal the whole input is one message.
   flags.message.assign(std::istreambuf_iterator<char>(std::cin), {});
+  const std::string problem = CheckText(flags.message);
+  if (!problem.empty()) {
+    std::cerr << "qwenctl: the question: " << problem << std::endl;
+    return kExitUsage;
+  }
   return AskOnce(flags);
 }
 
@@ -79,8 +84,9 @@ void AddChatCommand(CLI::App& app, int* exit_code) {
   AddClientFlags(*command, &flags->client);
   AddGenerationFlags(*command, &flags->generation);
   CLI::Option* message =
-      command->add_option("--message", flags->message, "Ask this, print the answer, end");
-  command->add_option("--system", flags->system, "System message");
+      command->add_option("--message", flags->message, "Ask this, print the answer, end")
+          ->check(CheckText);
+  command->add_option("--system", flags->system, "System message")->check(CheckText);
   flags->thinking_flag = command->add_flag("--thinking,!--no-thinking", flags->thinking,
                                            "Models with switchable reasoning only");
   command->callback(

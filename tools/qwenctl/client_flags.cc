@@ -1,4 +1,6 @@
-
+#include "absl/strings/str_cat.h"
+#include "engine/tokenizer/unicode.h"
+#include "services/common/listen_socket.h"
 #include "tools/qwenctl/commands.h"
 
 namespace qwenserve {
@@ -11,11 +13,31 @@ CLI::Option* AddOptional(CLI::App& command, const std::string& name, const std::
   return command.add_option_function<T>(name, setter, help);
 }
 
+// gRPC itself takes a port modulo 65536 and asks the name service about what is no address at all.
+std::string CheckAddress(const std::string& address) {
+  const absl::Status status = CheckHostPort(address);
+  return status.ok() ? "" : std::string(status.message());
+}
+
 }  // namespace
+
+std::string CheckText(const std::string& text) {
+  for (const char* p = text.data(); p < text.data() + text.size();) {
+    const Utf8Step step = ReadUtf8(p, text.data() + text.size());
+    if (step.kind != Utf8Step::Kind::kValid) {
+      return absl::StrCat("not valid UTF-8 at byte ", p - text.data());
+    }
+    p += step.size;
+  }
+  return "";
+}
+
+std::string CheckTokenId(const std::string& id) { return id.empty() ? "needs an id" : ""; }
 
 void AddClientFlags(CLI::App& command, ClientOptions* options) {
   command.add_option("--address", options->address, "Gateway, HOST:PORT")
       ->envname("QWENSERVE_ADDRESS")
+      ->check(CheckAddress)
       ->capture_default_str();
   command.add_option("--model", options->model,
                      "Served model name; may be left out when the "
@@ -48,6 +70,7 @@ void AddGenerationFlags(CLI::App& command, v1::GenerationOptions* options) {
                         [sampling](uint64_t v) { sampling->set_seed(v); });
   AddOptional<std::string>(command, "--stop", "End the answer before this text; may be repeated",
                            [options](const std::string& v) { options->add_stop(v); })
+      ->check(CheckText)
       ->take_all()
       ->trigger_on_parse();
   command.add_flag_function(

@@ -24,6 +24,11 @@ void AddClientFlags(CLI::App& command, ClientOptions* options);
 // --ignore-eos. A flag that is not given stays unset, so the model's own default holds.
 void AddGenerationFlags(CLI::App& command, v1::GenerationOptions* options);
 
+// Validators of flags: what is wrong, or nothing. Messages of the protocol carry UTF-8 only, and an
+// empty id would be read as 0.
+std::string CheckText(const std::string& text);
+std::string CheckTokenId(const std::string& id);
+
 }  // namespace qwenserve
 
 #endif  // QWENSERVE_TOOLS_QWENCTL_COMMANDS_H_

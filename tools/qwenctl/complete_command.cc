@@ -51,8 +51,9 @@ void AddCompleteCommand(CLI::App& app, int* exit_code) {
   AddClientFlags(*command, &flags->client);
   AddGenerationFlags(*command, flags->request.mutable_options());
   CLI::Option_group* prompt = command->add_option_group("prompt");
-  prompt->add_option("--prompt", flags->prompt, "Text to go on with");
+  prompt->add_option("--prompt", flags->prompt, "Text to go on with")->check(CheckText);
   prompt->add_option("--token-ids", flags->token_ids, "Ids to go on with, such as 1,2,3")
+      ->check(CheckTokenId)
       ->delimiter(',');
   prompt->require_option(1);
   command->callback([flags, exit_code] { *exit_code = RunComplete(*flags); });

@@ -1,6 +1,7 @@
 #include <iostream>
 #include <memory>
 
+#include "absl/strings/str_cat.h"
 #include "engine/base/json_reader.h"
 #include "services/common/version.h"
 #include "tools/qwenctl/commands.h"
@@ -27,9 +28,24 @@ void PrintModel(const v1::Model& model) {
             << model.ready_replicas() << " ready" << std::endl;
 }
 
+// All of them, or the one with this name: NOT_FOUND when it is not served.
+absl::StatusOr<v1::ListModelsResponse> ModelsAskedFor(GatewayClient& client,
+                                                      const std::string& name) {
+  auto models = client.ListModels();
+  if (!models.ok() || name.empty()) return models;
+  v1::ListModelsResponse one;
+  for (const v1::Model& model : models->models()) {
+    if (model.id() == name) *one.add_models() = model;
+  }
+  if (one.models().empty()) {
+    return absl::NotFoundError(absl::StrCat("model '", name, "' is not served here"));
+  }
+  return one;
+}
+
 int RunModels(const ClientOptions& options) {
   GatewayClient client(options);
-  const auto models = client.ListModels();
+  const auto models = ModelsAskedFor(client, options.model);
   if (!models.ok()) return ReportError(models.status());
   Json json = Json::array();
   for (const v1::Model& model : models->models()) {
@@ -42,9 +58,10 @@ int RunModels(const ClientOptions& options) {
 // Serving is what the gateway's health service says, for scripts in the exit status too.
 int RunStatus(const ClientOptions& options) {
   GatewayClient client(options);
-  const absl::StatusOr<bool> serving = client.IsServing("");
+  const auto models = ModelsAskedFor(client, options.model);
+  if (!models.ok() && !options.model.empty()) return ReportError(models.status());
+  const absl::StatusOr<bool> serving = client.IsServing(options.model);
   if (!serving.ok()) return ReportError(serving.status());
-  const auto models = client.ListModels();
   Json json = {{"address", options.address}, {"serving", *serving}, {"models", Json::array()}};
   if (!options.json()) {
     std::cout << options.address << "  " << (*serving ? "SERVING" : "NOT_SERVING") << std::endl;

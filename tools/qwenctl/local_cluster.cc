@@ -13,9 +13,11 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "engine/base/status_macros.h"
 #include "engine/runtime/machine_limits.h"
+#include "services/common/listen_socket.h"
 
 namespace qwenserve {
 namespace {
@@ -127,7 +129,18 @@ void LocalCluster::PlanGateway() {
        nullptr});
 }
 
+absl::Status LocalCluster::CheckPort(absl::string_view flag, int port) const {
+  if (port == 0) return absl::OkStatus();
+  const auto probe = BindSocket(absl::StrCat(options_.host, ":", port));
+  if (probe.ok()) return absl::OkStatus();
+  return absl::Status(probe.status().code(), absl::StrCat("--host ", options_.host, " ", flag, " ",
+                                                          port, ": ", probe.status().message()));
+}
+
 absl::Status LocalCluster::Start(const volatile int* interrupted) {
+  // The workers come first and may load for minutes; a busy port should not be told after that.
+  QS_RETURN_IF_ERROR(CheckPort("--port", options_.port));
+  QS_RETURN_IF_ERROR(CheckPort("--ops-port", options_.ops_port));
   PlanWorkers();
   for (Member& member : members_) QS_RETURN_IF_ERROR(StartMember(member, interrupted));
   PlanGateway();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "tools/qwenctl/server_child.h"
 
@@ -63,6 +64,8 @@ class LocalCluster {
     std::unique_ptr<ServerChild> process;
   };
 
+  // UNAVAILABLE, with the flag to change, when the gateway could not listen at `port`.
+  absl::Status CheckPort(absl::string_view flag, int port) const;
   void PlanWorkers();
   void PlanGateway();
   absl::Status StartMember(Member& member, const volatile int* interrupted);

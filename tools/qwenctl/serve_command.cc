@@ -55,7 +55,10 @@ int RunServe(ServeFlags& flags) {
   }
   cluster.Stop(kStopWait, &g_interrupts);
   if (absl::IsCancelled(status)) return kExitInterrupted;
-  return status.ok() ? kExitOk : ReportError(status);
+  if (status.ok()) return kExitOk;
+  // Not through ReportError: this program is the server, there is none to be unavailable.
+  std::cerr << "qwenctl: " << status.message() << std::endl;
+  return kExitFailed;
 }
 
 }  // namespace
@@ -65,7 +68,8 @@ void AddServeCommand(CLI::App& app, int* exit_code) {
       "serve", "Start a gateway, tokenizers and generators on this machine; Ctrl-C ends them");
   auto flags = std::make_shared<ServeFlags>();
   LocalClusterOptions* o = &flags->cluster;
-  command->add_option("model_dir", o->model_dir, "Model directory; default: the demo model");
+  command->add_option("model_dir", o->model_dir, "Model directory; default: the demo model")
+      ->check(CLI::ExistingDirectory);
   command->add_option("--served-model-name", o->served_model_name, "Name for `model` in requests");
   command->add_option("--tp", o->tp, "Tensor-parallel ranks of a replica")
       ->check(CLI::Range(1, 64))

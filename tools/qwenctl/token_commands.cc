@@ -40,16 +40,17 @@ void PrintIds(const std::vector<uint32_t>& ids) {
 int TokenizeFile(const TokenizeFlags& flags, GatewayClient& client) {
   std::ifstream file(flags.input_file);
   if (!file) {
-    return ReportError(absl::NotFoundError(absl::StrCat(flags.input_file, ": cannot be opened")));
+    std::cerr << "qwenctl: " << flags.input_file << ": cannot be opened" << std::endl;
+    return kExitFailed;
   }
   Json all = Json::array();
   std::string line;
   for (int number = 1; std::getline(file, line); ++number) {
     const std::string where = absl::StrCat(flags.input_file, ":", number);
     const absl::StatusOr<Json> json = ParseJson(line, where);
-    if (!json.ok()) return ReportError(json.status());
-    if (!json->is_string()) {
-      return ReportError(absl::InvalidArgumentError(absl::StrCat(where, ": not a JSON string")));
+    if (!json.ok() || !json->is_string()) {
+      std::cerr << "qwenctl: " << where << ": not a JSON string such as \"text\"" << std::endl;
+      return kExitFailed;
     }
     const auto ids = Encode(client, json->get<std::string>());
     if (!ids.ok()) return ReportError(ids.status());
@@ -93,8 +94,9 @@ void AddTokenCommands(CLI::App& app, int* exit_code) {
   auto flags = std::make_shared<TokenizeFlags>();
   AddClientFlags(*tokenize, &flags->client);
   CLI::Option_group* input = tokenize->add_option_group("input");
-  input->add_option("--text", flags->text, "Text");
-  input->add_option("--input-file", flags->input_file, "File with one JSON string per line");
+  input->add_option("--text", flags->text, "Text")->check(CheckText);
+  input->add_option("--input-file", flags->input_file, "File with one JSON string per line")
+      ->check(CLI::ExistingFile);
   input->require_option(1);
   tokenize->callback([flags, exit_code] { *exit_code = RunTokenize(*flags); });
 
@@ -102,6 +104,7 @@ void AddTokenCommands(CLI::App& app, int* exit_code) {
   auto ids = std::make_shared<DetokenizeFlags>();
   AddClientFlags(*detokenize, &ids->client);
   detokenize->add_option("--token-ids", ids->token_ids, "Ids, such as 1,2,3")
+      ->check(CheckTokenId)
       ->delimiter(',')
       ->required();
   detokenize->callback([ids, exit_code] { *exit_code = RunDetokenize(*ids); });
