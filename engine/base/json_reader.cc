@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace qwenserve {
@@ -43,8 +44,13 @@ class DocumentBuilder : public nlohmann::json_sax<Json> {
   }
 
   bool parse_error(size_t position, const std::string&, const Json::exception& error) override {
+    absl::string_view what = error.what();
+    const size_t name_end = what.find("] ");  // of the library's own name for the error
+    if (absl::StartsWith(what, "[") && name_end != absl::string_view::npos) {
+      what.remove_prefix(name_end + 2);
+    }
     // The library quotes the token that it was reading, whole.
-    error_ = absl::StrCat("byte ", position, ": ", ShownText(error.what()));
+    error_ = absl::StrCat("byte ", position, ": ", ShownText(what));
     return false;
   }
 

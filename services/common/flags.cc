@@ -88,6 +88,10 @@ void Flags::AddFlag(const std::string& name, const std::string& help, Setter set
   flag->set = std::move(set);
   flag->get_json = std::move(get_json);
   flag->option = parser_->app.add_option("--" + name, flag->command_line_value, help);
+  const Json value = Json::parse(flag->get_json());  // for --help; lists have no default
+  if (!value.is_array()) {
+    flag->option->default_str(value.is_string() ? value.get<std::string>() : value.dump());
+  }
   flags_.push_back(std::move(flag));
 }
 
@@ -226,7 +230,7 @@ absl::Status Flags::Parse(int argc, const char* const* argv) {
   }
   if (!config_path_.empty()) QS_RETURN_IF_ERROR(ReadConfigFile());
   for (auto& flag : flags_) {
-    if (flag->required && !flag->is_set) {
+    if (flag->required && !flag->is_set && !print_config_) {
       return absl::InvalidArgumentError(
           absl::StrCat("--", flag->name, " (or ", flag->Variable(), ") is needed"));
     }

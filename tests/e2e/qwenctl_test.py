@@ -105,6 +105,25 @@ def test_doctor_names_what_is_wrong_with_a_model(tmp_path):
     assert "LlamaForCausalLM" in result.stdout
 
 
+@pytest.mark.parametrize("role, flag, default", [
+    ("gateway", "listen", "127.0.0.1:50051"), ("tokenizer", "drain-delay", "10"),
+    ("generator", "kv-dtype", "bf16")])
+def test_a_server_tells_its_defaults(role, flag, default):
+    text, values = (
+        subprocess.run([BIN / f"qwenserve-{role}", argument], capture_output=True, text=True,
+                       timeout=120, check=True).stdout for argument in ("--help", "--print-config"))
+    assert f"--{flag} TEXT={default}" in text
+    assert str(json.loads(values)[flag]).startswith(default)
+
+
+def test_a_bad_config_file_is_told_in_plain_words(tmp_path):
+    (tmp_path / "config.json").write_text("{bad")
+    result = subprocess.run([BIN / "qwenserve-generator", "--config", tmp_path / "config.json"],
+                            capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert "config.json: bad JSON: byte 2: parse error at line 1, column 2" in result.stderr
+
+
 def test_a_server_says_that_its_model_directory_is_missing(tmp_path):
     for role in "tokenizer", "generator":
         result = subprocess.run(
@@ -190,8 +209,14 @@ class Terminal:
         os.write(self.master, keys)
 
     def end(self):
-        self.type(b"\x04")
-        status = os.waitpid(self.pid, 0)[1]
+        deadline = time.monotonic() + 60
+        pid = 0
+        while pid == 0:
+            assert time.monotonic() < deadline, self.seen
+            # Typed after the prompt is there but before the editor has the terminal, it is lost.
+            self.type(b"\x04")
+            time.sleep(0.3)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
         os.close(self.master)
         return os.waitstatus_to_exitcode(status)
 
