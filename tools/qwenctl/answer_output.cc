@@ -1,6 +1,10 @@
 #include "tools/qwenctl/answer_output.h"
 
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "tools/qwenctl/exit_codes.h"
 
 namespace qwenserve {
 
@@ -22,13 +26,36 @@ Json AnswerToJson(const Answer& answer) {
 }
 
 std::string AnswerStats(const Answer& answer) {
-  if (answer.token_ids.empty()) {
-    return absl::StrFormat("0 tokens, %s", FinishReasonName(answer.finish_reason));
+  std::string stats = absl::StrCat(answer.token_ids.size(), " tokens");
+  if (const double rate = answer.TokensPerSecond(); rate > 0) {
+    absl::StrAppendFormat(&stats, ", %.1f tokens/s", rate);
   }
-  return absl::StrFormat("%d tokens, %.1f tokens/s, first token after %.0f ms, %s",
-                         answer.token_ids.size(), answer.TokensPerSecond(),
-                         absl::ToDoubleMilliseconds(answer.time_to_first_token),
-                         FinishReasonName(answer.finish_reason));
+  if (!answer.token_ids.empty()) {
+    absl::StrAppendFormat(&stats, ", first token after %.0f ms",
+                          absl::ToDoubleMilliseconds(answer.time_to_first_token));
+  }
+  return absl::StrCat(stats, ", ", FinishReasonName(answer.finish_reason));
+}
+
+int PrintAnswer(const ClientOptions& options,
+                const std::function<absl::StatusOr<Answer>(const GatewayClient::OnText&)>& ask) {
+  bool printed = false;
+  GatewayClient::OnText on_text;
+  if (!options.json()) {
+    on_text = [&printed](absl::string_view text, absl::string_view) {
+      std::cout << text << std::flush;
+      printed = true;
+    };
+  }
+  const absl::StatusOr<Answer> answer = ask(on_text);
+  if (printed) std::cout << std::endl;
+  if (!answer.ok()) return ReportError(answer.status());
+  if (options.json()) {
+    std::cout << AnswerToJson(*answer).dump() << std::endl;
+  } else {
+    std::cerr << "[" << AnswerStats(*answer) << "]" << std::endl;
+  }
+  return kExitOk;
 }
 
 }  // namespace qwenserve

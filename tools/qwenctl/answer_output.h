@@ -1,6 +1,7 @@
 #ifndef QWENSERVE_TOOLS_QWENCTL_ANSWER_OUTPUT_H_
 #define QWENSERVE_TOOLS_QWENCTL_ANSWER_OUTPUT_H_
 
+#include <functional>
 #include <string>
 
 #include "engine/base/json_reader.h"
@@ -14,6 +15,11 @@ Json AnswerToJson(const Answer& answer);
 
 // "38 tokens, 41.2 tokens/s, first token after 52 ms, stop".
 std::string AnswerStats(const Answer& answer);
+
+// Asks by `ask`, prints the answer as --output says (text as it comes, then the statistics on
+// stderr; or one line of JSON) and returns the exit status.
+int PrintAnswer(const ClientOptions& options,
+                const std::function<absl::StatusOr<Answer>(const GatewayClient::OnText&)>& ask);
 
 }  // namespace qwenserve
 

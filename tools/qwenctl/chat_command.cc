@@ -41,24 +41,10 @@ int AskOnce(const ChatFlags& flags) {
   v1::ChatMessage* message = request.mutable_input()->add_messages();
   message->set_role(v1::ROLE_USER);
   message->set_content(flags.message);
-  bool printed = false;
-  GatewayClient::OnText on_text;
-  if (!flags.client.json()) {
-    on_text = [&printed](absl::string_view text, absl::string_view) {
-      std::cout << text << std::flush;
-      printed = true;
-    };
-  }
   GatewayClient client(flags.client);
-  const absl::StatusOr<Answer> answer = client.Chat(std::move(request), on_text);
-  if (printed) std::cout << std::endl;
-  if (!answer.ok()) return ReportError(answer.status());
-  if (flags.client.json()) {
-    std::cout << AnswerToJson(*answer).dump() << std::endl;
-  } else {
-    std::cerr << "[" << AnswerStats(*answer) << "]" << std::endl;
-  }
-  return kExitOk;
+  return PrintAnswer(flags.client, [&](const GatewayClient::OnText& on_text) {
+    return client.Chat(request, on_text);
+  });
 }
 
 int RunChat(ChatFlags& flags, bool has_message) {

@@ -23,24 +23,10 @@ int RunComplete(CompleteFlags& flags) {
   } else {
     for (uint32_t id : flags.token_ids) flags.request.mutable_token_ids()->add_ids(id);
   }
-  bool printed = false;
-  GatewayClient::OnText on_text;
-  if (!flags.client.json()) {
-    on_text = [&printed](absl::string_view text, absl::string_view) {
-      std::cout << text << std::flush;
-      printed = true;
-    };
-  }
   GatewayClient client(flags.client);
-  const absl::StatusOr<Answer> answer = client.Complete(flags.request, on_text);
-  if (printed) std::cout << std::endl;
-  if (!answer.ok()) return ReportError(answer.status());
-  if (flags.client.json()) {
-    std::cout << AnswerToJson(*answer).dump() << std::endl;
-  } else {
-    std::cerr << "[" << AnswerStats(*answer) << "]" << std::endl;
-  }
-  return kExitOk;
+  return PrintAnswer(flags.client, [&](const GatewayClient::OnText& on_text) {
+    return client.Complete(flags.request, on_text);
+  });
 }
 
 }  // namespace
