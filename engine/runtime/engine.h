@@ -43,6 +43,7 @@ struct EngineInfo {
   int64_t max_waiting = 0;
   int64_t kv_block_size = 0;
   int tp = 1;
+  std::string device;  // cpu or cuda
 };
 
 // One replica of one model: a thread that schedules and runs one step after the other, and one that

@@ -70,6 +70,7 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
   info_.max_waiting = options_.max_waiting;
   info_.kv_block_size = kKvBlockSize;
   info_.tp = options_.tp;
+  info_.device = placement.ranks.front().device;
   spdlog::info("kernels: {}; fingerprint: {}", leader.kernel_table(), info_.fingerprint);
 
   SchedulerOptions scheduler;

@@ -22,9 +22,9 @@ namespace qwenserve {
 // Everything a generator does between its engine and its sessions, without a transport and without
 // a clock of its own: time is an argument. Thread-safe.
 //
-// One lock covers the routes. The engine's thread takes it once per step to hand events out; a
-// Submit holds it while the engine takes the sequence in, so that no event can come before its
-// route is known. Engine::Submit does not wait for the engine's thread, so neither waits long.
+// One lock covers the routes. The engine's reporting thread takes it once per step to hand events
+// out; a Submit holds it while the engine takes the sequence in, so that no event can come before
+// its route is known. Engine::Submit does not wait for the engine's threads, so neither waits long.
 class GeneratorCore {
  public:
   // A gateway that says nothing for this long is gone.

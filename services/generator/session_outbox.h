@@ -17,7 +17,7 @@
 namespace qwenserve {
 
 // The generator's outgoing half of one gateway's session: what waits to be written, without any
-// transport. The engine's thread adds, the transport takes; neither waits for the other. Events
+// transport. The core adds, the transport takes; neither waits for the other. Events
 // that pile up while a write is under way leave in one message. Thread-safe.
 class SessionOutbox {
  public:

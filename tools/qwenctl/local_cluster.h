@@ -13,6 +13,8 @@
 
 namespace qwenserve {
 
+// The flags of `qwenctl serve`, with their meaning there. Ports: 0 = any free one. kv_cache_memory:
+// of one replica, as --kv-cache-memory takes it; empty = an equal share of the free memory.
 struct LocalClusterOptions {
   std::string model_dir;
   std::string served_model_name;

@@ -256,6 +256,7 @@ TEST_F(EngineTest, TellsWhatItServes) {
   EXPECT_EQ(info.max_model_len, 512);
   EXPECT_EQ(info.defaults.eos_ids, std::vector<int32_t>{1});
   EXPECT_THAT(info.fingerprint, SizeIs(64));
+  EXPECT_EQ(info.device, "cpu");
 
   EngineOptions other = options_;
   other.num_threads = 1;

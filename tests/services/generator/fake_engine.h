@@ -22,6 +22,7 @@ class FakeEngine : public Engine {
     info_.max_waiting = 4;
     info_.kv_block_size = 16;
     info_.fingerprint = "f00d";
+    info_.device = "cpu";
   }
 
   absl::StatusOr<uint64_t> Submit(SequenceRequest request) override {

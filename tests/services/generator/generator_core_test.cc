@@ -91,6 +91,7 @@ TEST_F(GeneratorCoreTest, HelloTellsModelAndLimits) {
   EXPECT_EQ(message->hello().numerics_fingerprint(), "f00d");
   EXPECT_EQ(message->hello().limits().max_model_len(), 100u);
   EXPECT_EQ(message->hello().limits().block_tokens(), 16u);
+  EXPECT_EQ(message->hello().device(), "cpu");
 }
 
 TEST_F(GeneratorCoreTest, RefusesAnotherProtocolVersionAndAMissingHello) {
