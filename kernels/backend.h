@@ -95,10 +95,10 @@ class Backend {
                           float* out) = 0;
 
   // Draws one id for each row of logits [rows.size(), stride]; ids >= vocab_size are padding and
-  // never drawn. Overwrites the logits. ids: host, [rows.size()], valid after Sync().
+  // never drawn. Overwrites the logits. tokens: host, [rows.size()], valid after Sync().
   // A row with a NaN or +infinity among the allowed logits, or with nothing finite, gives -1.
   virtual void Sample(float* logits, int64_t stride, int64_t vocab_size,
-                      absl::Span<const SampleRow> rows, int32_t* ids) = 0;
+                      absl::Span<const SampleRow> rows, SampledToken* tokens) = 0;
 
   // Waits for all ops so far. The first device error since the last call; then the backend is dead.
   virtual absl::Status Sync() = 0;

@@ -2,6 +2,7 @@
 #define QWENSERVE_KERNELS_SAMPLE_ROW_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/types/span.h"
 
@@ -29,6 +30,18 @@ struct SampleRow {
   absl::Span<const int32_t> context_ids = {};  // prompt and generated ids, host memory, not owned
   int64_t num_prompt_ids = 0;                  // generated ids start here in context_ids
   const uint32_t* allowed_ids = nullptr;       // bitmask over the vocabulary, or null = all
+};
+
+struct TokenLogprob {
+  int32_t id = 0;
+  float logprob = 0;
+};
+
+// What came of one row.
+struct SampledToken {
+  int32_t id = -1;                     // -1: the row had a NaN, +infinity, or nothing finite
+  float logprob = 0;                   // of id, when the row asks for it
+  std::vector<TokenLogprob> top = {};  // the most probable ids, best first, when asked for
 };
 
 }  // namespace qwenserve

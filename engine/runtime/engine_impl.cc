@@ -87,18 +87,16 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
 }
 
 absl::Status EngineImpl::RunOnce() {
-  SampleRow greedy;
-  greedy.temperature = 0;
   StepPlan plan;
   PlanSequence part;
   part.ids = {0};
   part.prompt_tokens = 1;
   part.blocks = {0};
   part.wants_logits = true;
-  part.sample = &greedy;
+  part.sample.temperature = 0;
   plan.sequences.push_back(part);
-  QS_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, LaunchAndCollect(plan));
-  if (ids.size() != 1 || ids[0] < 0) {
+  QS_ASSIGN_OR_RETURN(const std::vector<SampledToken> tokens, LaunchAndCollect(plan));
+  if (tokens.size() != 1 || tokens[0].id < 0) {
     return absl::InternalError(absl::StrCat("\"", options_.model_dir,
                                             "\": the first forward pass has no finite logit: the "
                                             "weights are damaged"));
@@ -137,10 +135,10 @@ void EngineImpl::ServeUntilStopped() {
 
 absl::Status EngineImpl::RunStep(const StepPlan& plan) {
   const Clock::time_point began = Clock::now();
-  absl::StatusOr<std::vector<int32_t>> ids = LaunchAndCollect(plan);
-  if (!ids.ok()) {
+  absl::StatusOr<std::vector<SampledToken>> tokens = LaunchAndCollect(plan);
+  if (!tokens.ok()) {
     // Keeps the first reason: a rank's death, not the time-out that it caused elsewhere.
-    team_->Abort(ids.status().message());
+    team_->Abort(tokens.status().message());
     return team_->Health();
   }
   StepEvents done;
@@ -151,13 +149,13 @@ absl::Status EngineImpl::RunStep(const StepPlan& plan) {
     done.duration = absl::FromChrono(last_progress_ - began);
     longest_step_ = std::max(longest_step_, done.duration);
     ++steps_;
-    scheduler_->Commit(plan, *ids, &done.sequences);
+    scheduler_->Commit(plan, *tokens, &done.sequences);
   }
   events_.Push(std::move(done));
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<int32_t>> EngineImpl::LaunchAndCollect(const StepPlan& plan) {
+absl::StatusOr<std::vector<SampledToken>> EngineImpl::LaunchAndCollect(const StepPlan& plan) {
   QS_ASSIGN_OR_RETURN(const uint64_t ticket, team_->Launch(plan));
   return team_->Collect(ticket);
 }

@@ -46,7 +46,7 @@ class EngineImpl final : public Engine {
   absl::Status RunOnce();  // one forward pass, to prove that there can be more
   void ServeUntilStopped();
   absl::Status RunStep(const StepPlan& plan);
-  absl::StatusOr<std::vector<int32_t>> LaunchAndCollect(const StepPlan& plan);
+  absl::StatusOr<std::vector<SampledToken>> LaunchAndCollect(const StepPlan& plan);
   void Fail(const absl::Status& reason);
   void Deliver(uint64_t step, std::vector<SequenceEvent> events);
   void Wake();

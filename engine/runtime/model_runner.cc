@@ -56,9 +56,10 @@ absl::StatusOr<std::vector<int32_t>> ModelRunner::SharePreviousIds() {
   std::vector<int32_t> ids(static_cast<size_t>(previous_logit_rows_));
   if (settings_.rank == 0) {
     QS_RETURN_IF_ERROR(backend_->Sync());
-    const std::vector<int32_t>& drawn = in_flight_.empty() ? previous_ids_ : in_flight_.back().ids;
+    const std::vector<SampledToken>& drawn =
+        in_flight_.empty() ? previous_ : in_flight_.back().tokens;
     QS_CHECK(drawn.size() == ids.size());
-    ids = drawn;
+    for (size_t i = 0; i < ids.size(); ++i) ids[i] = drawn[i].id;
   }
   if (settings_.tp == 1) return ids;
   // A gather only moves bits, so ids can travel as floats.
@@ -90,22 +91,23 @@ absl::StatusOr<uint64_t> ModelRunner::Launch(const StepPlan& plan) {
   if (settings_.rank == 0 && batch.num_logit_rows > 0) {
     std::vector<SampleRow> rows;
     for (const PlanSequence& part : plan.sequences) {
-      if (part.wants_logits) rows.push_back(*part.sample);
+      if (part.wants_logits) rows.push_back(part.sample);
     }
     const LogitsView logits = LogitsOf(state, batch);
-    std::vector<int32_t>& ids = in_flight_.back().ids;
-    ids.resize(rows.size());
-    backend_->Sample(logits.data, logits.stride, checkpoint_.config().vocab_size, rows, ids.data());
+    std::vector<SampledToken>& tokens = in_flight_.back().tokens;
+    tokens.resize(rows.size());
+    backend_->Sample(logits.data, logits.stride, checkpoint_.config().vocab_size, rows,
+                     tokens.data());
   }
   return last_ticket_;
 }
 
-absl::StatusOr<std::vector<int32_t>> ModelRunner::Collect(uint64_t ticket) {
+absl::StatusOr<std::vector<SampledToken>> ModelRunner::Collect(uint64_t ticket) {
   QS_CHECK(!in_flight_.empty() && in_flight_.front().ticket == ticket);
   QS_RETURN_IF_ERROR(backend_->Sync());
-  previous_ids_ = std::move(in_flight_.front().ids);
+  previous_ = std::move(in_flight_.front().tokens);
   in_flight_.pop_front();
-  return previous_ids_;
+  return previous_;
 }
 
 }  // namespace qwenserve

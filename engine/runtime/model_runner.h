@@ -41,9 +41,9 @@ class ModelRunner {
   // A ticket for Collect. UNAVAILABLE when a peer is gone; the runner is then of no more use.
   absl::StatusOr<uint64_t> Launch(const StepPlan& plan);
 
-  // Ids drawn by that step, one for each sequence that wanted logits, in the plan's order; empty on
-  // ranks other than 0. Tickets are collected in order.
-  absl::StatusOr<std::vector<int32_t>> Collect(uint64_t ticket);
+  // Tokens drawn by that step, one for each sequence that wanted logits, in the plan's order; empty
+  // on ranks other than 0. Tickets are collected in order.
+  absl::StatusOr<std::vector<SampledToken>> Collect(uint64_t ticket);
 
   std::string kernel_table() const { return backend_->kernel_table(); }
   WeightFormat weight_format() const { return weights_.layers.front().qkv.format; }
@@ -51,7 +51,7 @@ class ModelRunner {
  private:
   struct InFlight {
     uint64_t ticket = 0;
-    std::vector<int32_t> ids;
+    std::vector<SampledToken> tokens;
   };
 
   ModelRunner(const RankSettings& settings, const Checkpoint& checkpoint);
@@ -74,8 +74,8 @@ class ModelRunner {
   Buffer shared_ids_;    // [max_sequences]: rank 0's, to be shared
   Buffer gathered_ids_;  // [tp * max_sequences]
   HostBatch host_batch_;
-  std::deque<InFlight> in_flight_;     // stable addresses: Sample writes there
-  std::vector<int32_t> previous_ids_;  // drawn by the last launched step, when it is collected
+  std::deque<InFlight> in_flight_;      // stable addresses: Sample writes there
+  std::vector<SampledToken> previous_;  // drawn by the last launched step, when it is collected
   int64_t previous_logit_rows_ = 0;
   uint64_t last_ticket_ = 0;
 };

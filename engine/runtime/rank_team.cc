@@ -85,11 +85,11 @@ absl::StatusOr<uint64_t> RankTeam::Launch(const StepPlan& plan) {
   return leader_->Launch(plan);
 }
 
-absl::StatusOr<std::vector<int32_t>> RankTeam::Collect(uint64_t ticket) {
-  QS_ASSIGN_OR_RETURN(std::vector<int32_t> ids, leader_->Collect(ticket));
+absl::StatusOr<std::vector<SampledToken>> RankTeam::Collect(uint64_t ticket) {
+  QS_ASSIGN_OR_RETURN(std::vector<SampledToken> tokens, leader_->Collect(ticket));
   group_->EndStep(0, launched_steps_.front());
   launched_steps_.pop_front();
-  return ids;
+  return tokens;
 }
 
 std::vector<RankProgress> RankTeam::Progress() const {

@@ -36,7 +36,7 @@ class RankTeam {
   ~RankTeam();
 
   absl::StatusOr<uint64_t> Launch(const StepPlan& plan);
-  absl::StatusOr<std::vector<int32_t>> Collect(uint64_t ticket);
+  absl::StatusOr<std::vector<SampledToken>> Collect(uint64_t ticket);
 
   // Ends the group; the first reason stays.
   void Abort(absl::string_view reason) { group_->Abort(reason); }

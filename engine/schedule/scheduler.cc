@@ -176,8 +176,7 @@ void Scheduler::AddToPlan(Sequence* s, int64_t rows, absl::Time now, StepPlan* p
   part.blocks.assign(blocks.begin(), blocks.end());
   part.wants_logits = rows == s->rows_left();
   if (part.wants_logits) {
-    s->sample = MakeSampleRow(s->sampling, s->sample_index, s->tokens, s->num_prompt);
-    part.sample = &s->sample;
+    part.sample = MakeSampleRow(s->sampling, s->sample_index, s->tokens, s->num_prompt);
   }
   plan->sequences.push_back(std::move(part));
   in_flight_.push_back(s);
@@ -233,11 +232,11 @@ void Scheduler::AddRunning(Sequence* s) {
   running_.insert(std::lower_bound(running_.begin(), running_.end(), s, ServedBefore()), s);
 }
 
-void Scheduler::Commit(const StepPlan& plan, absl::Span<const int32_t> ids,
+void Scheduler::Commit(const StepPlan& plan, absl::Span<const SampledToken> tokens,
                        std::vector<SequenceEvent>* events) {
   QS_CHECK(plan.step == last_step_ && plan.sequences.size() == in_flight_.size());
   const std::vector<Sequence*> sequences = std::exchange(in_flight_, {});
-  size_t next_id = 0;
+  size_t next = 0;
   for (size_t i = 0; i < sequences.size(); ++i) {
     Sequence* s = sequences[i];
     const PlanSequence& part = plan.sequences[i];
@@ -248,17 +247,18 @@ void Scheduler::Commit(const StepPlan& plan, absl::Span<const int32_t> ids,
       s->num_computed += rows;
       continue;
     }
-    QS_CHECK(next_id < ids.size());
-    const int32_t id = ids[next_id++];
+    QS_CHECK(next < tokens.size());
+    const SampledToken& token = tokens[next++];
     // Drawn or not, its last token stays to be computed unless a new one follows it.
     if (s->cancelled) continue;
     s->num_computed += rows;
-    Draw(s, id, events);
+    Draw(s, token, events);
   }
-  QS_CHECK(next_id == ids.size());
+  QS_CHECK(next == tokens.size());
 }
 
-void Scheduler::Draw(Sequence* s, int32_t id, std::vector<SequenceEvent>* events) {
+void Scheduler::Draw(Sequence* s, const SampledToken& token, std::vector<SequenceEvent>* events) {
+  const int32_t id = token.id;
   SequenceEvent& event = AddEvent(*s, events);
   if (id < 0 || id >= options_.vocab_size) {
     Finish(s, FinishReason::kError,

@@ -60,9 +60,9 @@ class Scheduler {
   // Commit; SampleRows in it point into the scheduler until then.
   StepPlan Schedule(absl::Time now, std::vector<SequenceEvent>* events);
 
-  // Takes in what the step drew: one id for each sequence of the plan that wants logits, in the
-  // plan's order; -1 = it had no finite logit, which fails that sequence only.
-  void Commit(const StepPlan& plan, absl::Span<const int32_t> ids,
+  // Takes in what the step drew: one token for each sequence of the plan that wants logits, in the
+  // plan's order; id -1 = it had no finite logit, which fails that sequence only.
+  void Commit(const StepPlan& plan, absl::Span<const SampledToken> tokens,
               std::vector<SequenceEvent>* events);
 
   // Ends everything with kError, a plan in flight included.
@@ -100,7 +100,7 @@ class Scheduler {
 
   void StopRunning(Sequence* sequence);  // to waiting, blocks kept
   void AddRunning(Sequence* sequence);
-  void Draw(Sequence* sequence, int32_t id, std::vector<SequenceEvent>* events);
+  void Draw(Sequence* sequence, const SampledToken& token, std::vector<SequenceEvent>* events);
   SequenceEvent& AddEvent(const Sequence& sequence, std::vector<SequenceEvent>* events);
   // Puts the finish into `event` and forgets the sequence.
   void Finish(Sequence* sequence, FinishReason reason, absl::Status error, SequenceEvent* event,

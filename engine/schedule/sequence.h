@@ -7,7 +7,6 @@
 #include "absl/time/time.h"
 #include "engine/cache/block_allocator.h"
 #include "engine/schedule/request.h"
-#include "kernels/sample_row.h"
 
 namespace qwenserve {
 
@@ -44,7 +43,6 @@ struct Sequence {
   bool cancelled = false;
   absl::Duration queue_time;  // until its first step
   bool started = false;       // a step has worked on it; queue_time is set
-  SampleRow sample;           // of the step in flight
 };
 
 // Who is served first: higher priority, then earlier arrival.

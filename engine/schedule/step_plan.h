@@ -20,7 +20,7 @@ struct PlanSequence {
   int64_t prompt_tokens = 0;    // the prompt's boundary: decides NTK's alpha
   std::vector<int32_t> blocks;  // KV blocks of positions 0 .. first_position + ids.size() - 1
   bool wants_logits = false;    // the last row's next token is to be drawn
-  const SampleRow* sample = nullptr;  // rank 0 only, valid until Collect; followers get null
+  SampleRow sample;             // with wants_logits. What it points to: rank 0 only, until Collect
 };
 
 // What all ranks do in one step: the only thing that ranks other than 0 are told. Made by the

@@ -277,10 +277,11 @@ void CpuBackend::GatherRows(const float* x, int64_t width, const int32_t* rows, 
 }
 
 void CpuBackend::Sample(float* logits, int64_t stride, int64_t vocab_size,
-                        absl::Span<const SampleRow> rows, int32_t* ids) {
+                        absl::Span<const SampleRow> rows, SampledToken* tokens) {
   QS_CHECK(vocab_size > 0 && vocab_size <= stride);
   ParallelForDynamic(static_cast<int64_t>(rows.size()), [&](int64_t i, int thread) {
-    ids[i] = SampleOne(kernels_, rows[i], vocab_size, logits + i * stride, scratch_[thread].sample);
+    tokens[i].id =
+        SampleOne(kernels_, rows[i], vocab_size, logits + i * stride, scratch_[thread].sample);
   });
 }
 

@@ -45,7 +45,7 @@ class CpuBackend final : public Backend {
   void GatherRows(const float* x, int64_t width, const int32_t* rows, int64_t num_rows,
                   float* out) override;
   void Sample(float* logits, int64_t stride, int64_t vocab_size, absl::Span<const SampleRow> rows,
-              int32_t* ids) override;
+              SampledToken* tokens) override;
   absl::Status Sync() override;
 
  private:

@@ -87,15 +87,15 @@ std::vector<KeptId> ReferenceDistribution(const float* logits, int64_t vocab_siz
 }
 
 void ReferenceBackend::Sample(float* logits, int64_t stride, int64_t vocab_size,
-                              absl::Span<const SampleRow> rows, int32_t* ids) {
+                              absl::Span<const SampleRow> rows, SampledToken* tokens) {
   for (size_t i = 0; i < rows.size(); ++i) {
     double best = -1;
-    ids[i] = -1;
+    tokens[i] = SampledToken();
     for (const KeptId& kept : ReferenceDistribution(logits + i * stride, vocab_size, rows[i])) {
       const double ratio = kept.probability / Noise(rows[i], kept.id);
-      if (ratio > best || (ratio == best && kept.id < ids[i])) {
+      if (ratio > best || (ratio == best && kept.id < tokens[i].id)) {
         best = ratio;
-        ids[i] = kept.id;
+        tokens[i].id = kept.id;
       }
     }
   }

@@ -164,13 +164,13 @@ void BM_Sample(benchmark::State& state) {
   SampleRow row;
   row.top_k = static_cast<int32_t>(state.range(0));
   row.top_p = static_cast<float>(state.range(1)) * 0.01f;
-  int32_t id = 0;
+  SampledToken token;
   for (auto _ : state) {
     copy = logits;
-    backend->Sample(copy.data(), kVocabulary, kVocabulary, {&row, 1}, &id);
+    backend->Sample(copy.data(), kVocabulary, kVocabulary, {&row, 1}, &token);
     ++row.position;
   }
-  benchmark::DoNotOptimize(id);
+  benchmark::DoNotOptimize(token.id);
 }
 
 void RowsAndThreads(benchmark::internal::Benchmark* benchmark, std::vector<int64_t> rows) {

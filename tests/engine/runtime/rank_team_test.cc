@@ -192,8 +192,6 @@ TEST(RankTeam, AStepMayTakeIdsThatTheOneBeforeDraws) {
         placement->ranks, RankMode::kThreads, "", **checkpoint, [] {}, nullptr);
     ASSERT_TRUE(team.ok()) << team.status();
 
-    SampleRow greedy;
-    greedy.temperature = 0;
     const auto part = [&](int64_t position, std::vector<int32_t> ids, int32_t block) {
       PlanSequence sequence;
       sequence.first_position = position;
@@ -201,7 +199,7 @@ TEST(RankTeam, AStepMayTakeIdsThatTheOneBeforeDraws) {
       sequence.prompt_tokens = 3;
       sequence.blocks = {block};
       sequence.wants_logits = true;
-      sequence.sample = &greedy;
+      sequence.sample.temperature = 0;
       return sequence;
     };
     StepPlan first, second;
@@ -213,13 +211,19 @@ TEST(RankTeam, AStepMayTakeIdsThatTheOneBeforeDraws) {
     second.sequences[1].sampled_by_row = 0;
     const uint64_t one = *(*team)->Launch(first);
     const uint64_t two = *(*team)->Launch(second);
-    const std::vector<int32_t> drawn = *(*team)->Collect(one);
-    const std::vector<int32_t> ahead = *(*team)->Collect(two);
+    const auto collect = [&](uint64_t ticket) {
+      const std::vector<SampledToken> tokens = *(*team)->Collect(ticket);
+      std::vector<int32_t> ids;
+      for (const SampledToken& token : tokens) ids.push_back(token.id);
+      return ids;
+    };
+    const std::vector<int32_t> drawn = collect(one);
+    const std::vector<int32_t> ahead = collect(two);
 
     second.step = 3;
     second.sequences[0] = part(3, {drawn[1]}, 1);
     second.sequences[1] = part(3, {drawn[0]}, 0);
-    const std::vector<int32_t> literal = *(*team)->Collect(*(*team)->Launch(second));
+    const std::vector<int32_t> literal = collect(*(*team)->Launch(second));
     EXPECT_NE(drawn[0], drawn[1]);
     EXPECT_EQ(ahead, literal);
   }

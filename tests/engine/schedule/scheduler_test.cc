@@ -28,6 +28,12 @@ SchedulerOptions Options() {
   return options;
 }
 
+std::vector<SampledToken> Tokens(const std::vector<int32_t>& ids) {
+  std::vector<SampledToken> tokens;
+  for (int32_t id : ids) tokens.push_back({.id = id});
+  return tokens;
+}
+
 SequenceRequest Request(int prompt, int max_tokens) {
   SequenceRequest request;
   request.prompt_ids.assign(prompt, 5);
@@ -46,7 +52,7 @@ class SchedulerTest : public testing::Test {
     for (const PlanSequence& part : plan.sequences) {
       if (part.wants_logits) ids.push_back(id);
     }
-    if (!plan.sequences.empty()) scheduler_.Commit(plan, ids, &events_);
+    if (!plan.sequences.empty()) scheduler_.Commit(plan, Tokens(ids), &events_);
     scheduler_.CheckIntegrity();
     return plan;
   }
@@ -130,7 +136,7 @@ TEST_F(SchedulerTest, AdmitsResumedThenPriorityThenArrival) {
     std::vector<SequenceEvent> events;
     const StepPlan plan = scheduler.Schedule(now_, &events);
     ASSERT_THAT(plan.sequences, SizeIs(1));
-    scheduler.Commit(plan, {7}, &events);
+    scheduler.Commit(plan, Tokens({7}), &events);
     ASSERT_THAT(events, SizeIs(1));
     EXPECT_EQ(events[0].finish, FinishReason::kLength);
     finished.push_back(events[0].sequence);
@@ -223,7 +229,7 @@ TEST_F(SchedulerTest, TheLatestArrivedGivesWay) {
     std::vector<SequenceEvent> events;
     const StepPlan plan = scheduler.Schedule(now_, &events);
     waited |= scheduler.num_running() == 1 && scheduler.num_waiting() == 1;
-    scheduler.Commit(plan, std::vector<int32_t>(plan.sequences.size(), 7), &events);
+    scheduler.Commit(plan, Tokens(std::vector<int32_t>(plan.sequences.size(), 7)), &events);
     for (const SequenceEvent& event : events) {
       if (event.finish != FinishReason::kNone) order.push_back(event.sequence);
     }
@@ -240,11 +246,11 @@ TEST_F(SchedulerTest, ANewcomerLeavesEverybodyRoomForTheNextBlock) {
   std::vector<SequenceEvent> events;
   ASSERT_TRUE(scheduler.Add(Request(60, 2), now_).ok());
   StepPlan plan = scheduler.Schedule(now_, &events);
-  scheduler.Commit(plan, {7}, &events);
+  scheduler.Commit(plan, Tokens({7}), &events);
   ASSERT_TRUE(scheduler.Add(Request(60, 2), now_).ok());  // four blocks, and four are free
   plan = scheduler.Schedule(now_, &events);
   EXPECT_THAT(plan.sequences, SizeIs(1));
-  scheduler.Commit(plan, {7}, &events);
+  scheduler.Commit(plan, Tokens({7}), &events);
   plan = scheduler.Schedule(now_, &events);  // the first has ended
   EXPECT_THAT(plan.sequences, SizeIs(1));
   EXPECT_EQ(plan.sequences[0].first_position, 0);
@@ -256,7 +262,7 @@ TEST_F(SchedulerTest, ACancelledSequenceIsGoneAtTheNextStep) {
   const StepPlan plan = scheduler_.Schedule(now_, &events_);
   scheduler_.Cancel(id);  // while the step runs
   scheduler_.Cancel(id);
-  scheduler_.Commit(plan, {7}, &events_);
+  scheduler_.Commit(plan, Tokens({7}), &events_);
   EXPECT_THAT(events_, IsEmpty());
   EXPECT_THAT(Step().sequences, IsEmpty());
   ASSERT_THAT(events_, SizeIs(1));
@@ -294,7 +300,7 @@ TEST_F(SchedulerTest, ARowWithoutFiniteLogitsFailsAlone) {
   Add(Request(3, 10));
   events_.clear();
   const StepPlan plan = scheduler_.Schedule(now_, &events_);
-  scheduler_.Commit(plan, {-1, 7}, &events_);
+  scheduler_.Commit(plan, Tokens({-1, 7}), &events_);
   ASSERT_THAT(events_, SizeIs(2));
   EXPECT_EQ(events_[0].sequence, bad);
   EXPECT_EQ(events_[0].finish, FinishReason::kError);

@@ -27,8 +27,8 @@ class FakeDevice {
  public:
   explicit FakeDevice(int64_t num_blocks) : memory_(num_blocks * kKvBlockSize, -1) {}
 
-  std::vector<int32_t> Run(const StepPlan& plan) {
-    std::vector<int32_t> drawn;
+  std::vector<SampledToken> Run(const StepPlan& plan) {
+    std::vector<SampledToken> drawn;
     std::vector<bool> used(memory_.size() / kKvBlockSize, false);
     for (const PlanSequence& part : plan.sequences) {
       for (int32_t block : part.blocks) {
@@ -40,10 +40,10 @@ class FakeDevice {
       if (!part.wants_logits) continue;
       std::vector<int32_t> tokens;
       for (int64_t p = 0; p < position; ++p) tokens.push_back(Slot(part, p));
-      EXPECT_EQ(tokens, std::vector<int32_t>(part.sample->context_ids.begin(),
-                                             part.sample->context_ids.end()));
-      EXPECT_EQ(part.sample->position, position);
-      drawn.push_back(NextToken(tokens));
+      EXPECT_EQ(tokens, std::vector<int32_t>(part.sample.context_ids.begin(),
+                                             part.sample.context_ids.end()));
+      EXPECT_EQ(part.sample.position, position);
+      drawn.push_back({.id = NextToken(tokens)});
     }
     return drawn;
   }
@@ -184,10 +184,10 @@ class Simulation {
     // Followers see the plan through its bytes.
     auto parsed = ParseStepPlan(SerializeStepPlan(plan));
     ASSERT_TRUE(parsed.ok()) << parsed.status();
-    const std::vector<int32_t> ids = device_.Run(plan);
+    const std::vector<SampledToken> tokens = device_.Run(plan);
     Disturb();
     events.clear();
-    scheduler_.Commit(plan, ids, &events);
+    scheduler_.Commit(plan, tokens, &events);
     Receive(events);
     scheduler_.CheckIntegrity();
   }
