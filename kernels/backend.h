@@ -33,9 +33,10 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  // What decides the bits of results: part of the numerics fingerprint. "cpu-1" for every
-  // instruction set of the CPU, since all give the same bits.
-  virtual std::string kernel_table() const = 0;
+  // What decides the bits of results besides the inputs: part of the numerics fingerprint. With
+  // weights of some format an instruction set may have an order of its own, hence the argument; an
+  // equal name promises equal bits on any machine.
+  virtual std::string kernel_table(WeightFormat weights) const = 0;
 
   // --- Memory ---------------------------------------------------------------------------------
 
@@ -50,6 +51,11 @@ class Backend {
   // thread its own part of the rows.
   virtual absl::StatusOr<LinearWeight> PackLinear(absl::Span<const RowBlock> blocks,
                                                   int64_t in_features) = 0;
+
+  // Packs a quantised matrix, asking `rows` for each row once, from several threads.
+  // RESOURCE_EXHAUSTED without memory, else the error of `rows`.
+  virtual absl::StatusOr<LinearWeight> PackQuantized(const QuantizedShape& shape,
+                                                     const QuantizedRowSource& rows) = 0;
 
   // Bytes of one KV block (keys and values of kKvBlockSize tokens) of one layer.
   virtual size_t KvBytesPerBlock(const HeadLayout& heads, DType dtype) const = 0;
@@ -70,7 +76,8 @@ class Backend {
                           const float* weight, float epsilon, float* out) = 0;
 
   // out = x * weight^T + bias. x: [rows, in_features]; bias: [out_features] or null;
-  // out: [rows, out_features]. The only matrix product.
+  // out: [rows, out_features]. The only matrix product. For a quantised weight each row of x is
+  // rounded to 8 bits in blocks of kQuantBlock inputs, each with its own scale.
   virtual void Linear(const float* x, int64_t rows, const LinearWeight& weight, const float* bias,
                       float* out) = 0;
 

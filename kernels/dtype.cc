@@ -24,6 +24,10 @@ const char* WeightFormatName(WeightFormat format) {
       return "bf16";
     case WeightFormat::kF16:
       return "fp16";
+    case WeightFormat::kInt8:
+      return "int8";
+    case WeightFormat::kInt4:
+      return "int4";
   }
   return "unknown";
 }

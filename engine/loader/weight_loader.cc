@@ -161,7 +161,12 @@ absl::Status LoadField(absl::Span<const Source> sources, const ShardPlan& shard,
 }  // namespace
 
 absl::StatusOr<ModelWeights> LoadWeights(const Checkpoint& checkpoint, const ShardPlan& shard,
-                                         Backend& backend, const LoadProgress& progress) {
+                                         WeightChoice choice, Backend& backend,
+                                         const LoadProgress& progress) {
+  if (choice != WeightChoice::kAuto) {
+    return absl::UnimplementedError(
+        absl::StrCat("weights \"", WeightChoiceName(choice), "\": only auto is built yet"));
+  }
   QS_ASSIGN_OR_RETURN(const std::vector<Source> sources, ResolveSources(checkpoint, shard));
   int64_t total = 0;
   for (const TensorRef& tensor : checkpoint.tensors()) total += tensor.bytes;

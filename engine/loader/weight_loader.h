@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/loader/checkpoint.h"
+#include "engine/loader/weight_choice.h"
 #include "engine/model/weights.h"
 #include "engine/parallel/shard_plan.h"
 #include "kernels/backend.h"
@@ -19,7 +20,8 @@ using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 // is missing, of a wrong shape or not expected is INVALID_ARGUMENT naming file, tensor and both
 // shapes. Pages of the source are given back as soon as their tensor is packed.
 absl::StatusOr<ModelWeights> LoadWeights(const Checkpoint& checkpoint, const ShardPlan& shard,
-                                         Backend& backend, const LoadProgress& progress);
+                                         WeightChoice choice, Backend& backend,
+                                         const LoadProgress& progress);
 
 }  // namespace qwenserve
 

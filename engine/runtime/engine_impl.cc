@@ -63,15 +63,15 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
   const ModelRunner& leader = team_->leader();
   info_.config = checkpoint_->config();
   info_.defaults = checkpoint_->generation_defaults();
-  info_.fingerprint = NumericsFingerprint(*checkpoint_, leader.weight_format(), options_.kv_dtype,
-                                          leader.kernel_table(), options_.tp);
+  info_.fingerprint =
+      NumericsFingerprint(*checkpoint_, leader.weight_numerics(), options_.kv_dtype, options_.tp);
   info_.max_model_len = placement.max_model_len;
   info_.max_running = placement.ranks.front().limits.max_sequences;
   info_.max_waiting = options_.max_waiting;
   info_.kv_block_size = kKvBlockSize;
   info_.tp = options_.tp;
   info_.device = placement.ranks.front().device;
-  spdlog::info("kernels: {}; fingerprint: {}", leader.kernel_table(), info_.fingerprint);
+  spdlog::info("weights: {}; fingerprint: {}", leader.weight_numerics(), info_.fingerprint);
 
   SchedulerOptions scheduler;
   scheduler.max_batch_tokens = options_.max_batch_tokens;

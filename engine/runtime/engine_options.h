@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/time/time.h"
+#include "engine/loader/weight_choice.h"
 #include "kernels/dtype.h"
 
 namespace qwenserve {
@@ -15,6 +16,10 @@ enum class RankMode { kThreads, kProcesses };
 struct EngineOptions {
   std::string model_dir;
   std::string device = "auto";  // auto, cpu or cuda
+  // CPU instruction set: auto, or a name that CpuIsaName knows.
+  std::string isa = "auto";
+  // auto = as the checkpoint holds them; int8, int4: quantised while loading.
+  WeightChoice weights = WeightChoice::kAuto;
   int tp = 1;
   RankMode rank_mode = RankMode::kThreads;
   std::string rank_binary;     // with kProcesses: the program to start further ranks with

@@ -10,14 +10,14 @@
 
 namespace qwenserve {
 
-std::string NumericsFingerprint(const Checkpoint& checkpoint, WeightFormat weight_format,
-                                DType kv_dtype, const std::string& kernel_table, int tp) {
+std::string NumericsFingerprint(const Checkpoint& checkpoint, const std::string& weight_numerics,
+                                DType kv_dtype, int tp) {
   const ModelConfig& config = checkpoint.config();
-  std::string text = absl::StrCat(
-      "version ", kNumericsVersion, "\ncheckpoint ", checkpoint.content_hash(), "\nweights ",
-      WeightFormatName(weight_format), "\nkv ", DTypeName(kv_dtype), "\nkernels ", kernel_table,
-      "\ntp ", tp, "\nrope ", absl::StrFormat("%a", config.rope_base), " ntk ",
-      config.ntk_train_length, " logn ", config.logn_train_length);
+  std::string text =
+      absl::StrCat("version ", kNumericsVersion, "\ncheckpoint ", checkpoint.content_hash(),
+                   "\nweights ", weight_numerics, "\nkv ", DTypeName(kv_dtype), "\ntp ", tp,
+                   "\nrope ", absl::StrFormat("%a", config.rope_base), " ntk ",
+                   config.ntk_train_length, " logn ", config.logn_train_length);
   if (config.yarn.has_value()) {
     absl::StrAppend(&text, " yarn ", absl::StrFormat("%a", config.yarn->factor), " ",
                     config.yarn->original_max_positions);

@@ -5,7 +5,6 @@
 
 #include "engine/loader/checkpoint.h"
 #include "kernels/dtype.h"
-#include "kernels/linear_weight.h"
 
 namespace qwenserve {
 
@@ -15,8 +14,9 @@ inline constexpr int kNumericsVersion = 1;
 
 // Hex hash of everything that decides a token besides the request: replicas with equal fingerprints
 // give equal tokens.
-std::string NumericsFingerprint(const Checkpoint& checkpoint, WeightFormat weight_format,
-                                DType kv_dtype, const std::string& kernel_table, int tp);
+// `weight_numerics` as ModelRunner tells it.
+std::string NumericsFingerprint(const Checkpoint& checkpoint, const std::string& weight_numerics,
+                                DType kv_dtype, int tp);
 
 }  // namespace qwenserve
 

@@ -1,8 +1,11 @@
 #include "engine/runtime/model_runner.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "engine/base/status_macros.h"
 #include "kernels/check.h"
 
@@ -25,7 +28,8 @@ absl::Status ModelRunner::TakeMemory(const LoadProgress& progress) {
   const BatchLimits& limits = settings_.limits;
   QS_ASSIGN_OR_RETURN(backend_, MakeRankBackend(settings_));
   QS_ASSIGN_OR_RETURN(shard_, MakeShardPlan(config, settings_.tp, settings_.rank));
-  QS_ASSIGN_OR_RETURN(weights_, LoadWeights(checkpoint_, shard_, *backend_, progress));
+  QS_ASSIGN_OR_RETURN(weights_,
+                      LoadWeights(checkpoint_, shard_, settings_.weights, *backend_, progress));
   QS_ASSIGN_OR_RETURN(kv_, KvCache::Create(shard_.Heads(config), settings_.kv_dtype,
                                            config.num_layers, limits.num_blocks, *backend_));
   QS_ASSIGN_OR_RETURN(activations_, MakeActivations(config, shard_, limits.max_rows,
@@ -37,6 +41,21 @@ absl::Status ModelRunner::TakeMemory(const LoadProgress& progress) {
   QS_ASSIGN_OR_RETURN(gathered_ids_,
                       backend_->Allocate(ids_bytes * static_cast<size_t>(settings_.tp)));
   return backend_->Sync();
+}
+
+std::string ModelRunner::weight_numerics() const {
+  const auto describe = [this](absl::string_view name, const LinearWeight& weight) {
+    return absl::StrCat(name, " ", WeightFormatName(weight.format), " ", weight.group_size, " ",
+                        backend_->kernel_table(weight.format));
+  };
+  std::set<std::string> parts = {describe("embedding", weights_.embedding),
+                                 describe("head", weights_.Head())};
+  for (const LayerWeights& layer : weights_.layers) {
+    for (const LinearWeight* weight : {&layer.qkv, &layer.attn_out, &layer.gate_up, &layer.down}) {
+      parts.insert(describe("layers", *weight));
+    }
+  }
+  return absl::StrJoin(parts, ", ");
 }
 
 ModelState ModelRunner::State() {

@@ -45,8 +45,8 @@ class ModelRunner {
   // on ranks other than 0. Tickets are collected in order.
   absl::StatusOr<std::vector<SampledToken>> Collect(uint64_t ticket);
 
-  std::string kernel_table() const { return backend_->kernel_table(); }
-  WeightFormat weight_format() const { return weights_.layers.front().qkv.format; }
+  // Formats of the weights and the kernels that work on them: the rank's part of the fingerprint.
+  std::string weight_numerics() const;
 
  private:
   struct InFlight {

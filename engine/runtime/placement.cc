@@ -161,14 +161,17 @@ absl::StatusOr<Placement> ChoosePlacement(const EngineOptions& options,
   QS_RETURN_IF_ERROR(MakeShardPlan(checkpoint.config(), options.tp, 0).status());
   Placement placement;
   QS_ASSIGN_OR_RETURN(const std::string device, ChooseDevice(options.device, &placement));
+  std::string isa = options.isa;
   if (device == "cpu") {
-    QS_ASSIGN_OR_RETURN(const std::string isa, CpuIsaName(CpuBackendOptions().isa));
+    QS_ASSIGN_OR_RETURN(isa, CpuIsaName(options.isa));
     placement.reasons.push_back(absl::StrCat("instruction set: ", isa));
   }
   for (int r = 0; r < options.tp; ++r) {
     RankSettings rank;
     rank.model_dir = checkpoint.dir();
     rank.device = device;
+    rank.isa = isa;
+    rank.weights = options.weights;
     rank.tp = options.tp;
     rank.rank = r;
     rank.kv_dtype = options.kv_dtype;

@@ -32,6 +32,8 @@ std::string SettingsToJson(const RankSettings& settings) {
   Json json;
   json["model_dir"] = settings.model_dir;
   json["device"] = settings.device;
+  json["isa"] = settings.isa;
+  json["weights"] = WeightChoiceName(settings.weights);
   json["tp"] = settings.tp;
   json["rank"] = settings.rank;
   json["num_threads"] = settings.num_threads;
@@ -51,6 +53,10 @@ absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view text) {
   RankSettings settings;
   QS_RETURN_IF_ERROR(ReadString(json, "model_dir", &settings.model_dir));
   QS_RETURN_IF_ERROR(ReadString(json, "device", &settings.device));
+  QS_RETURN_IF_ERROR(ReadString(json, "isa", &settings.isa));
+  std::string weights;
+  QS_RETURN_IF_ERROR(ReadString(json, "weights", &weights));
+  QS_ASSIGN_OR_RETURN(settings.weights, ParseWeightChoice(weights));
   int64_t tp = 0, rank = 0, threads = 0, kv_f32 = 0, timeout = 0;
   QS_RETURN_IF_ERROR(ReadInteger(json, "tp", &tp));
   QS_RETURN_IF_ERROR(ReadInteger(json, "rank", &rank));
@@ -91,6 +97,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeRankBackend(const RankSettings& set
   CpuBackendOptions options;
   options.num_threads = settings.num_threads;
   options.cpus = settings.cpus;
+  options.isa = settings.isa;
   return MakeCpuBackend(options);
 }
 

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "engine/loader/weight_choice.h"
 #include "engine/schedule/batch_builder.h"
 #include "kernels/backend.h"
 #include "kernels/dtype.h"
@@ -21,6 +22,8 @@ struct RankSettings {
   std::string device = "cpu";  // cpu or cuda
   int tp = 1;
   int rank = 0;
+  std::string isa = "auto";
+  WeightChoice weights = WeightChoice::kAuto;
   int num_threads = 1;
   std::vector<int> cpus;  // to pin the threads to; empty = not pinned
   DType kv_dtype = DType::kBf16;

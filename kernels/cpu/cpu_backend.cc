@@ -11,6 +11,7 @@
 #include "kernels/cpu/attention_plan.h"
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/host_memory.h"
+#include "kernels/cpu/packed_quantized.h"
 #include "kernels/cpu/packed_weight.h"
 
 namespace qwenserve {
@@ -57,7 +58,7 @@ CpuBackend::CpuBackend(const KernelTable& kernels, const CpuBackendOptions& opti
       pool_(options.num_threads, options.cpus),
       scratch_(static_cast<size_t>(options.num_threads)) {}
 
-std::string CpuBackend::kernel_table() const { return "cpu-1"; }
+std::string CpuBackend::kernel_table(WeightFormat) const { return "cpu-1"; }
 
 absl::StatusOr<Buffer> CpuBackend::Allocate(size_t bytes) { return AllocateHostMemory(bytes); }
 
@@ -125,6 +126,43 @@ absl::StatusOr<LinearWeight> CpuBackend::PackLinear(absl::Span<const RowBlock> b
   return weight;
 }
 
+absl::StatusOr<LinearWeight> CpuBackend::PackQuantized(const QuantizedShape& shape,
+                                                       const QuantizedRowSource& rows) {
+  QS_CHECK(IsQuantized(shape.format) && shape.out_features > 0 && shape.in_features > 0);
+  QS_CHECK(shape.group_size > 0 && shape.group_size % kQuantBlock == 0);
+  QS_CHECK(shape.packed_inputs() % kQuantBlock == 0);
+  LinearWeight weight;
+  weight.format = shape.format;
+  weight.out_features = shape.out_features;
+  weight.in_features = shape.in_features;
+  weight.packed_inputs = shape.packed_inputs();
+  weight.group_size = std::min(shape.group_size, weight.packed_inputs);
+  const auto allocate = [](size_t bytes, Buffer* buffer) -> absl::Status {
+    absl::StatusOr<Buffer> memory = AllocateHostMemory(bytes);
+    if (memory.ok()) *buffer = *std::move(memory);
+    return memory.status();
+  };
+  const size_t scales = static_cast<size_t>(QuantizedScaleCount(shape));
+  absl::Status status = allocate(QuantizedDataBytes(shape), &weight.data);
+  if (status.ok()) status = allocate(scales * sizeof(uint16_t), &weight.scales);
+  if (status.ok() && shape.has_zeros) status = allocate(scales, &weight.zeros);
+  const size_t order_bytes = shape.input_order.size() * sizeof(int32_t);
+  if (status.ok() && order_bytes != 0) status = allocate(order_bytes, &weight.input_order);
+  if (!status.ok()) return status;
+  CopyToDevice(shape.input_order.data(), order_bytes, weight.input_order.data());
+
+  std::vector<absl::Status> errors(scratch_.size());
+  // The same cut as in Linear: each thread's weights lie near it.
+  ParallelFor(NumPanels(weight.out_features), kPanelColumns * weight.packed_inputs,
+              [&](int64_t begin, int64_t end, int thread) {
+                errors[thread] = PackQuantizedPanels(shape, rows, begin, end, weight);
+              });
+  for (absl::Status& error : errors) {
+    if (!error.ok()) return std::move(error);
+  }
+  return weight;
+}
+
 size_t CpuBackend::KvBytesPerBlock(const HeadLayout& heads, DType dtype) const {
   (void)KvIndex(dtype);
   return static_cast<size_t>(CpuKvHeadBytes(heads, dtype).total * heads.num_kv_heads);
@@ -137,7 +175,8 @@ void CpuBackend::Embed(const int32_t* ids, int64_t rows, const LinearWeight& tab
     for (int64_t r = begin; r < end; ++r) {
       const int64_t row = ids[r] - first_id;
       if (row >= 0 && row < table.out_features) {
-        ReadPackedRow(table, row, out + r * width);
+        IsQuantized(table.format) ? ReadQuantizedRow(table, row, out + r * width)
+                                  : ReadPackedRow(table, row, out + r * width);
       } else {
         std::memset(out + r * width, 0, static_cast<size_t>(width) * sizeof(float));
       }
@@ -164,6 +203,7 @@ void CpuBackend::AddRmsNorm(const float* x, int64_t rows, int64_t width, float* 
 void CpuBackend::Linear(const float* x, int64_t rows, const LinearWeight& weight, const float* bias,
                         float* out) {
   if (rows <= 0) return;
+  if (IsQuantized(weight.format)) return QuantLinear(x, rows, weight, bias, out);
   const LinearArgs args = {.x = x,
                            .rows = rows,
                            .weight = weight.data.data(),
@@ -173,6 +213,47 @@ void CpuBackend::Linear(const float* x, int64_t rows, const LinearWeight& weight
                            .out = out};
   const auto kernel = kernels_.linear[static_cast<int>(weight.format)];
   ParallelFor(NumPanels(weight.out_features), kPanelColumns * weight.in_features,
+              [&](int64_t begin, int64_t end, int thread) {
+                kernel(args, begin, end, Scratch(thread, kLinearScratchFloats));
+              });
+}
+
+void CpuBackend::QuantLinear(const float* x, int64_t rows, const LinearWeight& weight,
+                             const float* bias, float* out) {
+  const int64_t blocks = weight.packed_inputs / kQuantBlock;
+  const int64_t groups = (weight.packed_inputs + weight.group_size - 1) / weight.group_size;
+  const int64_t floats = (blocks + groups) * rows;
+  constexpr size_t kAlignment = 64;
+  const size_t bytes = static_cast<size_t>(rows * weight.packed_inputs) +
+                       static_cast<size_t>(floats) * sizeof(float) + kAlignment;
+  if (activations_.size() < bytes) activations_.resize(bytes);
+  const uintptr_t start = reinterpret_cast<uintptr_t>(activations_.data());
+  char* memory = activations_.data() + (kAlignment - start % kAlignment) % kAlignment;
+  QuantActivations rounded;
+  rounded.codes = reinterpret_cast<int8_t*>(memory);
+  rounded.scales = reinterpret_cast<float*>(memory + rows * weight.packed_inputs);
+  rounded.sums = rounded.scales + blocks * rows;
+  rounded.rows = rows;
+  const QuantizeArgs quantize = {.x = x,
+                                 .in_features = weight.in_features,
+                                 .input_order = weight.input_order.as<int32_t>(),
+                                 .packed_inputs = weight.packed_inputs,
+                                 .group_size = weight.group_size,
+                                 .out = rounded};
+  ParallelFor(rows, weight.packed_inputs, [&](int64_t begin, int64_t end, int) {
+    kernels_.quantize_rows(quantize, begin, end);
+  });
+  const QuantLinearArgs args = {.x = rounded,
+                                .weight = weight.data.data(),
+                                .scales = weight.scales.as<uint16_t>(),
+                                .zeros = weight.zeros.as<uint8_t>(),
+                                .packed_inputs = weight.packed_inputs,
+                                .group_size = weight.group_size,
+                                .out_features = weight.out_features,
+                                .bias = bias,
+                                .out = out};
+  const auto kernel = kernels_.quant_linear[weight.format == WeightFormat::kInt8 ? 0 : 1];
+  ParallelFor(NumPanels(weight.out_features), kPanelColumns * weight.packed_inputs,
               [&](int64_t begin, int64_t end, int thread) {
                 kernel(args, begin, end, Scratch(thread, kLinearScratchFloats));
               });

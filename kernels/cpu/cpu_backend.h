@@ -19,13 +19,15 @@ class CpuBackend final : public Backend {
  public:
   CpuBackend(const KernelTable& kernels, const CpuBackendOptions& options);
 
-  std::string kernel_table() const override;
+  std::string kernel_table(WeightFormat weights) const override;
 
   absl::StatusOr<Buffer> Allocate(size_t bytes) override;
   void CopyToDevice(const void* host, size_t bytes, void* device) override;
   void CopyToHost(const void* device, size_t bytes, void* host) override;
   absl::StatusOr<LinearWeight> PackLinear(absl::Span<const RowBlock> blocks,
                                           int64_t in_features) override;
+  absl::StatusOr<LinearWeight> PackQuantized(const QuantizedShape& shape,
+                                             const QuantizedRowSource& rows) override;
   size_t KvBytesPerBlock(const HeadLayout& heads, DType dtype) const override;
 
   void Embed(const int32_t* ids, int64_t rows, const LinearWeight& table, int64_t first_id,
@@ -60,6 +62,8 @@ class CpuBackend final : public Backend {
                    absl::FunctionRef<void(int64_t, int64_t, int)> work);
   // Likewise one item at a time, to whichever thread is free.
   void ParallelForDynamic(int64_t count, absl::FunctionRef<void(int64_t, int)> work);
+  void QuantLinear(const float* x, int64_t rows, const LinearWeight& weight, const float* bias,
+                   float* out);
   float* Scratch(int thread, int64_t floats);
   void NormRopeStoreRow(const AttentionBatch& batch, const HeadLayout& heads, const float* q_norm,
                         const float* k_norm, float epsilon, absl::Span<const RopeTable> rope,
@@ -68,6 +72,7 @@ class CpuBackend final : public Backend {
   const KernelTable& kernels_;
   ThreadPool pool_;
   std::vector<ThreadScratch> scratch_;  // by thread
+  std::vector<char> activations_;       // of the product at work, rounded
 };
 
 }  // namespace qwenserve

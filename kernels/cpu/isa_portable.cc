@@ -68,7 +68,11 @@ void TileRows(int64_t rows, const float* a, int64_t lda, const typename Format::
 }
 
 #include "kernels/cpu/linear_inl.h"
-// Attention stands on the three above.
+
+inline float Fma(float a, float b, float c) { return std::fma(a, b, c); }
+inline float HalfToFloat(uint16_t bits) { return F16ToFloat(bits); }
+#include "kernels/cpu/quant_linear_inl.h"
+// Attention stands on the float tile.
 #include "kernels/cpu/attention_inl.h"
 
 }  // namespace
@@ -76,6 +80,8 @@ void TileRows(int64_t rows, const float* a, int64_t lda, const typename Format::
 constinit const KernelTable kPortableKernels = {
     .name = "portable",
     .linear = {LinearPanels<F32>, LinearPanels<Bf16>, LinearPanels<F16>},
+    .quantize_rows = QuantizeRows,
+    .quant_linear = {QuantLinearPanels<true>, QuantLinearPanels<false>},
     .attention = {Attention<F32>, Attention<Bf16>},
     .store_kv = {StoreKv<F32>, StoreKv<Bf16>},
     .norm_rope = NormRope,

@@ -28,6 +28,49 @@ struct LinearArgs {
   float* out;         // [rows, out_features]
 };
 
+// Activations rounded for a quantised product, in blocks of 32 packed inputs: amax the block's
+// largest magnitude, scale = amax / 127, code = x * (127 / amax) rounded to nearest, ties to even
+// (all 0 where amax < 1e-30 or is not finite). Blocks are the outer axis, so that the rows of a
+// tile lie together.
+struct QuantActivations {
+  int8_t* codes;  // [packed_inputs / 32][rows][32]
+  float* scales;  // [packed_inputs / 32][rows]
+  // [groups][rows]: s = 0; s = fma(scale, sum of the block's codes, s) over the group's blocks.
+  float* sums;
+  int64_t rows;
+};
+
+struct QuantizeArgs {
+  const float* x;  // [rows, in_features]
+  int64_t in_features;
+  const int32_t* input_order;  // [packed_inputs] or null, see QuantizedShape
+  int64_t packed_inputs;
+  int64_t group_size;
+  QuantActivations out;
+};
+
+// A product with a quantised weight. Panels of 16 outputs p, K = packed_inputs:
+//   int8  data [p][K / 4][16][4]: code - 128 as int8
+//   int4  data [p][K / 8][16][4]: byte j of output o in unit u has input 8u + j in its low and
+//         8u + 4 + j in its high half
+//   scales [p][groups][16] fp16, zeros [p][groups][16]
+// Rows past out_features have scale 0. Every table computes, for all rows alike:
+//   acc = 0; for each group g: part = -(c * sums[g]), c = zero (int4: 8 without zeros) or
+//   zero - 128 (int8; part = 0 without zeros); for each block b of g: part = fma(scales[b],
+//   float(D), part), D the exact sum of stored code times activation code; acc = fma(part,
+//   scale[g], acc); out = acc + bias.
+struct QuantLinearArgs {
+  QuantActivations x;
+  const void* weight;
+  const uint16_t* scales;
+  const uint8_t* zeros;  // or null
+  int64_t packed_inputs;
+  int64_t group_size;
+  int64_t out_features;
+  const float* bias;  // [out_features] or null
+  float* out;         // [rows, out_features]
+};
+
 // Where one KV head of one layer lives: block b of the sequence is at
 // data + block_table[b] * block_bytes, keys [head_dim][16 tokens] first and values
 // [16 tokens][padded_dim] at value_offset; padded_dim is head_dim rounded up to 16.
@@ -67,8 +110,14 @@ struct KernelTable {
   const char* name;
 
   // Computes panels panel_begin..panel_end of out; scratch: kLinearScratchFloats.
-  // Indexed by WeightFormat.
+  // Indexed by WeightFormat: f32, bf16, f16.
   void (*linear[3])(const LinearArgs& args, int64_t panel_begin, int64_t panel_end, float* scratch);
+
+  // Rounds rows row_begin .. row_end of x.
+  void (*quantize_rows)(const QuantizeArgs& args, int64_t row_begin, int64_t row_end);
+  // Computes panels panel_begin..panel_end of out; scratch: kLinearScratchFloats. int8, int4.
+  void (*quant_linear[2])(const QuantLinearArgs& args, int64_t panel_begin, int64_t panel_end,
+                          float* scratch);
 
   // Indexed by DType of the cache; bf16 and f32 only.
   void (*attention[2])(const AttentionArgs& args);

@@ -22,6 +22,7 @@ int main(int argc, char** argv) {
   EngineOptions& engine = generator.engine;
   std::string tp_mode = "threads";
   std::string kv_dtype = "bf16";
+  std::string weights = "auto";
 
   Flags flags("qwenserve-generator", "Runs one replica of a model.");
   AddServerFlags(flags, &server, kGrpcPort, kOpsPort);
@@ -34,6 +35,10 @@ int main(int argc, char** argv) {
   flags.OneOf({"threads", "processes"});
   flags.Add("device", &engine.device, "auto, cpu or cuda");
   flags.OneOf({"auto", "cpu", "cuda"});
+  flags.Add("isa", &engine.isa, "CPU instruction set: auto, portable or avx2");
+  flags.Add("weights", &weights,
+            "auto = as the checkpoint holds them; int8 or int4: quantised while loading");
+  flags.OneOf({"auto", "bf16", "int8", "int4"});
   flags.Add("max-model-len", &engine.max_model_len,
             "Prompt and answer together, in tokens; 0 = the checkpoint's own");
   flags.AddBytes("kv-cache-memory", &engine.kv_cache_bytes,
@@ -53,6 +58,7 @@ int main(int argc, char** argv) {
   engine.rank_mode = tp_mode == "processes" ? RankMode::kProcesses : RankMode::kThreads;
   std::error_code ignored;  // without /proc there are no rank processes; threads need no path
   engine.rank_binary = std::filesystem::read_symlink("/proc/self/exe", ignored).string();
+  engine.weights = *ParseWeightChoice(weights);
   engine.kv_dtype = kv_dtype == "f32" ? DType::kF32 : DType::kBf16;
   return RunServer("generator", Exposure::kInternal, server, [&](ServerContext& context) {
     return GeneratorRole::Create(generator, context);

@@ -113,7 +113,8 @@ TEST(IsaTest, AllInstructionSetsGiveTheSameBits) {
   const std::vector<float> expected = RunAllOps(*Cpu("portable"));
   for (const std::string& isa : AvailableIsas()) {
     EXPECT_TRUE(SameBits(RunAllOps(*Cpu(isa)), expected)) << isa;
-    EXPECT_EQ(Cpu(isa)->kernel_table(), Cpu("portable")->kernel_table());
+    EXPECT_EQ(Cpu(isa)->kernel_table(WeightFormat::kF32),
+              Cpu("portable")->kernel_table(WeightFormat::kF32));
   }
 }
 
@@ -125,7 +126,7 @@ uint64_t Fingerprint(const std::vector<float>& values) {
 }
 
 TEST(IsaTest, TheBitsBelongToTheNumberInTheKernelTablesName) {
-  EXPECT_EQ(Cpu("auto")->kernel_table(), "cpu-1");
+  EXPECT_EQ(Cpu("auto")->kernel_table(WeightFormat::kF32), "cpu-1");
   EXPECT_EQ(Fingerprint(RunAllOps(*Cpu("auto"))), 17243535674582376815u)
       << "replicas of different builds would continue each other's streams with other tokens: "
          "raise "

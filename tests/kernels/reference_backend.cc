@@ -1,5 +1,6 @@
 #include "tests/kernels/reference_backend.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -17,9 +18,61 @@ float Element(const void* data, DType dtype, int64_t index) {
   return dtype == DType::kBf16 ? Bf16ToFloat(bits) : F16ToFloat(bits);
 }
 
+int64_t Groups(const LinearWeight& weight) {
+  return (weight.packed_inputs + weight.group_size - 1) / weight.group_size;
+}
+
+// scale * (code - zero) of a packed input.
+double PackedElement(const LinearWeight& weight, int64_t row, int64_t packed) {
+  const int64_t group = row * Groups(weight) + packed / weight.group_size;
+  int zero = weight.format == WeightFormat::kInt8 ? 128 : 8;
+  if (!weight.zeros.empty()) zero = weight.zeros.as<uint8_t>()[group];
+  const int code = weight.data.as<uint8_t>()[row * weight.packed_inputs + packed];
+  return static_cast<double>(F16ToFloat(weight.scales.as<uint16_t>()[group])) * (code - zero);
+}
+
+int64_t InputOf(const LinearWeight& weight, int64_t packed) {
+  if (!weight.input_order.empty()) return weight.input_order.as<int32_t>()[packed];
+  return packed < weight.in_features ? packed : -1;
+}
+
 float WeightElement(const LinearWeight& weight, int64_t row, int64_t column) {
+  if (IsQuantized(weight.format)) {
+    for (int64_t i = 0; i < weight.packed_inputs; ++i) {
+      if (InputOf(weight, i) == column) return static_cast<float>(PackedElement(weight, row, i));
+    }
+    return 0.0f;
+  }
   return Element(weight.data.data(), static_cast<DType>(weight.format),
                  row * weight.in_features + column);
+}
+
+// The inputs of a quantised product in packed order, rounded to 8 bits per block.
+std::vector<double> RoundedInputs(const float* x, const LinearWeight& weight) {
+  std::vector<double> rounded(static_cast<size_t>(weight.packed_inputs));
+  for (int64_t block = 0; block < weight.packed_inputs; block += kQuantBlock) {
+    float values[kQuantBlock], amax = 0;
+    for (int64_t j = 0; j < kQuantBlock; ++j) {
+      const int64_t input = InputOf(weight, block + j);
+      values[j] = input < 0 ? 0.0f : x[input];
+      amax = std::max(amax, std::fabs(values[j]));
+    }
+    if (amax == 0) continue;
+    for (int64_t j = 0; j < kQuantBlock; ++j) {
+      rounded[block + j] = std::nearbyint(values[j] * (127.0f / amax)) * (amax / 127.0f);
+    }
+  }
+  return rounded;
+}
+
+void QuantizedLinearRow(const float* x, const LinearWeight& weight, const float* bias, float* out) {
+  const std::vector<double> inputs = RoundedInputs(x, weight);
+  for (int64_t o = 0; o < weight.out_features; ++o) {
+    double sum = bias == nullptr ? 0.0 : bias[o];
+    for (int64_t i = 0; i < weight.packed_inputs; ++i)
+      sum += inputs[i] * PackedElement(weight, o, i);
+    out[o] = static_cast<float>(sum);
+  }
 }
 
 // One layer's cache, element by element.
@@ -119,6 +172,29 @@ absl::StatusOr<LinearWeight> ReferenceBackend::PackLinear(absl::Span<const RowBl
   return weight;
 }
 
+absl::StatusOr<LinearWeight> ReferenceBackend::PackQuantized(const QuantizedShape& shape,
+                                                             const QuantizedRowSource& rows) {
+  LinearWeight weight;
+  weight.format = shape.format;
+  weight.out_features = shape.out_features;
+  weight.in_features = shape.in_features;
+  weight.packed_inputs = shape.packed_inputs();
+  weight.group_size = shape.group_size;
+  const size_t count = static_cast<size_t>(shape.out_features * shape.groups());
+  weight.data = *Allocate(static_cast<size_t>(shape.out_features * weight.packed_inputs));
+  weight.scales = *Allocate(count * sizeof(uint16_t));
+  if (shape.has_zeros) weight.zeros = *Allocate(count);
+  if (!shape.input_order.empty()) {
+    weight.input_order = *Allocate(shape.input_order.size() * sizeof(int32_t));
+    std::copy(shape.input_order.begin(), shape.input_order.end(), weight.input_order.as<int32_t>());
+  }
+  const absl::Status status = rows.ReadRows(
+      0, shape.out_features,
+      {weight.data.as<uint8_t>(), weight.scales.as<uint16_t>(), weight.zeros.as<uint8_t>()});
+  if (!status.ok()) return status;
+  return weight;
+}
+
 size_t ReferenceBackend::KvBytesPerBlock(const HeadLayout& heads, DType dtype) const {
   return static_cast<size_t>(2 * heads.kv_width() * kKvBlockSize) * DTypeBytes(dtype);
 }
@@ -156,6 +232,12 @@ void ReferenceBackend::AddRmsNorm(const float* x, int64_t rows, int64_t width, f
 void ReferenceBackend::Linear(const float* x, int64_t rows, const LinearWeight& weight,
                               const float* bias, float* out) {
   const int64_t k = weight.in_features, n = weight.out_features;
+  if (IsQuantized(weight.format)) {
+    for (int64_t r = 0; r < rows; ++r) {
+      QuantizedLinearRow(x + r * k, weight, bias, out + r * n);
+    }
+    return;
+  }
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t o = 0; o < n; ++o) {
       double sum = bias == nullptr ? 0.0 : bias[o];

@@ -9,17 +9,20 @@ namespace qwenserve {
 
 // The oracle: every op as the plainest loop that says what it means, with sums and functions in
 // double and each result rounded to float once. Weights are kept as they come, [out][in] in their
-// own dtype; the cache is [block][keys, values][kv_head][16][head_dim] in its dtype.
-// One thread, no state.
+// own dtype, quantised ones as codes,
+// and their inputs are rounded as the seam says; the cache is [block][keys,
+// values][kv_head][16][head_dim] in its dtype. One thread, no state.
 class ReferenceBackend final : public Backend {
  public:
-  std::string kernel_table() const override { return "reference-1"; }
+  std::string kernel_table(WeightFormat) const override { return "reference-1"; }
 
   absl::StatusOr<Buffer> Allocate(size_t bytes) override;
   void CopyToDevice(const void* host, size_t bytes, void* device) override;
   void CopyToHost(const void* device, size_t bytes, void* host) override;
   absl::StatusOr<LinearWeight> PackLinear(absl::Span<const RowBlock> blocks,
                                           int64_t in_features) override;
+  absl::StatusOr<LinearWeight> PackQuantized(const QuantizedShape& shape,
+                                             const QuantizedRowSource& rows) override;
   size_t KvBytesPerBlock(const HeadLayout& heads, DType dtype) const override;
 
   void Embed(const int32_t* ids, int64_t rows, const LinearWeight& table, int64_t first_id,

@@ -51,7 +51,8 @@ absl::Status Rank::Init(const Checkpoint& checkpoint, const std::vector<ForcedSe
   config_ = checkpoint.config();
   if (options.change_config) options.change_config(config_);
   QS_ASSIGN_OR_RETURN(shard_, MakeShardPlan(config_, options.tp, communicator->rank()));
-  QS_ASSIGN_OR_RETURN(weights_, LoadWeights(checkpoint, shard_, *backend_, nullptr));
+  QS_ASSIGN_OR_RETURN(weights_,
+                      LoadWeights(checkpoint, shard_, WeightChoice::kAuto, *backend_, nullptr));
   int64_t rows = 0, longest = 0;
   for (const ForcedSequence& sequence : sequences) {
     rows += static_cast<int64_t>(sequence.ids.size());

@@ -66,12 +66,12 @@ void Doctor::Machine() {
   Ok("memory", absl::StrCat(Gibibytes(memory.available), " available (", memory.reason, ")"));
   const auto backend = MakeCpuBackend({});
   if (backend.ok()) {
-    Ok("kernels", (*backend)->kernel_table());
+    Ok("kernels", (*backend)->kernel_table(WeightFormat::kBf16));
   } else {
     Problem("kernels", std::string(backend.status().message()));
   }
   const auto gpu = MakeCudaBackend(0);
-  gpu.ok() ? Ok("gpu", (*gpu)->kernel_table())
+  gpu.ok() ? Ok("gpu", (*gpu)->kernel_table(WeightFormat::kBf16))
            : Ok("gpu", absl::StrCat("none: ", gpu.status().message()));
   rlimit descriptors = {};
   getrlimit(RLIMIT_NOFILE, &descriptors);

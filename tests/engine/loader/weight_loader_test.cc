@@ -54,8 +54,8 @@ class WeightLoaderTest : public ::testing::Test {
   }
 
   absl::StatusOr<ModelWeights> Load(int tp = 1, int rank = 0) {
-    return LoadWeights(*checkpoint_, *MakeShardPlan(checkpoint_->config(), tp, rank), *backend_,
-                       nullptr);
+    return LoadWeights(*checkpoint_, *MakeShardPlan(checkpoint_->config(), tp, rank),
+                       WeightChoice::kAuto, *backend_, nullptr);
   }
 
   void ExpectError(const std::vector<std::string>& words) {
@@ -169,8 +169,8 @@ TEST_F(WeightLoaderTest, ReadsTheFusedAttentionOfQwen1) {
 TEST_F(WeightLoaderTest, ReportsProgressUpToAllBytes) {
   Open();
   int64_t last = 0, total = 0;
-  auto weights = LoadWeights(*checkpoint_, *MakeShardPlan(checkpoint_->config(), 1, 0), *backend_,
-                             [&](int64_t done, int64_t all) {
+  auto weights = LoadWeights(*checkpoint_, *MakeShardPlan(checkpoint_->config(), 1, 0),
+                             WeightChoice::kAuto, *backend_, [&](int64_t done, int64_t all) {
                                EXPECT_GT(done, last);
                                last = done;
                                total = all;
