@@ -11,11 +11,22 @@ namespace qwenserve {
 // Below this temperature a draw is greedy: the division would only lose precision.
 inline constexpr float kGreedyBelow = 1e-5f;
 
+// Most alternatives that a row may ask for.
+inline constexpr int32_t kMaxTopLogprobs = 20;
+
+struct LogitBias {
+  int32_t id = 0;
+  float bias = 0;  // added to the logit
+};
+
 // How the next token of one sequence is drawn from its logits. Everything random is a function of
 // (seed, position, sample_index), and everything else of the tokens so far, so any replica draws
-// the same token. Order: repetition penalty, presence and frequency penalty, temperature, top-k,
-// top-p, min-p, draw (kernels/README.md, "Sample", has the exact rules). top-p is relative to the
-// mass that top-k has left.
+// the same token. Order: bias, repetition penalty, presence and frequency penalty, banned ids and
+// mask, temperature, top-k, top-p, min-p, draw (kernels/README.md, "Sample", has the exact rules).
+// top-p is relative to the mass that top-k has left.
+//
+// Log-probabilities are those of the model itself: the logarithm of the softmax over the logits as
+// they come, before everything above, as OpenAI's API and vLLM give them by default.
 struct SampleRow {
   float temperature = 1.0f;         // < kGreedyBelow: the highest logit, lowest id among equals
   int32_t top_k = 0;                // 0 = off
@@ -25,12 +36,23 @@ struct SampleRow {
   float presence_penalty = 0.0f;    // subtracted once from the logits of generated ids
   float frequency_penalty = 0.0f;   // subtracted once per occurrence in the generated ids
   uint64_t seed = 0;
-  int64_t position = 0;                        // absolute position of the token being drawn
-  int32_t sample_index = 0;                    // which of n answers to one request
-  absl::Span<const int32_t> context_ids = {};  // prompt and generated ids, host memory, not owned
-  int64_t num_prompt_ids = 0;                  // generated ids start here in context_ids
-  const uint32_t* allowed_ids = nullptr;       // bitmask over the vocabulary, or null = all
+  int64_t position = 0;                         // absolute position of the token being drawn
+  int32_t sample_index = 0;                     // which of n answers to one request
+  int32_t num_logprobs = -1;                    // -1: none; N: the token's and the N highest ones
+  int32_t given_id = -1;                        // >= 0: not drawn; only its log-probability counts
+  absl::Span<const int32_t> context_ids = {};   // prompt and generated ids, host memory, not owned
+  int64_t num_prompt_ids = 0;                   // generated ids start here in context_ids
+  absl::Span<const LogitBias> logit_bias = {};  // distinct ids; host memory, not owned
+  absl::Span<const int32_t> banned_ids = {};    // never drawn; host memory, not owned
+  const uint32_t* allowed_ids = nullptr;        // bitmask over the vocabulary, or null = all
 };
+
+// Whether something changes the logits before the draw.
+inline bool EditsLogits(const SampleRow& row) {
+  return row.given_id < 0 && (row.repetition_penalty != 1.0f || row.presence_penalty != 0.0f ||
+                              row.frequency_penalty != 0.0f || !row.logit_bias.empty() ||
+                              !row.banned_ids.empty() || row.allowed_ids != nullptr);
+}
 
 struct TokenLogprob {
   int32_t id = 0;
@@ -39,9 +61,11 @@ struct TokenLogprob {
 
 // What came of one row.
 struct SampledToken {
-  int32_t id = -1;                     // -1: the row had a NaN, +infinity, or nothing finite
-  float logprob = 0;                   // of id, when the row asks for it
-  std::vector<TokenLogprob> top = {};  // the most probable ids, best first, when asked for
+  // -1: a NaN or +infinity among the allowed logits, or nothing finite; where log-probabilities are
+  // asked for, also a NaN or +infinity anywhere.
+  int32_t id = -1;
+  float logprob = 0;                   // of id, when asked for; -infinity for a logit of -infinity
+  std::vector<TokenLogprob> top = {};  // best first, lowest id among equals
 };
 
 }  // namespace qwenserve

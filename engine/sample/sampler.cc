@@ -3,7 +3,8 @@
 namespace qwenserve {
 
 SampleRow MakeSampleRow(const SamplingParams& params, int32_t sample_index,
-                        absl::Span<const int32_t> tokens, int64_t num_prompt_tokens) {
+                        absl::Span<const int32_t> tokens, int64_t num_prompt_tokens,
+                        absl::Span<const int32_t> end_ids) {
   SampleRow row;
   row.temperature = params.temperature;
   row.top_k = params.top_k;
@@ -17,6 +18,16 @@ SampleRow MakeSampleRow(const SamplingParams& params, int32_t sample_index,
   row.sample_index = sample_index;
   row.context_ids = tokens;
   row.num_prompt_ids = num_prompt_tokens;
+  row.num_logprobs = params.num_logprobs;
+  row.logit_bias = params.logit_bias;
+  if (row.position - num_prompt_tokens < params.min_tokens) row.banned_ids = end_ids;
+  return row;
+}
+
+SampleRow MakeScoreRow(int32_t token, int32_t num_logprobs) {
+  SampleRow row;
+  row.given_id = token;
+  row.num_logprobs = num_logprobs;
   return row;
 }
 

@@ -9,11 +9,15 @@
 
 namespace qwenserve {
 
-// How the token after `tokens` (prompt, then answer so far) is drawn. The row's whole state comes
-// from the arguments, so a sequence that is recomputed or continued elsewhere draws the same token.
-// The result points into `tokens`.
+// How the token after `tokens` (prompt, then answer so far) is drawn. `end_ids`: those that would
+// end the answer. The row's whole state comes from the arguments, so a sequence that is recomputed
+// or continued elsewhere draws the same token. The result points into the arguments.
 SampleRow MakeSampleRow(const SamplingParams& params, int32_t sample_index,
-                        absl::Span<const int32_t> tokens, int64_t num_prompt_tokens);
+                        absl::Span<const int32_t> tokens, int64_t num_prompt_tokens,
+                        absl::Span<const int32_t> end_ids);
+
+// Asks for the log-probability of a token that is known, and the num_logprobs highest ones.
+SampleRow MakeScoreRow(int32_t token, int32_t num_logprobs);
 
 }  // namespace qwenserve
 

@@ -22,4 +22,10 @@ StopVerdict StopChecker::Check(const SamplingParams& params, int32_t id,
   return StopVerdict::kContinue;
 }
 
+std::vector<int32_t> StopChecker::EndIds(const SamplingParams& params) const {
+  std::vector<int32_t> ids = params.stop_token_ids;
+  if (!params.ignore_eos) ids.insert(ids.end(), eos_ids_.begin(), eos_ids_.end());
+  return ids;
+}
+
 }  // namespace qwenserve

@@ -23,6 +23,9 @@ class StopChecker {
   // checkpoint's eos ids, not for stop_token_ids, which the request itself names.
   StopVerdict Check(const SamplingParams& params, int32_t id, int64_t answer_tokens) const;
 
+  // The ids for which that is kStopToken.
+  std::vector<int32_t> EndIds(const SamplingParams& params) const;
+
  private:
   std::vector<int32_t> eos_ids_;
 };

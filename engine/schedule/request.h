@@ -24,15 +24,19 @@ struct SequenceRequest {
   int64_t credit = 0;    // tokens that may be sent before more credit is given
 };
 
-enum class FinishReason { kNone, kStop, kLength, kCancelled, kDeadline, kError };
+// kNumeric: the model gave no usable logits for this sequence; `error` says where.
+enum class FinishReason { kNone, kStop, kLength, kCancelled, kDeadline, kError, kNumeric };
 
 // What one step did for one sequence. Exactly one event of a sequence has a finish.
 struct SequenceEvent {
   uint64_t sequence = 0;          // as returned by Engine::Submit
   int64_t first_token_index = 0;  // absolute index in the answer of ids[0], resumed ids counted
   std::vector<int32_t> ids;       // new ids; the eos id that ended the answer is not among them
+  std::vector<SampledToken> logprobs;         // one per id, when asked for
+  int64_t first_prompt_index = 0;             // index in the prompt of prompt_logprobs[0], from 1
+  std::vector<SampledToken> prompt_logprobs;  // when asked for, each prompt token once
   FinishReason finish = FinishReason::kNone;
-  absl::Status error;          // with kError
+  absl::Status error;          // with kError and kNumeric
   int32_t stop_token_id = -1;  // with kStop: the eos or stop id that ended the answer
   absl::Duration queue_time;   // with a finish: from Submit to the first step that worked on it
   int64_t cached_prompt_tokens = 0;

@@ -37,7 +37,7 @@ Scheduler::~Scheduler() = default;
 
 absl::Status Scheduler::Check(const SequenceRequest& request) const {
   if (request.prompt_ids.empty()) return absl::InvalidArgumentError("prompt_ids is empty");
-  QS_RETURN_IF_ERROR(Validate(request.sampling));
+  QS_RETURN_IF_ERROR(Validate(request.sampling, options_.vocab_size));
   const int64_t prompt = static_cast<int64_t>(request.prompt_ids.size());
   const int64_t max_tokens = request.sampling.max_tokens;
   if (prompt > options_.max_model_len || max_tokens > options_.max_model_len - prompt) {
@@ -49,6 +49,10 @@ absl::Status Scheduler::Check(const SequenceRequest& request) const {
     return absl::InvalidArgumentError(absl::StrCat("resumed_ids has ", request.resumed_ids.size(),
                                                    " ids, more than max_tokens (", max_tokens,
                                                    ")"));
+  }
+  if (request.sample_index < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sample_index is ", request.sample_index, ", must be 0 or greater"));
   }
   if (request.credit < 0) {
     return absl::InvalidArgumentError(
@@ -66,7 +70,9 @@ absl::StatusOr<uint64_t> Scheduler::Add(SequenceRequest request, absl::Time now)
   }
   request.credit = std::min(request.credit, options_.max_model_len);
   const uint64_t id = ++last_id_;
-  auto sequence = std::make_unique<Sequence>(id, std::move(request), now, &allocator_);
+  std::vector<int32_t> end_ids = stop_checker_.EndIds(request.sampling);
+  auto sequence =
+      std::make_unique<Sequence>(id, std::move(request), std::move(end_ids), now, &allocator_);
   next_deadline_ = std::min(next_deadline_, sequence->deadline);
   // Everything was produced before: the next Schedule says so.
   if (sequence->answer_tokens() == sequence->sampling.max_tokens) cancelled_.push_back(id);
@@ -176,7 +182,15 @@ void Scheduler::AddToPlan(Sequence* s, int64_t rows, absl::Time now, StepPlan* p
   part.blocks.assign(blocks.begin(), blocks.end());
   part.wants_logits = rows == s->rows_left();
   if (part.wants_logits) {
-    part.sample = MakeSampleRow(s->sampling, s->sample_index, s->tokens, s->num_prompt);
+    part.sample = MakeSampleRow(s->sampling, s->sample_index, s->tokens, s->num_prompt, s->end_ids);
+  }
+  const int64_t first = std::max(s->num_computed, s->num_scored - 1);
+  const int64_t last = std::min(s->num_computed + rows, s->num_prompt - 1);
+  if (first < last) {
+    part.first_scored = static_cast<int32_t>(first - s->num_computed);
+    part.num_scored = static_cast<int32_t>(last - first);
+    part.score_top = s->sampling.num_prompt_logprobs;
+    part.next_id = s->tokens[last];
   }
   plan->sequences.push_back(std::move(part));
   in_flight_.push_back(s);
@@ -243,12 +257,16 @@ void Scheduler::Commit(const StepPlan& plan, absl::Span<const SampledToken> toke
     const int64_t rows = static_cast<int64_t>(part.ids.size());
     QS_CHECK(s->num_computed == part.first_position);
     prompt_tokens_ += std::clamp<int64_t>(s->num_prompt - s->num_computed, 0, rows);
+    const size_t results = part.num_scored + (part.wants_logits ? 1 : 0);
+    QS_CHECK(results <= tokens.size() - next);
+    const absl::Span<const SampledToken> scored = tokens.subspan(next, part.num_scored);
+    next += results;
+    if (!scored.empty() && !s->cancelled && !TakeScores(s, scored, events)) continue;
     if (!part.wants_logits) {
       s->num_computed += rows;
       continue;
     }
-    QS_CHECK(next < tokens.size());
-    const SampledToken& token = tokens[next++];
+    const SampledToken& token = tokens[next - 1];
     // Drawn or not, its last token stays to be computed unless a new one follows it.
     if (s->cancelled) continue;
     s->num_computed += rows;
@@ -261,9 +279,7 @@ void Scheduler::Draw(Sequence* s, const SampledToken& token, std::vector<Sequenc
   const int32_t id = token.id;
   SequenceEvent& event = AddEvent(*s, events);
   if (id < 0 || id >= options_.vocab_size) {
-    Finish(s, FinishReason::kError,
-           absl::InternalError(absl::StrCat("no finite logit for token ", s->num_tokens())), &event,
-           last_schedule_);
+    FailNumeric(s, s->num_tokens(), &event);
     return;
   }
   ++generated_tokens_;
@@ -275,11 +291,35 @@ void Scheduler::Draw(Sequence* s, const SampledToken& token, std::vector<Sequenc
   }
   s->tokens.push_back(id);
   event.ids.push_back(id);
+  if (s->sampling.num_logprobs >= 0) event.logprobs.push_back(token);
   if (verdict == StopVerdict::kLastToken) {
     Finish(s, FinishReason::kLength, absl::OkStatus(), &event, last_schedule_);
     return;
   }
   if (--s->credit == 0) StopRunning(s);
+}
+
+void Scheduler::FailNumeric(Sequence* s, int64_t token, SequenceEvent* event) {
+  Finish(s, FinishReason::kNumeric,
+         absl::InternalError(
+             absl::StrCat("the model's logits for token ", token, " are not finite numbers")),
+         event, last_schedule_);
+}
+
+bool Scheduler::TakeScores(Sequence* s, absl::Span<const SampledToken> tokens,
+                           std::vector<SequenceEvent>* events) {
+  SequenceEvent& event = AddEvent(*s, events);
+  event.first_prompt_index = s->num_scored;
+  for (const SampledToken& token : tokens) {
+    if (token.id < 0) {
+      FailNumeric(s, s->num_scored, &event);
+      return false;
+    }
+    QS_CHECK(token.id == s->tokens[s->num_scored]);
+    ++s->num_scored;
+    event.prompt_logprobs.push_back(token);
+  }
+  return true;
 }
 
 SequenceEvent& Scheduler::AddEvent(const Sequence& s, std::vector<SequenceEvent>* events) {

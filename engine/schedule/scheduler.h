@@ -60,8 +60,9 @@ class Scheduler {
   // Commit; SampleRows in it point into the scheduler until then.
   StepPlan Schedule(absl::Time now, std::vector<SequenceEvent>* events);
 
-  // Takes in what the step drew: one token for each sequence of the plan that wants logits, in the
-  // plan's order; id -1 = it had no finite logit, which fails that sequence only.
+  // Takes in what the step drew: for each sequence, in the plan's order, its scored tokens and
+  // then, if it wants logits, the drawn one. id -1 = no usable logits, which fails that sequence
+  // only.
   void Commit(const StepPlan& plan, absl::Span<const SampledToken> tokens,
               std::vector<SequenceEvent>* events);
 
@@ -101,6 +102,10 @@ class Scheduler {
   void StopRunning(Sequence* sequence);  // to waiting, blocks kept
   void AddRunning(Sequence* sequence);
   void Draw(Sequence* sequence, const SampledToken& token, std::vector<SequenceEvent>* events);
+  void FailNumeric(Sequence* sequence, int64_t token, SequenceEvent* event);
+  // False when a token could not be scored: the sequence is gone.
+  bool TakeScores(Sequence* sequence, absl::Span<const SampledToken> tokens,
+                  std::vector<SequenceEvent>* events);
   SequenceEvent& AddEvent(const Sequence& sequence, std::vector<SequenceEvent>* events);
   // Puts the finish into `event` and forgets the sequence.
   void Finish(Sequence* sequence, FinishReason reason, absl::Status error, SequenceEvent* event,

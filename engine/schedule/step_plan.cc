@@ -13,7 +13,7 @@
 namespace qwenserve {
 namespace {
 
-constexpr uint32_t kFormat = 0x31737071;  // changes with the layout below
+constexpr uint32_t kFormat = 0x32737071;  // changes with the layout below
 
 template <typename T>
 void Put(T value, std::string* out) {
@@ -66,6 +66,41 @@ class Reader {
   size_t total_;
 };
 
+// The part of a row that has no pointers, and whether there is another one.
+void PutSample(const PlanSequence& part, std::string* out) {
+  const SampleRow& row = part.sample;
+  Put(static_cast<uint8_t>(part.whole_row || EditsLogits(row)), out);
+  Put(row.temperature, out);
+  Put(row.top_k, out);
+  Put(row.top_p, out);
+  Put(row.min_p, out);
+  Put(row.seed, out);
+  Put(row.position, out);
+  Put(row.sample_index, out);
+  Put(row.num_logprobs, out);
+}
+
+absl::Status ReadSample(Reader& reader, PlanSequence* part) {
+  SampleRow& row = part->sample;
+  uint8_t whole_row = 0;
+  QS_RETURN_IF_ERROR(reader.Get(&whole_row));
+  QS_RETURN_IF_ERROR(reader.Get(&row.temperature));
+  QS_RETURN_IF_ERROR(reader.Get(&row.top_k));
+  QS_RETURN_IF_ERROR(reader.Get(&row.top_p));
+  QS_RETURN_IF_ERROR(reader.Get(&row.min_p));
+  QS_RETURN_IF_ERROR(reader.Get(&row.seed));
+  QS_RETURN_IF_ERROR(reader.Get(&row.position));
+  QS_RETURN_IF_ERROR(reader.Get(&row.sample_index));
+  QS_RETURN_IF_ERROR(reader.Get(&row.num_logprobs));
+  if (whole_row > 1) return reader.Error(absl::StrCat("whole_row is ", int{whole_row}));
+  part->whole_row = whole_row != 0;
+  if (row.top_k < 0 || row.num_logprobs < -1 || row.num_logprobs > kMaxTopLogprobs) {
+    return reader.Error(
+        absl::StrCat("top_k ", row.top_k, ", ", row.num_logprobs, " log-probabilities"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadSequence(Reader& reader, PlanSequence* part) {
   uint8_t wants_logits = 0;
   QS_RETURN_IF_ERROR(reader.Get(&part->first_position));
@@ -74,7 +109,12 @@ absl::Status ReadSequence(Reader& reader, PlanSequence* part) {
   QS_RETURN_IF_ERROR(reader.Get(&wants_logits));
   QS_RETURN_IF_ERROR(reader.GetIds(&part->ids));
   QS_RETURN_IF_ERROR(reader.GetIds(&part->blocks));
+  QS_RETURN_IF_ERROR(reader.Get(&part->first_scored));
+  QS_RETURN_IF_ERROR(reader.Get(&part->num_scored));
+  QS_RETURN_IF_ERROR(reader.Get(&part->score_top));
+  QS_RETURN_IF_ERROR(reader.Get(&part->next_id));
   part->wants_logits = wants_logits != 0;
+  if (part->wants_logits) QS_RETURN_IF_ERROR(ReadSample(reader, part));
 
   const int64_t rows = static_cast<int64_t>(part->ids.size());
   if (wants_logits > 1) return reader.Error(absl::StrCat("wants_logits is ", int{wants_logits}));
@@ -89,6 +129,14 @@ absl::Status ReadSequence(Reader& reader, PlanSequence* part) {
   if (part->sampled_by_row < -1 || (part->sampled_by_row >= 0 && rows != 1)) {
     return reader.Error(
         absl::StrCat("input from row ", part->sampled_by_row, " for ", rows, " rows"));
+  }
+  const int64_t scorable = rows - (part->wants_logits ? 1 : 0);
+  if (part->first_scored < 0 || part->num_scored < 0 ||
+      int64_t{part->first_scored} + part->num_scored > scorable || part->score_top < 0 ||
+      part->score_top > kMaxTopLogprobs) {
+    return reader.Error(absl::StrCat("rows ", part->first_scored, " and ", part->num_scored,
+                                     " more of ", scorable, " to be scored, with ", part->score_top,
+                                     " alternatives"));
   }
   const int64_t positions = part->first_position + rows;
   const int64_t blocks = static_cast<int64_t>(part->blocks.size());
@@ -113,6 +161,11 @@ std::string SerializeStepPlan(const StepPlan& plan) {
     Put(static_cast<uint8_t>(part.wants_logits), &out);
     PutIds(part.ids, &out);
     PutIds(part.blocks, &out);
+    Put(part.first_scored, &out);
+    Put(part.num_scored, &out);
+    Put(part.score_top, &out);
+    Put(part.next_id, &out);
+    if (part.wants_logits) PutSample(part, &out);
   }
   return out;
 }

@@ -20,7 +20,16 @@ struct PlanSequence {
   int64_t prompt_tokens = 0;    // the prompt's boundary: decides NTK's alpha
   std::vector<int32_t> blocks;  // KV blocks of positions 0 .. first_position + ids.size() - 1
   bool wants_logits = false;    // the last row's next token is to be drawn
-  SampleRow sample;             // with wants_logits. What it points to: rank 0 only, until Collect
+  // With wants_logits. What it points to is there on rank 0 only, until Collect; whole_row tells
+  // the others that there is something.
+  SampleRow sample;
+  bool whole_row = false;
+  // Rows whose next token is known and whose log-probability of it is wanted, with the score_top
+  // highest ones. None of them is the one that wants_logits speaks of.
+  int32_t first_scored = 0;
+  int32_t num_scored = 0;
+  int32_t score_top = 0;
+  int32_t next_id = -1;  // the token after the last row, where that is scored
 };
 
 // What all ranks do in one step: the only thing that ranks other than 0 are told. Made by the
@@ -31,8 +40,7 @@ struct StepPlan {
   bool shutdown = false;  // no step: the followers return
 };
 
-// Flat bytes for ranks in other processes (same binary, same machine or same byte order). The
-// samplers do not travel.
+// Flat bytes for ranks in other processes (same binary, same machine or same byte order).
 std::string SerializeStepPlan(const StepPlan& plan);
 absl::StatusOr<StepPlan> ParseStepPlan(absl::string_view bytes);
 

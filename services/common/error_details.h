@@ -28,6 +28,7 @@ inline constexpr char kReasonDraining[] = "DRAINING";
 inline constexpr char kReasonProtocolVersion[] = "PROTOCOL_VERSION";
 inline constexpr char kReasonTokenizerMismatch[] = "TOKENIZER_MISMATCH";
 inline constexpr char kReasonNoChatTemplate[] = "NO_CHAT_TEMPLATE";
+inline constexpr char kReasonNumeric[] = "NUMERIC";
 inline constexpr char kReasonNotBuiltYet[] = "NOT_BUILT_YET";
 
 // `status` with ErrorInfo{reason, kErrorDomain}. Replaces an earlier reason, keeps its metadata.

@@ -174,6 +174,7 @@ void GeneratorCore::CountFinish(FinishReason reason) const {
     case FinishReason::kDeadline:
       return metrics_->finished_deadline.Increment();
     case FinishReason::kError:
+    case FinishReason::kNumeric:
       return metrics_->finished_error.Increment();
     case FinishReason::kNone:
       return;

@@ -20,7 +20,6 @@ namespace {
 
 constexpr size_t kMaxRequestIdBytes = 128;
 constexpr size_t kMaxCacheSaltBytes = 256;
-constexpr int kMaxStopTokenIds = 64;
 
 absl::Status CheckIds(const google::protobuf::RepeatedField<uint32_t>& ids, int64_t vocab_size,
                       const std::string& field, std::vector<int32_t>* out) {
@@ -113,6 +112,7 @@ v1::SequenceFinishReason ToWireReason(const SequenceEvent& event,
       return v1::SEQUENCE_FINISH_REASON_CANCELLED;
     case FinishReason::kDeadline:
     case FinishReason::kError:
+    case FinishReason::kNumeric:
       return v1::SEQUENCE_FINISH_REASON_ERROR;
     case FinishReason::kNone:
       break;
@@ -131,6 +131,8 @@ void FillFinish(const SequenceEvent& event, absl::Span<const int32_t> eos_ids,
         ToProtoStatus(absl::DeadlineExceededError("the request's deadline has passed"));
   } else if (event.finish == FinishReason::kError) {
     *finish->mutable_status() = ToProtoStatus(event.error);
+  } else if (event.finish == FinishReason::kNumeric) {
+    *finish->mutable_status() = ToProtoStatus(WithReason(event.error, kReasonNumeric));
   }
 }
 
@@ -146,7 +148,7 @@ absl::StatusOr<SequenceRequest> ToSequenceRequest(const v1::Submit& submit, cons
   QS_RETURN_IF_ERROR(CheckIds(submit.resumed_ids(), vocab, "resumed_ids", &request.resumed_ids));
   QS_RETURN_IF_ERROR(
       CheckIds(submit.stop_token_ids(), vocab, "stop_token_ids", &request.sampling.stop_token_ids));
-  if (const absl::Status status = Validate(request.sampling); !status.ok()) {
+  if (const absl::Status status = Validate(request.sampling, vocab); !status.ok()) {
     return NameSamplingField(status);
   }
   request.request_id = submit.request_id();

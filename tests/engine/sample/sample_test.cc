@@ -14,6 +14,9 @@ namespace qwenserve {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
+
+constexpr int64_t kVocabulary = 50;
 
 SamplingParams Valid() {
   SamplingParams params;
@@ -22,15 +25,19 @@ SamplingParams Valid() {
 }
 
 TEST(Validate, AcceptsDefaultsAndBorders) {
-  EXPECT_TRUE(Validate(Valid()).ok());
+  EXPECT_TRUE(Validate(Valid(), kVocabulary).ok());
   SamplingParams params = Valid();
   params.temperature = 0;
   params.top_p = 1;
   params.min_p = 1;
   params.presence_penalty = -2;
   params.frequency_penalty = 2;
-  params.stop_token_ids = {0, 1};
-  EXPECT_TRUE(Validate(params).ok());
+  params.stop_token_ids = {0, 49};
+  params.logit_bias = {{0, -100.0f}, {49, 100.0f}};
+  params.min_tokens = 3;
+  params.num_logprobs = 20;
+  params.num_prompt_logprobs = 0;
+  EXPECT_TRUE(Validate(params, kVocabulary).ok());
 }
 
 TEST(Validate, NamesTheFieldThatIsWrong) {
@@ -59,12 +66,35 @@ TEST(Validate, NamesTheFieldThatIsWrong) {
        [](SamplingParams& p) {
          p.stop_token_ids = {1, -1};
        }},
+      {"stop_token_ids[0]", [](SamplingParams& p) { p.stop_token_ids = {50}; }},
       {"stop_token_ids", [](SamplingParams& p) { p.stop_token_ids.resize(65); }},
+      {"min_tokens", [](SamplingParams& p) { p.min_tokens = -1; }},
+      {"min_tokens", [](SamplingParams& p) { p.min_tokens = 4; }},
+      {"num_logprobs", [](SamplingParams& p) { p.num_logprobs = 21; }},
+      {"num_logprobs", [](SamplingParams& p) { p.num_logprobs = -2; }},
+      {"num_prompt_logprobs", [](SamplingParams& p) { p.num_prompt_logprobs = 21; }},
+      {"logit_bias[1]",
+       [](SamplingParams& p) {
+         p.logit_bias = {{1, 1}, {50, 1}};
+       }},
+      {"logit_bias[1]",
+       [](SamplingParams& p) {
+         p.logit_bias = {{1, 1}, {1, 2}};
+       }},
+      {"logit_bias[7]",
+       [](SamplingParams& p) {
+         p.logit_bias = {{7, 100.5f}};
+       }},
+      {"logit_bias[7]",
+       [=](SamplingParams& p) {
+         p.logit_bias = {{7, nan}};
+       }},
+      {"logit_bias", [](SamplingParams& p) { p.logit_bias.resize(1025); }},
   };
   for (const Case& c : cases) {
     SamplingParams params = Valid();
     c.spoil(params);
-    const absl::Status status = Validate(params);
+    const absl::Status status = Validate(params, kVocabulary);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << c.field;
     EXPECT_THAT(std::string(status.message()), HasSubstr(c.field));
   }
@@ -91,6 +121,30 @@ TEST(StopChecker, IgnoreEosLeavesTheRequestsOwnIds) {
   EXPECT_EQ(checker.Check(params, 20, 0), StopVerdict::kStopToken);
 }
 
+TEST(StopChecker, EndIdsAreThoseThatEnd) {
+  const StopChecker checker({7, 8});
+  SamplingParams params = Valid();
+  params.stop_token_ids = {20};
+  EXPECT_THAT(checker.EndIds(params), UnorderedElementsAre(7, 8, 20));
+  params.ignore_eos = true;
+  EXPECT_THAT(checker.EndIds(params), UnorderedElementsAre(20));
+}
+
+TEST(MakeSampleRow, BansTheEndUntilTheAnswerHasMinTokens) {
+  SamplingParams params = Valid();
+  params.min_tokens = 2;
+  params.max_tokens = 9;
+  const std::vector<int32_t> end_ids = {7, 8};
+  const std::vector<int32_t> tokens = {5, 6, 9, 9, 9};
+  const auto banned = [&](size_t num_tokens) {
+    return MakeSampleRow(params, 0, absl::MakeConstSpan(tokens).first(num_tokens), 2, end_ids)
+        .banned_ids.size();
+  };
+  EXPECT_EQ(banned(2), 2);
+  EXPECT_EQ(banned(3), 2);
+  EXPECT_EQ(banned(4), 0);
+}
+
 TEST(MakeSampleRow, TakesItsStateFromTheTokensAlone) {
   SamplingParams params = Valid();
   params.temperature = 0.5f;
@@ -101,8 +155,10 @@ TEST(MakeSampleRow, TakesItsStateFromTheTokensAlone) {
   params.presence_penalty = 0.5f;
   params.frequency_penalty = -0.5f;
   params.seed = 99;
+  params.logit_bias = {{3, 1.5f}};
+  params.num_logprobs = 4;
   const std::vector<int32_t> tokens = {5, 6, 7, 8};
-  const SampleRow row = MakeSampleRow(params, 2, tokens, 3);
+  const SampleRow row = MakeSampleRow(params, 2, tokens, 3, {});
   EXPECT_EQ(row.temperature, 0.5f);
   EXPECT_EQ(row.top_k, 3);
   EXPECT_EQ(row.top_p, 0.25f);
@@ -114,6 +170,10 @@ TEST(MakeSampleRow, TakesItsStateFromTheTokensAlone) {
   EXPECT_EQ(row.position, 4);
   EXPECT_EQ(row.sample_index, 2);
   EXPECT_EQ(row.num_prompt_ids, 3);
+  EXPECT_EQ(row.num_logprobs, 4);
+  ASSERT_EQ(row.logit_bias.size(), 1);
+  EXPECT_EQ(row.logit_bias[0].id, 3);
+  EXPECT_TRUE(row.banned_ids.empty());
   EXPECT_EQ(row.context_ids, absl::MakeConstSpan(tokens));
 }
 

@@ -303,7 +303,7 @@ TEST_F(SchedulerTest, ARowWithoutFiniteLogitsFailsAlone) {
   scheduler_.Commit(plan, Tokens({-1, 7}), &events_);
   ASSERT_THAT(events_, SizeIs(2));
   EXPECT_EQ(events_[0].sequence, bad);
-  EXPECT_EQ(events_[0].finish, FinishReason::kError);
+  EXPECT_EQ(events_[0].finish, FinishReason::kNumeric);
   EXPECT_EQ(events_[0].error.code(), absl::StatusCode::kInternal);
   EXPECT_THAT(events_[1].ids, ElementsAre(7));
 }

@@ -22,7 +22,7 @@ TEST(SamplingRangesTest, TheEdgesAreTheEngines) {
       params.max_tokens = 1;
       set_engine(&params);
       const absl::Status edge = ValidateComplete(request, RequestLimits()).status();
-      EXPECT_EQ(edge.ok(), Validate(params).ok()) << field << " " << value;
+      EXPECT_EQ(edge.ok(), Validate(params, 100).ok()) << field << " " << value;
       const std::string path = std::string("options.sampling.") + field;
       EXPECT_EQ(ErrorField(edge), edge.ok() ? "" : path);
     };
