@@ -1,6 +1,7 @@
 #ifndef QWENSERVE_ENGINE_MODEL_WEIGHTS_H_
 #define QWENSERVE_ENGINE_MODEL_WEIGHTS_H_
 
+#include <cstdint>
 #include <vector>
 
 #include "kernels/buffer.h"
@@ -35,6 +36,10 @@ struct ModelWeights {
     return i + 1 < layers.size() ? layers[i + 1].input_norm : final_norm;
   }
 };
+
+// Bytes of all matrices, and of those that every step reads whole: the linears and the head.
+int64_t WeightBytes(const ModelWeights& weights);
+int64_t StepWeightBytes(const ModelWeights& weights);
 
 }  // namespace qwenserve
 

@@ -43,7 +43,11 @@ struct EngineInfo {
   int64_t max_waiting = 0;
   int64_t kv_block_size = 0;
   int tp = 1;
-  std::string device;  // cpu or cuda
+  std::string device;              // cpu or cuda
+  int num_threads = 0;             // of all ranks
+  int64_t weight_bytes = 0;        // of rank 0's matrices
+  int64_t step_weight_bytes = 0;   // of those, what every step reads
+  int64_t kv_bytes_per_token = 0;  // of all ranks and layers
 };
 
 // One replica of one model: a thread that schedules and runs one step after the other, and one that

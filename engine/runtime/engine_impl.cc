@@ -71,6 +71,10 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
   info_.kv_block_size = kKvBlockSize;
   info_.tp = options_.tp;
   info_.device = placement.ranks.front().device;
+  for (const RankSettings& rank : placement.ranks) info_.num_threads += rank.num_threads;
+  info_.weight_bytes = WeightBytes(leader.weights());
+  info_.step_weight_bytes = StepWeightBytes(leader.weights());
+  info_.kv_bytes_per_token = placement.kv_block_bytes / kKvBlockSize;
   spdlog::info("weights: {}; fingerprint: {}", leader.weight_numerics(), info_.fingerprint);
 
   SchedulerOptions scheduler;

@@ -47,6 +47,7 @@ class ModelRunner {
 
   // Formats of the weights and the kernels that work on them: the rank's part of the fingerprint.
   std::string weight_numerics() const;
+  const ModelWeights& weights() const { return weights_; }
 
  private:
   struct InFlight {

@@ -1,6 +1,8 @@
 #ifndef QWENSERVE_TOOLS_BENCH_MACHINE_LIMITS_H_
 #define QWENSERVE_TOOLS_BENCH_MACHINE_LIMITS_H_
 
+#include <vector>
+
 namespace qwenserve {
 
 // What the machine can do at best with some threads. Measured right beside the kernels: machines
@@ -13,6 +15,10 @@ struct MachineLimits {
 // The best of a few short passes; takes about 0.2 s. flops_per_second is 0 where only the
 // portable kernels run.
 MachineLimits MeasureMachineLimits(int num_threads);
+
+// Streaming read alone: bytes per second of each pass over 512 MiB in 2 MiB pages, each thread its
+// own part.
+std::vector<double> StreamingReadPasses(int num_threads);
 
 }  // namespace qwenserve
 
