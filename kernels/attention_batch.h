@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/dtype.h"
+#include "kernels/kv_format.h"
 
 namespace qwenserve {
 
@@ -33,7 +33,7 @@ struct AttentionBatch {
 struct KvLayer {
   void* data = nullptr;  // num_blocks * KvBytesPerBlock bytes
   int64_t num_blocks = 0;
-  DType dtype = DType::kBf16;
+  KvFormat format = KvFormat::kBf16;
 };
 
 // The heads that this rank computes. Query heads may split unevenly over ranks; a rank holds every

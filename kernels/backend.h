@@ -58,7 +58,7 @@ class Backend {
                                                      const QuantizedRowSource& rows) = 0;
 
   // Bytes of one KV block (keys and values of kKvBlockSize tokens) of one layer.
-  virtual size_t KvBytesPerBlock(const HeadLayout& heads, DType dtype) const = 0;
+  virtual size_t KvBytesPerBlock(const HeadLayout& heads, KvFormat format) const = 0;
 
   // --- Ops ------------------------------------------------------------------------------------
 

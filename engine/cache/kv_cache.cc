@@ -7,10 +7,10 @@
 
 namespace qwenserve {
 
-absl::StatusOr<KvCache> KvCache::Create(const HeadLayout& heads, DType dtype, int64_t num_layers,
-                                        int64_t num_blocks, Backend& backend) {
+absl::StatusOr<KvCache> KvCache::Create(const HeadLayout& heads, KvFormat format,
+                                        int64_t num_layers, int64_t num_blocks, Backend& backend) {
   QS_CHECK(num_layers > 0 && num_blocks > 0);
-  const size_t bytes = backend.KvBytesPerBlock(heads, dtype) * static_cast<size_t>(num_blocks);
+  const size_t bytes = backend.KvBytesPerBlock(heads, format) * static_cast<size_t>(num_blocks);
   KvCache cache;
   for (int64_t i = 0; i < num_layers; ++i) {
     absl::StatusOr<Buffer> buffer = backend.Allocate(bytes);
@@ -19,15 +19,15 @@ absl::StatusOr<KvCache> KvCache::Create(const HeadLayout& heads, DType dtype, in
                                                        " needs ", bytes, " bytes (", num_blocks,
                                                        " blocks): ", buffer.status().message()));
     }
-    cache.layers_.push_back({buffer->data(), num_blocks, dtype});
+    cache.layers_.push_back({buffer->data(), num_blocks, format});
     cache.buffers_.push_back(*std::move(buffer));
   }
   return cache;
 }
 
-int64_t KvBlockBytes(const HeadLayout& heads, DType dtype, int64_t num_layers,
+int64_t KvBlockBytes(const HeadLayout& heads, KvFormat format, int64_t num_layers,
                      const Backend& backend) {
-  return static_cast<int64_t>(backend.KvBytesPerBlock(heads, dtype)) * num_layers;
+  return static_cast<int64_t>(backend.KvBytesPerBlock(heads, format)) * num_layers;
 }
 
 }  // namespace qwenserve

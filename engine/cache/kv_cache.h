@@ -17,8 +17,8 @@ namespace qwenserve {
 class KvCache {
  public:
   // RESOURCE_EXHAUSTED naming the layer and the bytes when there is no room.
-  static absl::StatusOr<KvCache> Create(const HeadLayout& heads, DType dtype, int64_t num_layers,
-                                        int64_t num_blocks, Backend& backend);
+  static absl::StatusOr<KvCache> Create(const HeadLayout& heads, KvFormat format,
+                                        int64_t num_layers, int64_t num_blocks, Backend& backend);
 
   absl::Span<const KvLayer> layers() const { return layers_; }
 
@@ -28,7 +28,7 @@ class KvCache {
 };
 
 // Bytes that one more block costs this rank, all layers together.
-int64_t KvBlockBytes(const HeadLayout& heads, DType dtype, int64_t num_layers,
+int64_t KvBlockBytes(const HeadLayout& heads, KvFormat format, int64_t num_layers,
                      const Backend& backend);
 
 // Blocks that `positions` tokens need.

@@ -64,7 +64,7 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
   info_.config = checkpoint_->config();
   info_.defaults = checkpoint_->generation_defaults();
   info_.fingerprint =
-      NumericsFingerprint(*checkpoint_, leader.weight_numerics(), options_.kv_dtype, options_.tp);
+      NumericsFingerprint(*checkpoint_, leader.weight_numerics(), options_.kv_format, options_.tp);
   info_.max_model_len = placement.max_model_len;
   info_.max_running = placement.ranks.front().limits.max_sequences;
   info_.max_waiting = options_.max_waiting;

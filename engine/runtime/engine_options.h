@@ -6,7 +6,7 @@
 
 #include "absl/time/time.h"
 #include "engine/loader/weight_choice.h"
-#include "kernels/dtype.h"
+#include "kernels/kv_format.h"
 
 namespace qwenserve {
 
@@ -26,7 +26,7 @@ struct EngineOptions {
   int num_threads = 0;         // of all ranks together; 0 = cgroup quota and affinity
   int64_t max_model_len = 0;   // 0 = the checkpoint's
   int64_t kv_cache_bytes = 0;  // of all ranks together; 0 = from the memory limit
-  DType kv_dtype = DType::kBf16;
+  KvFormat kv_format = KvFormat::kBf16;
   int64_t max_batch_tokens = 512;  // rows of one step: bounds how long a prefill delays decode
   int64_t max_running = 64;        // sequences in one step
   int64_t max_waiting = 1024;      // sequences beyond that are refused

@@ -11,11 +11,11 @@
 namespace qwenserve {
 
 std::string NumericsFingerprint(const Checkpoint& checkpoint, const std::string& weight_numerics,
-                                DType kv_dtype, int tp) {
+                                KvFormat kv_format, int tp) {
   const ModelConfig& config = checkpoint.config();
   std::string text =
       absl::StrCat("version ", kNumericsVersion, "\ncheckpoint ", checkpoint.content_hash(),
-                   "\nweights ", weight_numerics, "\nkv ", DTypeName(kv_dtype), "\ntp ", tp,
+                   "\nweights ", weight_numerics, "\nkv ", KvFormatName(kv_format), "\ntp ", tp,
                    "\nrope ", absl::StrFormat("%a", config.rope_base), " ntk ",
                    config.ntk_train_length, " logn ", config.logn_train_length);
   if (config.yarn.has_value()) {

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "engine/loader/checkpoint.h"
-#include "kernels/dtype.h"
+#include "kernels/kv_format.h"
 
 namespace qwenserve {
 
@@ -16,7 +16,7 @@ inline constexpr int kNumericsVersion = 1;
 // give equal tokens.
 // `weight_numerics` as ModelRunner tells it.
 std::string NumericsFingerprint(const Checkpoint& checkpoint, const std::string& weight_numerics,
-                                DType kv_dtype, int tp);
+                                KvFormat kv_format, int tp);
 
 }  // namespace qwenserve
 

@@ -43,9 +43,6 @@ absl::Status CheckOptions(const EngineOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("num_threads is ", options.num_threads, ", must be at most ", kMaxThreads));
   }
-  if (options.kv_dtype == DType::kF16) {
-    return absl::InvalidArgumentError("kv_dtype must be bf16 or f32");
-  }
   if (options.rank_mode == RankMode::kProcesses && options.tp > 1 && options.rank_binary.empty()) {
     return absl::InvalidArgumentError("ranks as processes need rank_binary");
   }
@@ -92,7 +89,7 @@ absl::StatusOr<int64_t> BlockBytesOfAllRanks(const ModelConfig& config,
   int64_t bytes = 0;
   for (const RankSettings& rank : placement.ranks) {
     QS_ASSIGN_OR_RETURN(const ShardPlan shard, MakeShardPlan(config, rank.tp, rank.rank));
-    bytes += KvBlockBytes(shard.Heads(config), rank.kv_dtype, config.num_layers, *backend);
+    bytes += KvBlockBytes(shard.Heads(config), rank.kv_format, config.num_layers, *backend);
   }
   return bytes;
 }
@@ -174,7 +171,7 @@ absl::StatusOr<Placement> ChoosePlacement(const EngineOptions& options,
     rank.weights = options.weights;
     rank.tp = options.tp;
     rank.rank = r;
-    rank.kv_dtype = options.kv_dtype;
+    rank.kv_format = options.kv_format;
     rank.step_timeout = options.step_timeout;
     placement.ranks.push_back(std::move(rank));
   }

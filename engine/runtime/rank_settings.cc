@@ -1,5 +1,7 @@
 #include "engine/runtime/rank_settings.h"
 
+#include <optional>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/json_reader.h"
@@ -38,7 +40,7 @@ std::string SettingsToJson(const RankSettings& settings) {
   json["rank"] = settings.rank;
   json["num_threads"] = settings.num_threads;
   json["cpus"] = settings.cpus;
-  json["kv_f32"] = settings.kv_dtype == DType::kF32 ? 1 : 0;
+  json["kv_format"] = KvFormatName(settings.kv_format);
   json["max_rows"] = settings.limits.max_rows;
   json["max_sequences"] = settings.limits.max_sequences;
   json["max_model_len"] = settings.limits.max_model_len;
@@ -57,11 +59,12 @@ absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view text) {
   std::string weights;
   QS_RETURN_IF_ERROR(ReadString(json, "weights", &weights));
   QS_ASSIGN_OR_RETURN(settings.weights, ParseWeightChoice(weights));
-  int64_t tp = 0, rank = 0, threads = 0, kv_f32 = 0, timeout = 0;
+  int64_t tp = 0, rank = 0, threads = 0, timeout = 0;
   QS_RETURN_IF_ERROR(ReadInteger(json, "tp", &tp));
   QS_RETURN_IF_ERROR(ReadInteger(json, "rank", &rank));
   QS_RETURN_IF_ERROR(ReadInteger(json, "num_threads", &threads));
-  QS_RETURN_IF_ERROR(ReadInteger(json, "kv_f32", &kv_f32));
+  std::string kv_format;
+  QS_RETURN_IF_ERROR(ReadString(json, "kv_format", &kv_format));
   QS_RETURN_IF_ERROR(ReadInteger(json, "max_rows", &settings.limits.max_rows));
   QS_RETURN_IF_ERROR(ReadInteger(json, "max_sequences", &settings.limits.max_sequences));
   QS_RETURN_IF_ERROR(ReadInteger(json, "max_model_len", &settings.limits.max_model_len));
@@ -83,7 +86,12 @@ absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view text) {
   settings.tp = static_cast<int>(tp);
   settings.rank = static_cast<int>(rank);
   settings.num_threads = static_cast<int>(threads);
-  settings.kv_dtype = kv_f32 != 0 ? DType::kF32 : DType::kBf16;
+  const std::optional<KvFormat> format = KvFormatFromName(kv_format);
+  if (!format.has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("rank settings: unknown \"kv_format\": ", kv_format));
+  }
+  settings.kv_format = *format;
   settings.step_timeout = absl::Milliseconds(timeout);
   return settings;
 }

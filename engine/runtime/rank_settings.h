@@ -11,7 +11,7 @@
 #include "engine/loader/weight_choice.h"
 #include "engine/schedule/batch_builder.h"
 #include "kernels/backend.h"
-#include "kernels/dtype.h"
+#include "kernels/kv_format.h"
 
 namespace qwenserve {
 
@@ -26,7 +26,7 @@ struct RankSettings {
   WeightChoice weights = WeightChoice::kAuto;
   int num_threads = 1;
   std::vector<int> cpus;  // to pin the threads to; empty = not pinned
-  DType kv_dtype = DType::kBf16;
+  KvFormat kv_format = KvFormat::kBf16;
   BatchLimits limits;
   absl::Duration step_timeout = absl::Seconds(120);
 };

@@ -6,8 +6,8 @@
 
 namespace qwenserve {
 
-KvHeadBytes CpuKvHeadBytes(const HeadLayout& heads, DType dtype) {
-  const int64_t element = static_cast<int64_t>(DTypeBytes(dtype));
+KvHeadBytes CpuKvHeadBytes(const HeadLayout& heads, KvFormat format) {
+  const int64_t element = format == KvFormat::kF32 ? 4 : 2;
   const int64_t padded_dim = (heads.head_dim + kPanelColumns - 1) / kPanelColumns * kPanelColumns;
   KvHeadBytes bytes;
   bytes.keys = heads.head_dim * kKvBlockSize * element;

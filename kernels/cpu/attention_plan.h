@@ -13,7 +13,7 @@ struct KvHeadBytes {
   int64_t keys = 0;
   int64_t total = 0;
 };
-KvHeadBytes CpuKvHeadBytes(const HeadLayout& heads, DType dtype);
+KvHeadBytes CpuKvHeadBytes(const HeadLayout& heads, KvFormat format);
 
 // One piece of a PagedAttention call: some query heads of one KV head for some consecutive rows of
 // one sequence.

@@ -20,9 +20,9 @@ namespace {
 // Elementwise work below this many floats is done before another thread has noticed it.
 constexpr int64_t kMinParallelFloats = 8192;
 
-int KvIndex(DType dtype) {
-  QS_CHECK(dtype == DType::kF32 || dtype == DType::kBf16);
-  return dtype == DType::kF32 ? 0 : 1;
+int KvIndex(KvFormat format) {
+  QS_CHECK(format == KvFormat::kF32 || format == KvFormat::kBf16);
+  return static_cast<int>(format);
 }
 
 int64_t AttentionScratchFloats(int64_t head_dim) {
@@ -163,9 +163,9 @@ absl::StatusOr<LinearWeight> CpuBackend::PackQuantized(const QuantizedShape& sha
   return weight;
 }
 
-size_t CpuBackend::KvBytesPerBlock(const HeadLayout& heads, DType dtype) const {
-  (void)KvIndex(dtype);
-  return static_cast<size_t>(CpuKvHeadBytes(heads, dtype).total * heads.num_kv_heads);
+size_t CpuBackend::KvBytesPerBlock(const HeadLayout& heads, KvFormat format) const {
+  (void)KvIndex(format);
+  return static_cast<size_t>(CpuKvHeadBytes(heads, format).total * heads.num_kv_heads);
 }
 
 void CpuBackend::Embed(const int32_t* ids, int64_t rows, const LinearWeight& table,
@@ -284,13 +284,13 @@ void CpuBackend::NormRopeStoreRow(const AttentionBatch& batch, const HeadLayout&
   for (int32_t h = 0; h < heads.num_query_heads; ++h, args.head += dim) kernels_.norm_rope(args);
   args.weight = k_norm;
   args.scale = 1.0f;
-  const KvHeadBytes bytes = CpuKvHeadBytes(heads, kv.dtype);
+  const KvHeadBytes bytes = CpuKvHeadBytes(heads, kv.format);
   char* destination = static_cast<char*>(kv.data) + block * bytes.total * heads.num_kv_heads;
   for (int32_t h = 0; h < heads.num_kv_heads; ++h) {
     args.head = key + h * dim;
     kernels_.norm_rope(args);
-    kernels_.store_kv[KvIndex(kv.dtype)](args.head, value + h * dim, dim, position % kKvBlockSize,
-                                         destination + h * bytes.total, bytes.keys);
+    kernels_.store_kv[KvIndex(kv.format)](args.head, value + h * dim, dim, position % kKvBlockSize,
+                                          destination + h * bytes.total, bytes.keys);
   }
 }
 
@@ -311,8 +311,8 @@ void CpuBackend::PagedAttention(const AttentionBatch& batch, const HeadLayout& h
   if (batch.num_rows == 0) return;
   CheckBlocks(batch, kv);
   const int64_t dim = heads.head_dim;
-  const KvHeadBytes bytes = CpuKvHeadBytes(heads, kv.dtype);
-  const auto kernel = kernels_.attention[KvIndex(kv.dtype)];
+  const KvHeadBytes bytes = CpuKvHeadBytes(heads, kv.format);
+  const auto kernel = kernels_.attention[KvIndex(kv.format)];
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
   const std::vector<AttentionItem> items = PlanAttention(batch, heads, pool_.num_threads());
   ParallelForDynamic(static_cast<int64_t>(items.size()), [&](int64_t i, int thread) {

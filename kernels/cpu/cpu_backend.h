@@ -28,7 +28,7 @@ class CpuBackend final : public Backend {
                                           int64_t in_features) override;
   absl::StatusOr<LinearWeight> PackQuantized(const QuantizedShape& shape,
                                              const QuantizedRowSource& rows) override;
-  size_t KvBytesPerBlock(const HeadLayout& heads, DType dtype) const override;
+  size_t KvBytesPerBlock(const HeadLayout& heads, KvFormat format) const override;
 
   void Embed(const int32_t* ids, int64_t rows, const LinearWeight& table, int64_t first_id,
              float* out) override;

@@ -21,7 +21,7 @@ int main(int argc, char** argv) {
   GeneratorOptions generator;
   EngineOptions& engine = generator.engine;
   std::string tp_mode = "threads";
-  std::string kv_dtype = "bf16";
+  std::string kv_dtype = KvFormatName(engine.kv_format);
   std::string weights = "auto";
 
   Flags flags("qwenserve-generator", "Runs one replica of a model.");
@@ -59,7 +59,7 @@ int main(int argc, char** argv) {
   std::error_code ignored;  // without /proc there are no rank processes; threads need no path
   engine.rank_binary = std::filesystem::read_symlink("/proc/self/exe", ignored).string();
   engine.weights = *ParseWeightChoice(weights);
-  engine.kv_dtype = kv_dtype == "f32" ? DType::kF32 : DType::kBf16;
+  engine.kv_format = *KvFormatFromName(kv_dtype);
   return RunServer("generator", Exposure::kInternal, server, [&](ServerContext& context) {
     return GeneratorRole::Create(generator, context);
   });

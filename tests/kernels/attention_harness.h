@@ -14,8 +14,9 @@ namespace qwenserve {
 // Some sequences' raw queries, keys and values, and a way to run them through a backend cut into
 // steps at will.
 struct AttentionProblem {
-  AttentionProblem(uint32_t seed, HeadLayout layout, DType dtype, std::vector<int> sequence_lengths)
-      : heads(layout), kv_dtype(dtype), lengths(std::move(sequence_lengths)) {
+  AttentionProblem(uint32_t seed, HeadLayout layout, KvFormat format,
+                   std::vector<int> sequence_lengths)
+      : heads(layout), kv_format(format), lengths(std::move(sequence_lengths)) {
     Random random(seed);
     for (int length : lengths) {
       qkv.push_back(random.Normals(length * heads.qkv_width()));
@@ -46,7 +47,7 @@ struct AttentionProblem {
   }
 
   HeadLayout heads;
-  DType kv_dtype;
+  KvFormat kv_format;
   std::vector<int> lengths;
   bool norm = true;
   std::vector<std::vector<float>> qkv;  // by sequence: [length, qkv_width]
@@ -73,10 +74,10 @@ class AttentionRunner {
  public:
   AttentionRunner(Backend& backend, const AttentionProblem& problem)
       : backend_(backend), problem_(problem) {
-    const size_t bytes = backend.KvBytesPerBlock(problem.heads, problem.kv_dtype);
+    const size_t bytes = backend.KvBytesPerBlock(problem.heads, problem.kv_format);
     memory_ = *backend.Allocate(bytes * problem.blocks.size());
     // What a block held before must not matter, not even when it was no number.
-    if (problem.kv_dtype == DType::kBf16) std::memset(memory_.data(), 0xff, memory_.bytes());
+    if (problem.kv_format == KvFormat::kBf16) std::memset(memory_.data(), 0xff, memory_.bytes());
     for (int length : problem.lengths) {
       result_.out.emplace_back(length * problem.heads.query_width());
       result_.queries.emplace_back(length * problem.heads.query_width());
@@ -112,7 +113,7 @@ class AttentionRunner {
                                   .query_scales = scales.data()};
     const KvLayer kv = {.data = memory_.data(),
                         .num_blocks = static_cast<int64_t>(problem_.blocks.size()),
-                        .dtype = problem_.kv_dtype};
+                        .format = problem_.kv_format};
     const RopeTable rope[2] = {{problem_.cos_sin[0].data(), problem_.max_length},
                                {problem_.cos_sin[1].data(), problem_.max_length}};
     const float* q_norm = problem_.norm ? problem_.q_norm.data() : nullptr;

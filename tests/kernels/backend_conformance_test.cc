@@ -206,8 +206,8 @@ TEST_P(BackendConformanceTest, AttentionOfStoredKeys) {
   // Without norm and rotation both caches hold the same bits, so that only attention differs.
   uint32_t seed = 1;
   for (const HeadLayout& heads : TestHeadLayouts()) {
-    for (DType dtype : {DType::kF32, DType::kBf16}) {
-      AttentionProblem problem(++seed, heads, dtype, {1, 16, 17, 70, 33});
+    for (KvFormat format : {KvFormat::kF32, KvFormat::kBf16}) {
+      AttentionProblem problem(++seed, heads, format, {1, 16, 17, 70, 33});
       problem.norm = false;
       for (auto& table : problem.cos_sin) {
         for (size_t i = 0; i < table.size(); ++i) table[i] = i % 2 == 0 ? 1.0f : 0.0f;
@@ -221,7 +221,7 @@ TEST_P(BackendConformanceTest, NormRopeAndAttention) {
   uint32_t seed = 50;
   for (const HeadLayout& heads : TestHeadLayouts()) {
     for (bool norm : {false, true}) {
-      AttentionProblem problem(++seed, heads, DType::kF32, {20, 5, 40});
+      AttentionProblem problem(++seed, heads, KvFormat::kF32, {20, 5, 40});
       problem.norm = norm;
       CompareAttention(problem, RunWhole(reference_, problem), RunWhole(*cpu_, problem), 0);
     }
@@ -230,7 +230,7 @@ TEST_P(BackendConformanceTest, NormRopeAndAttention) {
 
 TEST_P(BackendConformanceTest, NormRopeAndAttentionInBf16) {
   // A key next to a rounding border may be stored as either neighbour: two roundings apart.
-  AttentionProblem problem(90, TestHeadLayouts()[0], DType::kBf16, {20, 5, 40});
+  AttentionProblem problem(90, TestHeadLayouts()[0], KvFormat::kBf16, {20, 5, 40});
   CompareAttention(problem, RunWhole(reference_, problem), RunWhole(*cpu_, problem),
                    2 * kBf16Rounding);
 }

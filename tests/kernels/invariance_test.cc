@@ -90,8 +90,8 @@ std::vector<float> RunAllOps(Backend& backend) {
   }
   uint32_t seed = 20;
   for (const HeadLayout& heads : TestHeadLayouts()) {
-    for (DType dtype : {DType::kF32, DType::kBf16}) {
-      const AttentionProblem problem(++seed, heads, dtype, {40, 3, 65});
+    for (KvFormat format : {KvFormat::kF32, KvFormat::kBf16}) {
+      const AttentionProblem problem(++seed, heads, format, {40, 3, 65});
       const AttentionResult result = RunWhole(backend, problem);
       for (size_t s = 0; s < problem.lengths.size(); ++s) {
         append(result.out[s]);
@@ -136,9 +136,9 @@ TEST(IsaTest, TheBitsBelongToTheNumberInTheKernelTablesName) {
 TEST_P(InvarianceTest, PrefillWholeOrInChunksOrTokenByTokenIsTheSame) {
   uint32_t seed = 100;
   for (const HeadLayout& heads : TestHeadLayouts()) {
-    for (DType dtype : {DType::kF32, DType::kBf16}) {
+    for (KvFormat format : {KvFormat::kF32, KvFormat::kBf16}) {
       std::unique_ptr<Backend> cpu = Cpu(GetParam());
-      const AttentionProblem problem(++seed, heads, dtype, {75});
+      const AttentionProblem problem(++seed, heads, format, {75});
       const AttentionResult whole = RunWhole(*cpu, problem);
       AttentionRunner decode(*cpu, problem);
       for (int p = 0; p < 75; ++p) decode.Run({{0, p, p + 1}});
@@ -158,8 +158,8 @@ TEST_P(InvarianceTest, PrefillWholeOrInChunksOrTokenByTokenIsTheSame) {
 TEST_P(InvarianceTest, RandomRaggedBatchesChangeNothing) {
   for (uint32_t seed = 200; seed < 208; ++seed) {
     const std::vector<HeadLayout> layouts = TestHeadLayouts();
-    const DType dtype = seed % 2 == 0 ? DType::kBf16 : DType::kF32;
-    const AttentionProblem problem(seed, layouts[seed % layouts.size()], dtype,
+    const KvFormat format = seed % 2 == 0 ? KvFormat::kBf16 : KvFormat::kF32;
+    const AttentionProblem problem(seed, layouts[seed % layouts.size()], format,
                                    {50, 1, 33, 64, 17, 90});
     const AttentionResult whole = RunWhole(*Cpu(GetParam(), 1), problem);
     std::unique_ptr<Backend> cpu = Cpu(GetParam(), 3);
@@ -189,7 +189,7 @@ TEST_P(InvarianceTest, RandomRaggedBatchesChangeNothing) {
 }
 
 TEST_P(InvarianceTest, ARowThatIsNoNumberStaysAlone) {
-  AttentionProblem problem(300, TestHeadLayouts()[0], DType::kBf16, {20, 30});
+  AttentionProblem problem(300, TestHeadLayouts()[0], KvFormat::kBf16, {20, 30});
   const AttentionResult clean = RunWhole(*Cpu(GetParam()), problem);
   for (float& v : problem.qkv[0]) v = std::nanf("");
   const AttentionResult poisoned = RunWhole(*Cpu(GetParam()), problem);

@@ -80,16 +80,17 @@ class KvView {
  public:
   KvView(const AttentionBatch& batch, const HeadLayout& heads, const KvLayer& kv)
       : batch_(batch), heads_(heads), kv_(kv) {
-    QS_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBf16);
+    QS_CHECK(kv.format == KvFormat::kF32 || kv.format == KvFormat::kBf16);
   }
 
   float Get(int64_t sequence, int64_t position, int64_t head, int64_t d, bool value) const {
-    return Element(kv_.data, kv_.dtype, Index(sequence, position, head, d, value));
+    return Element(kv_.data, kv_.format == KvFormat::kF32 ? DType::kF32 : DType::kBf16,
+                   Index(sequence, position, head, d, value));
   }
 
   void Set(int64_t sequence, int64_t position, int64_t head, int64_t d, bool value, float x) {
     const int64_t index = Index(sequence, position, head, d, value);
-    if (kv_.dtype == DType::kF32) {
+    if (kv_.format == KvFormat::kF32) {
       static_cast<float*>(kv_.data)[index] = x;
     } else {
       static_cast<uint16_t*>(kv_.data)[index] = FloatToBf16(x);
@@ -195,8 +196,9 @@ absl::StatusOr<LinearWeight> ReferenceBackend::PackQuantized(const QuantizedShap
   return weight;
 }
 
-size_t ReferenceBackend::KvBytesPerBlock(const HeadLayout& heads, DType dtype) const {
-  return static_cast<size_t>(2 * heads.kv_width() * kKvBlockSize) * DTypeBytes(dtype);
+size_t ReferenceBackend::KvBytesPerBlock(const HeadLayout& heads, KvFormat format) const {
+  return static_cast<size_t>(2 * heads.kv_width() * kKvBlockSize) *
+         (format == KvFormat::kF32 ? 4 : 2);
 }
 
 void ReferenceBackend::Embed(const int32_t* ids, int64_t rows, const LinearWeight& table,

@@ -41,8 +41,8 @@ std::vector<NamedBackend> Backends() {
           {"reference", [] { return std::make_unique<ReferenceBackend>(); }}};
 }
 
-RunOptions OnCpu(int tp = 1, DType kv_dtype = DType::kF32) {
-  return {[] { return Cpu(1, "auto"); }, tp, kv_dtype, nullptr};
+RunOptions OnCpu(int tp = 1, KvFormat kv_format = KvFormat::kF32) {
+  return {[] { return Cpu(1, "auto"); }, tp, kv_format, nullptr};
 }
 
 ModelConfig ConfigOf(const Golden& golden) { return (*Checkpoint::Open(golden.dir))->config(); }
@@ -117,7 +117,7 @@ TEST_P(QwenForwardTest, GivesTheGoldenLogits) {
       for (size_t i = 0; i < golden_.cases.size(); ++i) {
         const auto sequences = Forced(i);
         const Logits logits = RunSteps(golden_.dir, sequences, OneShot(sequences),
-                                       {backend.make, tp, DType::kF32, nullptr});
+                                       {backend.make, tp, KvFormat::kF32, nullptr});
         error = std::max(error, MaxError(golden_, golden_.cases[i], logits));
       }
       EXPECT_LT(error, tolerance_) << backend.name << " tp " << tp;
@@ -132,12 +132,12 @@ TEST_P(QwenForwardTest, GivesTheGoldenLogits) {
 TEST_P(QwenForwardTest, AnySplitIntoStepsGivesTheSameBits) {
   const auto sequences = Forced();
   for (const int tp : {1, 3}) {
-    for (const DType kv_dtype : {DType::kF32, DType::kBf16}) {
+    for (const KvFormat kv_format : {KvFormat::kF32, KvFormat::kBf16}) {
       const Logits whole =
-          RunSteps(golden_.dir, sequences, OneShot(sequences), OnCpu(tp, kv_dtype));
+          RunSteps(golden_.dir, sequences, OneShot(sequences), OnCpu(tp, kv_format));
       for (const int64_t chunk : {1, 7, 16, 33}) {
         const Logits parts =
-            RunSteps(golden_.dir, sequences, Chunked(sequences, chunk), OnCpu(tp, kv_dtype));
+            RunSteps(golden_.dir, sequences, Chunked(sequences, chunk), OnCpu(tp, kv_format));
         for (size_t p = 0; p < golden_.ids.size(); ++p) {
           ASSERT_TRUE(SameBits(whole[0][p], parts[0][p]))
               << "tp " << tp << " chunk " << chunk << " position " << p;
@@ -146,7 +146,7 @@ TEST_P(QwenForwardTest, AnySplitIntoStepsGivesTheSameBits) {
       for (const NamedBackend& backend : Backends()) {
         if (std::string(backend.name) == "reference") continue;
         const Logits other = RunSteps(golden_.dir, sequences, Chunked(sequences, 5),
-                                      {backend.make, tp, kv_dtype, nullptr});
+                                      {backend.make, tp, kv_format, nullptr});
         for (size_t p = 0; p < golden_.ids.size(); ++p) {
           ASSERT_TRUE(SameBits(whole[0][p], other[0][p])) << backend.name << " position " << p;
         }

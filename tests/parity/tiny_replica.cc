@@ -61,10 +61,10 @@ absl::Status Rank::Init(const Checkpoint& checkpoint, const std::vector<ForcedSe
   QS_ASSIGN_OR_RETURN(activations_, MakeActivations(config_, shard_, rows, rows, *backend_));
   max_blocks_ = (longest + kKvBlockSize - 1) / kKvBlockSize;
   const int64_t blocks = max_blocks_ * static_cast<int64_t>(sequences.size());
-  const size_t block_bytes = backend_->KvBytesPerBlock(shard_.Heads(config_), options.kv_dtype);
+  const size_t block_bytes = backend_->KvBytesPerBlock(shard_.Heads(config_), options.kv_format);
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     QS_ASSIGN_OR_RETURN(Buffer buffer, backend_->Allocate(blocks * block_bytes));
-    kv_.push_back({buffer.data(), blocks, options.kv_dtype});
+    kv_.push_back({buffer.data(), blocks, options.kv_format});
     kv_buffers_.push_back(std::move(buffer));
   }
   QS_ASSIGN_OR_RETURN(rope_, RopeTables::Create(config_, longest, *backend_));

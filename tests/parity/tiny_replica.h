@@ -34,7 +34,7 @@ std::vector<Step> Chunked(const std::vector<ForcedSequence>& sequences, int64_t 
 struct RunOptions {
   std::function<std::unique_ptr<Backend>()> make_backend;
   int tp = 1;
-  DType kv_dtype = DType::kF32;
+  KvFormat kv_format = KvFormat::kF32;
   // Changes what the model is run as, after it has been loaded.
   std::function<void(ModelConfig&)> change_config;
 };

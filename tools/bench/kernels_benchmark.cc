@@ -108,11 +108,11 @@ void BM_LinearsBf16(benchmark::State& state) {
 
 // The attention of the `rows` last positions of a sequence in every layer of the model, so that the
 // caches don't hold the keys; in 2 layers from 128 rows on.
-void Attention(benchmark::State& state, int64_t length, DType dtype) {
+void Attention(benchmark::State& state, int64_t length, KvFormat format) {
   const int64_t rows = state.range(0);
   std::unique_ptr<Backend> backend = MakeBackend(state);
   const int64_t num_blocks = length / kKvBlockSize;
-  const size_t layer_bytes = backend->KvBytesPerBlock(kHeads, dtype) * num_blocks;
+  const size_t layer_bytes = backend->KvBytesPerBlock(kHeads, format) * num_blocks;
   const int num_layers = rows < 128 ? kLayers : 2;
   std::vector<Buffer> layers;
   for (int i = 0; i < num_layers; ++i) {
@@ -139,7 +139,7 @@ void Attention(benchmark::State& state, int64_t length, DType dtype) {
   Limits limits(state);
   limits.Run([&] {
     for (const Buffer& layer : layers) {
-      backend->PagedAttention(batch, kHeads, qkv.data(), {layer.data(), num_blocks, dtype},
+      backend->PagedAttention(batch, kHeads, qkv.data(), {layer.data(), num_blocks, format},
                               out.data());
     }
   });
@@ -150,8 +150,10 @@ void Attention(benchmark::State& state, int64_t length, DType dtype) {
   limits.Report(static_cast<double>(layer_bytes) * num_layers, flops * num_layers);
 }
 
-void BM_AttentionBf16Context4096(benchmark::State& state) { Attention(state, 4096, DType::kBf16); }
-void BM_AttentionBf16Context512(benchmark::State& state) { Attention(state, 512, DType::kBf16); }
+void BM_AttentionBf16Context4096(benchmark::State& state) {
+  Attention(state, 4096, KvFormat::kBf16);
+}
+void BM_AttentionBf16Context512(benchmark::State& state) { Attention(state, 512, KvFormat::kBf16); }
 
 void BM_Sample(benchmark::State& state) {
   std::unique_ptr<Backend> backend = *MakeCpuBackend({});

@@ -262,7 +262,7 @@ TEST_F(EngineTest, TellsWhatItServes) {
   other.num_threads = 1;
   other.max_batch_tokens = 7;
   EXPECT_EQ(EngineHarness(other).engine().info().fingerprint, info.fingerprint);
-  other.kv_dtype = DType::kF32;
+  other.kv_format = KvFormat::kF32;
   EXPECT_NE(EngineHarness(other).engine().info().fingerprint, info.fingerprint);
   TinyModel model;
   model.seed = 2;

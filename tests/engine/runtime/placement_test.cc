@@ -137,7 +137,6 @@ TEST_F(PlacementTest, RefusesImpossibleOptions) {
   refused([](EngineOptions& o) { o.max_model_len = 513; }, "513");
   refused([](EngineOptions& o) { o.max_batch_tokens = 1 << 30; }, "max_batch_tokens");
   refused([](EngineOptions& o) { o.num_threads = 1 << 20; }, "num_threads");
-  refused([](EngineOptions& o) { o.kv_dtype = DType::kF16; }, "kv_dtype");
   refused([](EngineOptions& o) { o.tp = 0; }, "parallelism of 0");
   refused([](EngineOptions& o) { o.tp = 2, o.rank_mode = RankMode::kProcesses; }, "rank_binary");
 }
@@ -145,7 +144,7 @@ TEST_F(PlacementTest, RefusesImpossibleOptions) {
 TEST_F(PlacementTest, SettingsTravelAsJson) {
   options_.tp = 2;
   cpu_.machine = 16;
-  options_.kv_dtype = DType::kF32;
+  options_.kv_format = KvFormat::kF32;
   const auto placement = Choose();
   ASSERT_TRUE(placement.ok()) << placement.status();
   const RankSettings& sent = placement->ranks[1];
@@ -157,7 +156,7 @@ TEST_F(PlacementTest, SettingsTravelAsJson) {
   EXPECT_EQ(got->rank, 1);
   EXPECT_EQ(got->num_threads, sent.num_threads);
   EXPECT_EQ(got->cpus, sent.cpus);
-  EXPECT_EQ(got->kv_dtype, DType::kF32);
+  EXPECT_EQ(got->kv_format, KvFormat::kF32);
   EXPECT_EQ(got->limits.max_rows, sent.limits.max_rows);
   EXPECT_EQ(got->limits.max_sequences, sent.limits.max_sequences);
   EXPECT_EQ(got->limits.max_model_len, sent.limits.max_model_len);
