@@ -4,6 +4,8 @@ option(QS_CCACHE "Compile through ccache when it is installed" ON)
 set(QS_SANITIZE "" CACHE STRING
     "Sanitizers for the whole build: address, thread, undefined, address,undefined, or empty")
 
+option(QS_FUZZER "Link the fuzz targets with libFuzzer; needs clang" OFF)
+
 if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "Build type" FORCE)
 endif()
@@ -27,6 +29,11 @@ if(QS_SANITIZE)
   # A finding ends the program: otherwise UBSan only prints, and the test passes.
   add_compile_options(-fsanitize=${QS_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${QS_SANITIZE})
+endif()
+
+if(QS_FUZZER)
+  add_compile_options(-fsanitize=fuzzer-no-link,address -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=address)
 endif()
 
 if(QS_CCACHE)
