@@ -116,7 +116,7 @@ struct CpuBackendOptions {
   // Pins thread i to cpus[i]; empty = not pinned. Thread 0 is whichever thread calls the ops, and
   // is pinned when it first does.
   std::vector<int> cpus = {};
-  std::string isa = "auto";  // auto, portable or avx2; the environment never decides
+  std::string isa = "auto";  // or portable, avx2, avx512, avx512bf16; never the environment
 };
 
 // INVALID_ARGUMENT for an isa that is unknown or that this machine does not have, and for options

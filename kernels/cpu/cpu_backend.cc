@@ -51,6 +51,37 @@ void CheckBlocks(const AttentionBatch& batch, const KvLayer& kv) {
   }
 }
 
+// Hash of what the machine's dot of bf16 pairs makes of some numbers: magnitudes close enough for
+// every intermediate rounding, and the order of the two products, to show; then some whose products
+// are subnormal.
+uint64_t ProbeDot(const Bf16DotKernels& kernels) {
+  uint64_t hash = 14695981039346656037u;  // FNV-1a
+  uint32_t random = 1;
+  const auto next = [&random](uint32_t exponent) {
+    uint32_t pair = 0;
+    for (int half = 0; half < 2; ++half) {
+      random = random * 1664525u + 1013904223u;
+      pair = pair << 16 | (random >> 16 & 0x807fu) | (exponent + (random >> 28)) << 7;
+    }
+    return pair;
+  };
+  for (uint32_t exponent : {120u, 57u}) {
+    float sums[16] = {}, results[16];
+    for (int round = 0; round < 64; ++round) {
+      uint32_t a[16], b[16];
+      for (int i = 0; i < 16; ++i) a[i] = next(exponent), b[i] = next(exponent);
+      kernels.dot(sums, a, b, results);
+      std::memcpy(sums, results, sizeof sums);
+      for (float result : results) {
+        uint32_t bits;
+        std::memcpy(&bits, &result, sizeof bits);
+        hash = (hash ^ bits) * 1099511628211u;
+      }
+    }
+  }
+  return hash;
+}
+
 }  // namespace
 
 CpuBackend::CpuBackend(const KernelTable& kernels, const CpuBackendOptions& options)
@@ -58,7 +89,14 @@ CpuBackend::CpuBackend(const KernelTable& kernels, const CpuBackendOptions& opti
       pool_(options.num_threads, options.cpus),
       scratch_(static_cast<size_t>(options.num_threads)) {}
 
-std::string CpuBackend::kernel_table(WeightFormat) const { return "cpu-1"; }
+std::string CpuBackend::kernel_table(WeightFormat weights) const {
+  std::string name = "cpu-1";
+  if (weights == WeightFormat::kBf16 && bf16_pairs()) {
+    const uint64_t probe = ProbeDot(*kernels_.bf16_dot);
+    absl::StrAppend(&name, "-bf16dot-", absl::Hex(probe, absl::kZeroPad16));
+  }
+  return name;
+}
 
 absl::StatusOr<Buffer> CpuBackend::Allocate(size_t bytes) { return AllocateHostMemory(bytes); }
 
@@ -114,14 +152,14 @@ absl::StatusOr<LinearWeight> CpuBackend::PackLinear(absl::Span<const RowBlock> b
     QS_CHECK(block.row_stride >= in_features);
     weight.out_features += block.rows;
   }
-  absl::StatusOr<Buffer> data =
-      AllocateHostMemory(PackedBytes(weight.format, weight.out_features, in_features));
+  absl::StatusOr<Buffer> data = AllocateHostMemory(
+      PackedBytes(weight.format, weight.out_features, in_features, bf16_pairs()));
   if (!data.ok()) return data.status();
   weight.data = *std::move(data);
   // The same cut as in Linear: each thread's weights lie near it.
   ParallelFor(NumPanels(weight.out_features), kPanelColumns * in_features,
               [&](int64_t begin, int64_t end, int) {
-                PackPanels(blocks, in_features, begin, end, weight.data.data());
+                PackPanels(blocks, in_features, begin, end, bf16_pairs(), weight.data.data());
               });
   return weight;
 }
@@ -176,7 +214,7 @@ void CpuBackend::Embed(const int32_t* ids, int64_t rows, const LinearWeight& tab
       const int64_t row = ids[r] - first_id;
       if (row >= 0 && row < table.out_features) {
         IsQuantized(table.format) ? ReadQuantizedRow(table, row, out + r * width)
-                                  : ReadPackedRow(table, row, out + r * width);
+                                  : ReadPackedRow(table, row, bf16_pairs(), out + r * width);
       } else {
         std::memset(out + r * width, 0, static_cast<size_t>(width) * sizeof(float));
       }
@@ -198,65 +236,6 @@ void CpuBackend::AddRmsNorm(const float* x, int64_t rows, int64_t width, float* 
                         weight, epsilon, out + r * width);
     }
   });
-}
-
-void CpuBackend::Linear(const float* x, int64_t rows, const LinearWeight& weight, const float* bias,
-                        float* out) {
-  if (rows <= 0) return;
-  if (IsQuantized(weight.format)) return QuantLinear(x, rows, weight, bias, out);
-  const LinearArgs args = {.x = x,
-                           .rows = rows,
-                           .weight = weight.data.data(),
-                           .in_features = weight.in_features,
-                           .out_features = weight.out_features,
-                           .bias = bias,
-                           .out = out};
-  const auto kernel = kernels_.linear[static_cast<int>(weight.format)];
-  ParallelFor(NumPanels(weight.out_features), kPanelColumns * weight.in_features,
-              [&](int64_t begin, int64_t end, int thread) {
-                kernel(args, begin, end, Scratch(thread, kLinearScratchFloats));
-              });
-}
-
-void CpuBackend::QuantLinear(const float* x, int64_t rows, const LinearWeight& weight,
-                             const float* bias, float* out) {
-  const int64_t blocks = weight.packed_inputs / kQuantBlock;
-  const int64_t groups = (weight.packed_inputs + weight.group_size - 1) / weight.group_size;
-  const int64_t floats = (blocks + groups) * rows;
-  constexpr size_t kAlignment = 64;
-  const size_t bytes = static_cast<size_t>(rows * weight.packed_inputs) +
-                       static_cast<size_t>(floats) * sizeof(float) + kAlignment;
-  if (activations_.size() < bytes) activations_.resize(bytes);
-  const uintptr_t start = reinterpret_cast<uintptr_t>(activations_.data());
-  char* memory = activations_.data() + (kAlignment - start % kAlignment) % kAlignment;
-  QuantActivations rounded;
-  rounded.codes = reinterpret_cast<int8_t*>(memory);
-  rounded.scales = reinterpret_cast<float*>(memory + rows * weight.packed_inputs);
-  rounded.sums = rounded.scales + blocks * rows;
-  rounded.rows = rows;
-  const QuantizeArgs quantize = {.x = x,
-                                 .in_features = weight.in_features,
-                                 .input_order = weight.input_order.as<int32_t>(),
-                                 .packed_inputs = weight.packed_inputs,
-                                 .group_size = weight.group_size,
-                                 .out = rounded};
-  ParallelFor(rows, weight.packed_inputs, [&](int64_t begin, int64_t end, int) {
-    kernels_.quantize_rows(quantize, begin, end);
-  });
-  const QuantLinearArgs args = {.x = rounded,
-                                .weight = weight.data.data(),
-                                .scales = weight.scales.as<uint16_t>(),
-                                .zeros = weight.zeros.as<uint8_t>(),
-                                .packed_inputs = weight.packed_inputs,
-                                .group_size = weight.group_size,
-                                .out_features = weight.out_features,
-                                .bias = bias,
-                                .out = out};
-  const auto kernel = kernels_.quant_linear[weight.format == WeightFormat::kInt8 ? 0 : 1];
-  ParallelFor(NumPanels(weight.out_features), kPanelColumns * weight.packed_inputs,
-              [&](int64_t begin, int64_t end, int thread) {
-                kernel(args, begin, end, Scratch(thread, kLinearScratchFloats));
-              });
 }
 
 void CpuBackend::NormRopeStoreRow(const AttentionBatch& batch, const HeadLayout& heads,

@@ -64,10 +64,16 @@ class CpuBackend final : public Backend {
   void ParallelForDynamic(int64_t count, absl::FunctionRef<void(int64_t, int)> work);
   void QuantLinear(const float* x, int64_t rows, const LinearWeight& weight, const float* bias,
                    float* out);
+  void Bf16DotLinear(const float* x, int64_t rows, const LinearWeight& weight, const float* bias,
+                     float* out);
+  // Room for the rounded inputs of the product at work, aligned for vectors.
+  char* Activations(size_t bytes);
   float* Scratch(int thread, int64_t floats);
   void NormRopeStoreRow(const AttentionBatch& batch, const HeadLayout& heads, const float* q_norm,
                         const float* k_norm, float epsilon, absl::Span<const RopeTable> rope,
                         int64_t row, float* qkv, const KvLayer& kv);
+
+  bool bf16_pairs() const { return kernels_.bf16_dot != nullptr; }
 
   const KernelTable& kernels_;
   ThreadPool pool_;

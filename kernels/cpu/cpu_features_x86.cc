@@ -15,19 +15,54 @@ bool HasAvx2() {
          __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & kF16cBit) != 0;
 }
 
+bool HasAvx512() {
+  return HasAvx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vnni");
+}
+
+bool HasAvx512Bf16() { return HasAvx512() && __builtin_cpu_supports("avx512bf16"); }
+
+const KernelTable* Portable() { return &kPortableKernels; }
+const KernelTable* Avx2() { return &kAvx2Kernels; }
+const KernelTable* Avx512() { return &kAvx512Kernels; }
+const KernelTable* Avx512Bf16() {
+  static const KernelTable kernels = [] {
+    KernelTable table = kAvx512Kernels;
+    table.name = "avx512bf16";
+    table.bf16_dot = &kAvx512Bf16Dot;
+    return table;
+  }();
+  return &kernels;
+}
+
+struct Isa {
+  const char* name;
+  const char* needs;
+  bool (*available)();
+  const KernelTable* (*kernels)();
+};
+
+// The best first.
+constexpr Isa kIsas[] = {
+    {"avx512bf16", "AVX-512 F, BW, DQ, VL, VNNI and BF16", HasAvx512Bf16, Avx512Bf16},
+    {"avx512", "AVX-512 F, BW, DQ, VL and VNNI", HasAvx512, Avx512},
+    {"avx2", "AVX2, FMA and F16C", HasAvx2, Avx2},
+    {"portable", "", [] { return true; }, Portable},
+};
+
 }  // namespace
 
 absl::StatusOr<const KernelTable*> ChooseKernels(const std::string& isa) {
-  if (isa == "portable") return &kPortableKernels;
-  if (isa == "auto") return HasAvx2() ? &kAvx2Kernels : &kPortableKernels;
-  if (isa != "avx2") {
+  for (const Isa& candidate : kIsas) {
+    if (isa == "auto" && candidate.available()) return candidate.kernels();
+    if (isa != candidate.name) continue;
+    if (candidate.available()) return candidate.kernels();
     return absl::InvalidArgumentError(
-        absl::StrCat("unknown instruction set \"", isa, "\"; known: auto, portable, avx2"));
+        absl::StrCat("this machine does not have ", candidate.needs, ", as ", isa, " needs"));
   }
-  if (!HasAvx2()) {
-    return absl::InvalidArgumentError("this machine does not have AVX2, FMA and F16C");
-  }
-  return &kAvx2Kernels;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "unknown instruction set \"", isa, "\"; known: auto, portable, avx2, avx512, avx512bf16"));
 }
 
 void CpuRelax() { _mm_pause(); }

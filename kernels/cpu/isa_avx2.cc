@@ -149,6 +149,7 @@ inline float HalfToFloat(uint16_t bits) { return _cvtsh_ss(bits); }
 constinit const KernelTable kAvx2Kernels = {
     .name = "avx2",
     .linear = {LinearPanels<F32>, LinearPanels<Bf16>, LinearPanels<F16>},
+    .bf16_dot = nullptr,
     .quantize_rows = QuantizeRows,
     .quant_linear = {QuantLinearPanels<true>, QuantLinearPanels<false>},
     .attention = {Attention<F32>, Attention<Bf16>},

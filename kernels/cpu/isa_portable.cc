@@ -80,6 +80,7 @@ inline float HalfToFloat(uint16_t bits) { return F16ToFloat(bits); }
 constinit const KernelTable kPortableKernels = {
     .name = "portable",
     .linear = {LinearPanels<F32>, LinearPanels<Bf16>, LinearPanels<F16>},
+    .bf16_dot = nullptr,
     .quantize_rows = QuantizeRows,
     .quant_linear = {QuantLinearPanels<true>, QuantLinearPanels<false>},
     .attention = {Attention<F32>, Attention<Bf16>},

@@ -71,6 +71,28 @@ struct QuantLinearArgs {
   float* out;         // [rows, out_features]
 };
 
+// A product with bf16 weights by dots of bf16 pairs, where the machine has such an instruction. Its
+// order and roundings are its own (kernels/README.md). Packed: [ceil(out_features / 16)][pairs][16]
+// of two inputs each, the lower one in the lower half; an odd last input is paired with zero.
+struct Bf16DotArgs {
+  const uint32_t* x;  // [rows, pairs], rounded to bf16
+  int64_t rows;
+  const void* weight;
+  int64_t pairs;  // ceil(in_features / 2)
+  int64_t out_features;
+  const float* bias;  // [out_features] or null
+  float* out;         // [rows, out_features]
+};
+
+struct Bf16DotKernels {
+  // Computes panels panel_begin..panel_end of out.
+  void (*linear)(const Bf16DotArgs& args, int64_t panel_begin, int64_t panel_end);
+  // out: [rows, ceil(in_features / 2)].
+  void (*round_rows)(const float* x, int64_t rows, int64_t in_features, uint32_t* out);
+  // The bare instruction on 16 lanes, which rounds in a way of its own on each make of machine.
+  void (*dot)(const float* sums, const uint32_t* a, const uint32_t* b, float* out);
+};
+
 // Where one KV head of one layer lives: block b of the sequence is at
 // data + block_table[b] * block_bytes, keys [head_dim][16 tokens] first and values
 // [16 tokens][padded_dim] at value_offset; padded_dim is head_dim rounded up to 16.
@@ -112,6 +134,9 @@ struct KernelTable {
   // Computes panels panel_begin..panel_end of out; scratch: kLinearScratchFloats.
   // Indexed by WeightFormat: f32, bf16, f16.
   void (*linear[3])(const LinearArgs& args, int64_t panel_begin, int64_t panel_end, float* scratch);
+  // Null where bf16 weights are widened, in `linear`. Not null: they are packed in pairs, and
+  // linear[bf16] is not used.
+  const Bf16DotKernels* bf16_dot;
 
   // Rounds rows row_begin .. row_end of x.
   void (*quantize_rows)(const QuantizeArgs& args, int64_t row_begin, int64_t row_end);
@@ -143,7 +168,10 @@ inline constexpr int64_t kLinearScratchFloats =
     (kLinearDepthBlock + kLinearRowBlock) * kPanelColumns;
 
 extern const KernelTable kPortableKernels;
-extern const KernelTable kAvx2Kernels;  // defined on x86-64 only
+// Defined on x86-64 only.
+extern const KernelTable kAvx2Kernels;
+extern const KernelTable kAvx512Kernels;
+extern const Bf16DotKernels kAvx512Bf16Dot;
 
 }  // namespace qwenserve
 

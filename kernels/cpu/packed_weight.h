@@ -11,14 +11,15 @@ namespace qwenserve {
 // The packed layout of kernel_table.h: making it and reading a row back.
 
 int64_t NumPanels(int64_t out_features);
-size_t PackedBytes(WeightFormat format, int64_t out_features, int64_t in_features);
+// bf16_pairs, here and below: bf16 is packed for dots of pairs (KernelTable::bf16_dot).
+size_t PackedBytes(WeightFormat format, int64_t out_features, int64_t in_features, bool bf16_pairs);
 
 // Fills panels begin..end of `packed` from the rows of all blocks.
 void PackPanels(absl::Span<const RowBlock> blocks, int64_t in_features, int64_t begin, int64_t end,
-                void* packed);
+                bool bf16_pairs, void* packed);
 
 // out[0..in_features) = row `row` as floats.
-void ReadPackedRow(const LinearWeight& weight, int64_t row, float* out);
+void ReadPackedRow(const LinearWeight& weight, int64_t row, bool bf16_pairs, float* out);
 
 }  // namespace qwenserve
 

@@ -86,7 +86,9 @@ struct HostMatrix {
 // The instruction sets that this machine has.
 inline std::vector<std::string> AvailableIsas() {
   std::vector<std::string> isas = {"portable"};
-  if (MakeCpuBackend({.isa = "avx2"}).ok()) isas.push_back("avx2");
+  for (const char* isa : {"avx2", "avx512", "avx512bf16"}) {
+    if (MakeCpuBackend({.isa = isa}).ok()) isas.push_back(isa);
+  }
   return isas;
 }
 
@@ -95,6 +97,12 @@ inline std::unique_ptr<Backend> Cpu(const std::string& isa, int threads = 2) {
       MakeCpuBackend({.num_threads = threads, .isa = isa});
   EXPECT_TRUE(backend.ok()) << backend.status();
   return *std::move(backend);
+}
+
+// Whether products with such weights have an order of their own, of a machine's dot of bf16 pairs.
+inline bool DotsBf16(const Backend& backend, DType weights) {
+  return weights == DType::kBf16 &&
+         backend.kernel_table(WeightFormat::kBf16) != backend.kernel_table(WeightFormat::kF32);
 }
 
 }  // namespace qwenserve

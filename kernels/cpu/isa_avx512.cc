@@ -1,0 +1,183 @@
+// The kernels for x86-64 with AVX-512 F, BW, DQ, VL and VNNI. Compiled with its own flags: includes
+// nothing that holds an inline function with a name of its own (see kernel_table.h).
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/kernel_table.h"
+
+namespace qwenserve {
+namespace {
+
+struct F32 {
+  using Storage = float;
+  static constexpr bool kInterleaved = false;
+  static float FromFloat(float v) { return v; }
+  static __m512 Load16(const float* b) { return _mm512_loadu_ps(b); }
+};
+
+struct Bf16 {
+  using Storage = uint16_t;
+  static constexpr bool kInterleaved = true;
+  // Nearest even, NaN stays NaN: FloatToBf16 of dtype.h again, which may not be included here.
+  static uint16_t FromFloat(float v) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &v, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
+    return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+  }
+  static __m512 Load16(const uint16_t* b) {
+    // One permutation puts each column into the upper half of its lane and zeros below it.
+    const __m512i slots = _mm512_set_epi16(15, 0, 13, 0, 11, 0, 9, 0, 7, 0, 5, 0, 3, 0, 1, 0,  //
+                                           14, 0, 12, 0, 10, 0, 8, 0, 6, 0, 4, 0, 2, 0, 0, 0);
+    const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b));
+    return _mm512_castsi512_ps(
+        _mm512_maskz_permutexvar_epi16(0xaaaaaaaau, slots, _mm512_castsi256_si512(v)));
+  }
+};
+
+struct F16 {
+  using Storage = uint16_t;
+  static __m512 Load16(const uint16_t* b) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
+  }
+};
+
+#include "kernels/cpu/elementwise_inl.h"
+
+template <typename Format>
+void ExpandPanel(const typename Format::Storage* b, int64_t count, float* out) {
+  for (int64_t k = 0; k < count; ++k) {
+    _mm512_storeu_ps(out + k * kPanelColumns, Format::Load16(b + k * kPanelColumns));
+  }
+}
+
+// Bytes of weights, over all streams, that are asked for ahead of their use: what a core must have
+// under way to draw its share of the memory's bandwidth.
+constexpr int64_t kPrefetchBytes = 4096;
+
+// c[r][16 p + j] = init or 0, then a chain of fused multiply-adds over k ascending, then + bias.
+// b: element k of panel p starts at b + p * panel_stride + k * ldb. rows * panels <= 12, so that
+// all sums stay in registers and are enough independent chains for two pipes of latency 4.
+template <typename Format, int rows, int panels, bool prefetch>
+void Tile(const float* a, int64_t lda, const typename Format::Storage* b, int64_t ldb,
+          int64_t panel_stride, int64_t k, bool init, const float* bias, float* c, int64_t ldc) {
+  __m512 sum[rows][panels];
+#pragma GCC unroll 12
+  for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 4
+    for (int p = 0; p < panels; ++p) {
+      sum[r][p] = init ? _mm512_loadu_ps(c + r * ldc + 16 * p) : _mm512_setzero_ps();
+    }
+  }
+  for (int64_t i = 0; i < k; ++i) {
+    __m512 w[panels];
+#pragma GCC unroll 4
+    for (int p = 0; p < panels; ++p) {
+      const auto* source = b + p * panel_stride + i * ldb;
+      if (prefetch) {
+        _mm_prefetch(reinterpret_cast<const char*>(source) + kPrefetchBytes / panels, _MM_HINT_T0);
+      }
+      w[p] = Format::Load16(source);
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; ++r) {
+      const __m512 x = _mm512_set1_ps(a[r * lda + i]);
+#pragma GCC unroll 4
+      for (int p = 0; p < panels; ++p) sum[r][p] = _mm512_fmadd_ps(x, w[p], sum[r][p]);
+    }
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 4
+    for (int p = 0; p < panels; ++p) {
+      const __m512 value =
+          bias == nullptr ? sum[r][p] : _mm512_add_ps(sum[r][p], _mm512_loadu_ps(bias + 16 * p));
+      _mm512_storeu_ps(c + r * ldc + 16 * p, value);
+    }
+  }
+}
+
+// Any number of rows, as tiles of nearly equal height.
+template <typename Format, int panels, bool prefetch>
+void TileRows(int64_t rows, const float* a, int64_t lda, const typename Format::Storage* b,
+              int64_t ldb, int64_t panel_stride, int64_t k, bool init, const float* bias, float* c,
+              int64_t ldc) {
+  constexpr int kMaxRows = 12 / panels;
+  for (int64_t tiles = (rows + kMaxRows - 1) / kMaxRows; rows > 0; --tiles) {
+    const int64_t height = (rows + tiles - 1) / tiles;
+    const auto run = [&]<int count>() {
+      if constexpr (count <= kMaxRows) {
+        Tile<Format, count, panels, prefetch>(a, lda, b, ldb, panel_stride, k, init, bias, c, ldc);
+      }
+    };
+    switch (height) {
+      case 1:
+        run.template operator()<1>();
+        break;
+      case 2:
+        run.template operator()<2>();
+        break;
+      case 3:
+        run.template operator()<3>();
+        break;
+      case 4:
+        run.template operator()<4>();
+        break;
+      case 5:
+        run.template operator()<5>();
+        break;
+      case 6:
+        run.template operator()<6>();
+        break;
+      case 7:
+        run.template operator()<7>();
+        break;
+      case 8:
+        run.template operator()<8>();
+        break;
+      case 9:
+        run.template operator()<9>();
+        break;
+      case 10:
+        run.template operator()<10>();
+        break;
+      case 11:
+        run.template operator()<11>();
+        break;
+      case 12:
+        run.template operator()<12>();
+        break;
+    }
+    a += height * lda;
+    c += height * ldc;
+    rows -= height;
+  }
+}
+
+#include "kernels/cpu/linear_inl.h"
+
+inline float Fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+inline float HalfToFloat(uint16_t bits) { return _cvtsh_ss(bits); }
+#include "kernels/cpu/quant_linear_inl.h"
+// Attention stands on the three above.
+#include "kernels/cpu/attention_inl.h"
+
+}  // namespace
+
+constinit const KernelTable kAvx512Kernels = {
+    .name = "avx512",
+    .linear = {LinearPanels<F32>, LinearPanels<Bf16>, LinearPanels<F16>},
+    .bf16_dot = nullptr,
+    .quantize_rows = QuantizeRows,
+    .quant_linear = {QuantLinearPanels<true>, QuantLinearPanels<false>},
+    .attention = {Attention<F32>, Attention<Bf16>},
+    .store_kv = {StoreKv<F32>, StoreKv<Bf16>},
+    .norm_rope = NormRope,
+    .rms_norm = RmsNorm,
+    .silu_mul = SiluMul,
+    .exp = Exp,
+};
+
+}  // namespace qwenserve
