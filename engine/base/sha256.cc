@@ -23,11 +23,18 @@ void Sha256::Update(const void* data, size_t bytes) {
   QS_CHECK(EVP_DigestUpdate(state_->context, data, bytes) == 1);
 }
 
-std::string Sha256::HexDigest() {
-  unsigned char digest[EVP_MAX_MD_SIZE];
+std::array<uint8_t, 32> Sha256::Digest() {
+  std::array<uint8_t, 32> digest;
   unsigned int bytes = 0;
-  QS_CHECK(EVP_DigestFinal_ex(state_->context, digest, &bytes) == 1);
-  return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest), bytes));
+  QS_CHECK(EVP_DigestFinal_ex(state_->context, digest.data(), &bytes) == 1);
+  QS_CHECK(bytes == digest.size());
+  return digest;
+}
+
+std::string Sha256::HexDigest() {
+  const std::array<uint8_t, 32> digest = Digest();
+  return absl::BytesToHexString(
+      absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size()));
 }
 
 std::string Sha256Hex(absl::string_view bytes) {

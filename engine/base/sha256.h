@@ -1,7 +1,9 @@
 #ifndef QWENSERVE_ENGINE_BASE_SHA256_H_
 #define QWENSERVE_ENGINE_BASE_SHA256_H_
 
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -20,8 +22,9 @@ class Sha256 {
   void Update(const void* data, size_t bytes);
   void Update(absl::string_view bytes) { Update(bytes.data(), bytes.size()); }
 
-  // 64 lower-case hex digits. To be called once, last.
-  std::string HexDigest();
+  // To be called once, last.
+  std::array<uint8_t, 32> Digest();
+  std::string HexDigest();  // 64 lower-case hex digits of it
 
  private:
   struct State;

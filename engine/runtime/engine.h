@@ -14,6 +14,7 @@
 #include "engine/parallel/rank_group.h"
 #include "engine/runtime/engine_options.h"
 #include "engine/schedule/request.h"
+#include "engine/schedule/scheduler_counters.h"
 
 namespace qwenserve {
 
@@ -26,9 +27,8 @@ struct EngineStats {
   int64_t queued_tokens = 0;  // prompt tokens still to be computed, of all sequences
   int64_t free_blocks = 0;
   int64_t total_blocks = 0;
-  uint64_t prompt_tokens = 0;       // computed since start
-  uint64_t generated_tokens = 0;    // since start
-  uint64_t preemptions = 0;         // since start
+  int64_t cached_blocks = 0;        // whose contents the prefix cache can offer, in use or free
+  SchedulerCounters counters;       // since start
   absl::Duration longest_step;      // of all finished steps; tells a slow step from a stalled one
   std::vector<RankProgress> ranks;  // of the tensor-parallel group
 };

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
+#include "engine/model/rope.h"
 #include "engine/runtime/fingerprint.h"
 #include "engine/runtime/machine_limits.h"
 #include "engine/runtime/placement.h"
@@ -85,6 +86,12 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
   scheduler.num_blocks = placement.ranks.front().limits.num_blocks;
   scheduler.vocab_size = static_cast<int32_t>(info_.config.vocab_size);
   scheduler.eos_ids = info_.defaults.eos_ids;
+  scheduler.prefix_cache = options_.prefix_cache;
+  scheduler.fingerprint = info_.fingerprint;
+  scheduler.rope_variant = [config = info_.config](int64_t prompt_tokens) {
+    return NtkAlpha(config, prompt_tokens);
+  };
+  scheduler.max_step = options_.max_step;
   std::lock_guard<std::mutex> lock(mutex_);
   scheduler_ = std::make_unique<Scheduler>(scheduler);
   return absl::OkStatus();
@@ -154,6 +161,7 @@ absl::Status EngineImpl::RunStep(const StepPlan& plan) {
     longest_step_ = std::max(longest_step_, done.duration);
     ++steps_;
     scheduler_->Commit(plan, *tokens, &done.sequences);
+    scheduler_->StepTook(done.duration);
   }
   events_.Push(std::move(done));
   return absl::OkStatus();
@@ -231,9 +239,8 @@ EngineStats EngineImpl::Stats() const {
   stats.queued_tokens = scheduler_->queued_tokens();
   stats.free_blocks = scheduler_->free_blocks();
   stats.total_blocks = scheduler_->total_blocks();
-  stats.prompt_tokens = scheduler_->prompt_tokens();
-  stats.generated_tokens = scheduler_->generated_tokens();
-  stats.preemptions = scheduler_->preemptions();
+  stats.cached_blocks = scheduler_->cached_blocks();
+  stats.counters = scheduler_->counters();
   stats.longest_step = longest_step_;
   stats.step_age = StepAge();
   return stats;

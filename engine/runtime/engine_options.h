@@ -28,8 +28,12 @@ struct EngineOptions {
   int64_t kv_cache_bytes = 0;  // of all ranks together; 0 = from the memory limit
   KvFormat kv_format = KvFormat::kBf16;
   int64_t max_batch_tokens = 512;  // rows of one step: bounds how long a prefill delays decode
-  int64_t max_running = 64;        // sequences in one step
-  int64_t max_waiting = 1024;      // sequences beyond that are refused
+  // How long a step may take when prefills share it with decoding sequences; 0 = twice as long as
+  // the decoding ones take alone, as measured.
+  absl::Duration max_step;
+  bool prefix_cache = true;    // keep and reuse the keys and values of what was computed before
+  int64_t max_running = 64;    // sequences in one step
+  int64_t max_waiting = 1024;  // sequences beyond that are refused
   absl::Duration step_timeout = absl::Seconds(120);  // a rank that takes longer fails the group
 };
 

@@ -28,6 +28,10 @@ absl::Status CheckOptions(const EngineOptions& options) {
   QS_RETURN_IF_ERROR(CheckPositive("max_waiting", options.max_waiting));
   QS_RETURN_IF_ERROR(
       CheckPositive("step_timeout (ms)", absl::ToInt64Milliseconds(options.step_timeout)));
+  if (options.max_step < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "max_step is ", absl::FormatDuration(options.max_step), ", must not be negative"));
+  }
   if (options.max_model_len < 0 || options.kv_cache_bytes < 0 || options.num_threads < 0) {
     return absl::InvalidArgumentError(absl::StrCat(
         "max_model_len (", options.max_model_len, "), kv_cache_bytes (", options.kv_cache_bytes,

@@ -11,6 +11,8 @@
 
 namespace qwenserve {
 
+inline constexpr int32_t kMaxPriority = 1000;
+
 // One sequence to generate. Ids only: the engine knows no text.
 struct SequenceRequest {
   std::string request_id;            // a label for logs, chosen by the gateway
@@ -19,8 +21,9 @@ struct SequenceRequest {
   std::vector<int32_t> resumed_ids;  // already generated elsewhere; counts as output
   SamplingParams sampling;
   absl::Time deadline = absl::InfiniteFuture();
+  // Keys and values are only shared among sequences of equal salt.
   std::string cache_salt;
-  int32_t priority = 0;  // higher first
+  int32_t priority = 0;  // higher first, -kMaxPriority to kMaxPriority
   int64_t credit = 0;    // tokens that may be sent before more credit is given
 };
 
@@ -39,7 +42,7 @@ struct SequenceEvent {
   absl::Status error;          // with kError and kNumeric
   int32_t stop_token_id = -1;  // with kStop: the eos or stop id that ended the answer
   absl::Duration queue_time;   // with a finish: from Submit to the first step that worked on it
-  int64_t cached_prompt_tokens = 0;
+  int64_t cached_prompt_tokens = 0;  // that were not computed when the sequence first ran
 };
 
 struct StepEvents {

@@ -5,13 +5,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "engine/base/status_macros.h"
 #include "engine/cache/kv_cache.h"
-#include "engine/sample/sampler.h"
 #include "kernels/check.h"
 
 namespace qwenserve {
 namespace {
+
+constexpr double kForget = 0.99;  // weight of the steps so far when one more comes
 
 absl::Status CheckIds(absl::string_view field, const std::vector<int32_t>& ids,
                       int32_t vocab_size) {
@@ -27,7 +29,13 @@ absl::Status CheckIds(absl::string_view field, const std::vector<int32_t>& ids,
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options)
-    : options_(options), stop_checker_(options.eos_ids), allocator_(options.num_blocks) {
+    : options_(options),
+      // Everybody in the batch has a row in every step.
+      max_running_(std::min(options.max_running, options.max_batch_tokens)),
+      sharing_(options.prefix_cache && !options.whole_prompts),
+      stop_checker_(options.eos_ids),
+      allocator_(options.num_blocks),
+      cache_(&allocator_) {
   QS_CHECK(options.max_batch_tokens > 0 && options.max_running > 0 && options.max_waiting > 0);
   QS_CHECK(options.max_model_len > 0 && options.vocab_size > 0);
   QS_CHECK(BlocksFor(options.max_model_len) <= options.num_blocks);
@@ -58,6 +66,20 @@ absl::Status Scheduler::Check(const SequenceRequest& request) const {
     return absl::InvalidArgumentError(
         absl::StrCat("credit is ", request.credit, ", must be 0 or greater"));
   }
+  if (request.priority < -kMaxPriority || request.priority > kMaxPriority) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "priority is ", request.priority, ", must be from ", -kMaxPriority, " to ", kMaxPriority));
+  }
+  if (options_.whole_prompts && prompt > options_.max_batch_tokens) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("prompt_ids has ", prompt, " ids; with this KV cache format a prompt is ",
+                     "computed in one step, of at most ", options_.max_batch_tokens, " tokens"));
+  }
+  if (options_.whole_prompts && !request.resumed_ids.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "resumed_ids has ", request.resumed_ids.size(),
+        " ids; with this KV cache format an answer that was begun elsewhere can't go on here"));
+  }
   QS_RETURN_IF_ERROR(CheckIds("prompt_ids", request.prompt_ids, options_.vocab_size));
   return CheckIds("resumed_ids", request.resumed_ids, options_.vocab_size);
 }
@@ -69,10 +91,18 @@ absl::StatusOr<uint64_t> Scheduler::Add(SequenceRequest request, absl::Time now)
         absl::StrCat(num_waiting(), " sequences are waiting, at most ", options_.max_waiting));
   }
   request.credit = std::min(request.credit, options_.max_model_len);
+  const int64_t variant =
+      options_.rope_variant == nullptr
+          ? 0
+          : options_.rope_variant(static_cast<int64_t>(request.prompt_ids.size()));
+  const BlockKey root = RootKey(options_.fingerprint, request.cache_salt, variant);
+  absl::Time turn = now - request.priority * options_.priority_head_start;
+  if (!request.resumed_ids.empty()) turn -= options_.resumed_head_start;
   const uint64_t id = ++last_id_;
   std::vector<int32_t> end_ids = stop_checker_.EndIds(request.sampling);
-  auto sequence =
-      std::make_unique<Sequence>(id, std::move(request), std::move(end_ids), now, &allocator_);
+  auto sequence = std::make_unique<Sequence>(id, std::move(request), std::move(end_ids), now, turn,
+                                             root, &allocator_);
+  QS_RETURN_IF_ERROR(CheckDeadline(*sequence, now));
   next_deadline_ = std::min(next_deadline_, sequence->deadline);
   // Everything was produced before: the next Schedule says so.
   if (sequence->answer_tokens() == sequence->sampling.max_tokens) cancelled_.push_back(id);
@@ -94,6 +124,53 @@ void Scheduler::AddCredit(uint64_t sequence, int64_t tokens) {
   // More than a sequence can ever produce means no limit, and must not overflow.
   Sequence& s = *it->second;
   s.credit = std::min(options_.max_model_len, s.credit + std::min(tokens, options_.max_model_len));
+}
+
+// Optimistic where nothing is known, so that nobody is refused for nothing: every token ahead is
+// taken at the price of a short context, and a place in the batch as they have become free lately.
+absl::Status Scheduler::CheckDeadline(const Sequence& s, absl::Time now) const {
+  if (s.deadline == absl::InfiniteFuture()) return absl::OkStatus();
+  const absl::Duration left = s.deadline - now;
+  if (left <= absl::ZeroDuration()) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("the deadline passed ", absl::FormatDuration(-left), " ago"));
+  }
+  double rows = 0;
+  int64_t decoding = 0;
+  for (const Sequence* other : running_) {
+    if (other->rows_left() == 1) ++decoding;
+    if (other->rows_left() > 1) rows += static_cast<double>(other->rows_left());
+  }
+  const double computed_share = counters_.queried_tokens == 0
+                                    ? 1.0
+                                    : 1.0 - static_cast<double>(counters_.hit_tokens) /
+                                                static_cast<double>(counters_.queried_tokens);
+  int64_t sequences_ahead = num_running();
+  for (const Sequence* other : waiting_) {
+    if (!AdmittedBefore()(other, &s)) break;
+    if (other->credit == 0) continue;
+    rows += computed_share * static_cast<double>(other->rows_left());
+    ++sequences_ahead;
+  }
+  double row_seconds = absl::ToDoubleSeconds(cost_.Prefill(0, 1));
+  if (decoding > 0 && row_seconds > 0) {
+    const absl::Duration alone = cost_.Decode(decoding);
+    const int64_t fit = cost_.RowsWithin(StepTarget(decoding) - alone, 0);
+    const int64_t step_rows =
+        std::min(std::max<int64_t>(fit, kKvBlockSize), options_.max_batch_tokens);
+    row_seconds += absl::ToDoubleSeconds(alone) / static_cast<double>(step_rows);
+  }
+  double seconds = rows * row_seconds;
+  const int64_t places = sequences_ahead + 1 - max_running_;
+  if (places > 0 && full_finishes_ > 0) {
+    seconds = std::max(seconds, static_cast<double>(places) * full_seconds_ / full_finishes_);
+  }
+  if (absl::Seconds(seconds) <= left) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrFormat("the deadline is in %.3f s, and the sequence could start in about %.3f s at "
+                      "the earliest: %.0f "
+                      "tokens and %d sequences are before it, of which %d run at once",
+                      absl::ToDoubleSeconds(left), seconds, rows, sequences_ahead, max_running_));
 }
 
 void Scheduler::EndDue(absl::Time now, std::vector<SequenceEvent>* events) {
@@ -119,130 +196,16 @@ void Scheduler::EndDue(absl::Time now, std::vector<SequenceEvent>* events) {
   }
 }
 
-StepPlan Scheduler::Schedule(absl::Time now, std::vector<SequenceEvent>* events) {
-  QS_CHECK(in_flight_.empty());
-  last_schedule_ = now;
-  EndDue(now, events);
-  StepPlan plan;
-  int64_t budget = options_.max_batch_tokens;
-  PlanRunning(/*decoding=*/true, now, &plan, &budget);
-  PlanRunning(/*decoding=*/false, now, &plan, &budget);
-  Admit(now, &plan, &budget);
-  if (!plan.sequences.empty()) plan.step = ++last_step_;
-  return plan;
-}
-
-void Scheduler::PlanRunning(bool decoding, absl::Time now, StepPlan* plan, int64_t* budget) {
-  // Whoever has to give way is behind the one that is being planned, so not in the plan yet: a
-  // prefill took all its blocks when it was admitted, and decoding sequences are planned first.
-  for (size_t i = 0; i < running_.size() && *budget > 0; ++i) {
-    Sequence* s = running_[i];
-    if (decoding != (s->rows_left() == 1)) continue;
-    if (!Grow(s)) break;
-    const int64_t rows = std::min(s->rows_left(), *budget);
-    AddToPlan(s, rows, now, plan);
-    *budget -= rows;
-  }
-}
-
-void Scheduler::Admit(absl::Time now, StepPlan* plan, int64_t* budget) {
-  for (auto it = waiting_.begin(); it != waiting_.end();) {
-    if (*budget <= 0 || num_running() >= options_.max_running) return;
-    Sequence* s = *it;
-    if (s->credit == 0) {
-      ++it;
-      continue;
-    }
-    const int64_t needed = BlocksFor(s->num_tokens()) - s->blocks.size();
-    // Room for everybody's next block: otherwise the newcomer would be thrown out at once.
-    const int64_t wanted = needed == 0 ? 0 : needed + num_running();
-    if (wanted > allocator_.num_free() && wanted > allocator_.num_free() + ReclaimableFor(s)) {
-      return;
-    }
-    while (!s->blocks.GrowTo(BlocksFor(s->num_tokens()))) QS_CHECK(ReclaimFor(s));
-    it = waiting_.erase(it);
-    AddRunning(s);
-    const int64_t rows = std::min(s->rows_left(), *budget);
-    AddToPlan(s, rows, now, plan);
-    *budget -= rows;
-  }
-}
-
-void Scheduler::AddToPlan(Sequence* s, int64_t rows, absl::Time now, StepPlan* plan) {
-  if (!s->started) {
-    s->started = true;
-    s->queue_time = now - s->accepted;
-  }
-  PlanSequence part;
-  part.first_position = s->num_computed;
-  part.ids.assign(s->tokens.begin() + s->num_computed, s->tokens.begin() + s->num_computed + rows);
-  part.prompt_tokens = s->num_prompt;
-  const absl::Span<const int32_t> blocks =
-      s->blocks.blocks().subspan(0, BlocksFor(s->num_computed + rows));
-  part.blocks.assign(blocks.begin(), blocks.end());
-  part.wants_logits = rows == s->rows_left();
-  if (part.wants_logits) {
-    part.sample = MakeSampleRow(s->sampling, s->sample_index, s->tokens, s->num_prompt, s->end_ids);
-  }
-  const int64_t first = std::max(s->num_computed, s->num_scored - 1);
-  const int64_t last = std::min(s->num_computed + rows, s->num_prompt - 1);
-  if (first < last) {
-    part.first_scored = static_cast<int32_t>(first - s->num_computed);
-    part.num_scored = static_cast<int32_t>(last - first);
-    part.score_top = s->sampling.num_prompt_logprobs;
-    part.next_id = s->tokens[last];
-  }
-  plan->sequences.push_back(std::move(part));
-  in_flight_.push_back(s);
-}
-
-bool Scheduler::Grow(Sequence* s) {
-  while (!s->blocks.GrowTo(BlocksFor(s->num_tokens()))) {
-    if (ReclaimFor(s)) continue;
-    Sequence* last = running_.back();
-    StopRunning(last);
-    last->DropBlocks();
-    ++preemptions_;
-    if (last == s) return false;
-  }
-  return true;
-}
-
-bool Scheduler::MayLoseBlocksTo(const Sequence* holder, const Sequence* taker) {
-  if (holder == taker || holder->blocks.size() == 0) return false;
-  return holder->credit == 0 || AdmittedBefore()(taker, holder);
-}
-
-bool Scheduler::ReclaimFor(const Sequence* s) {
-  const bool running = std::binary_search(running_.begin(), running_.end(), s, ServedBefore());
-  for (auto it = waiting_.rbegin(); it != waiting_.rend(); ++it) {
-    Sequence* holder = *it;
-    if (holder->blocks.size() == 0) continue;
-    if (!running && !MayLoseBlocksTo(holder, s)) continue;
-    holder->DropBlocks();
-    ++preemptions_;
-    return true;
-  }
-  return false;
-}
-
-int64_t Scheduler::ReclaimableFor(const Sequence* s) const {
-  int64_t blocks = 0;
-  for (const Sequence* holder : waiting_) {
-    if (MayLoseBlocksTo(holder, s)) blocks += holder->blocks.size();
-  }
-  return blocks;
-}
-
 void Scheduler::StopRunning(Sequence* s) {
   const auto it = std::lower_bound(running_.begin(), running_.end(), s, ServedBefore());
   QS_CHECK(it != running_.end() && *it == s);
   running_.erase(it);
-  s->resumed = true;
+  s->running = false;
   waiting_.insert(s);
 }
 
 void Scheduler::AddRunning(Sequence* s) {
+  s->running = true;
   running_.insert(std::lower_bound(running_.begin(), running_.end(), s, ServedBefore()), s);
 }
 
@@ -256,7 +219,7 @@ void Scheduler::Commit(const StepPlan& plan, absl::Span<const SampledToken> toke
     const PlanSequence& part = plan.sequences[i];
     const int64_t rows = static_cast<int64_t>(part.ids.size());
     QS_CHECK(s->num_computed == part.first_position);
-    prompt_tokens_ += std::clamp<int64_t>(s->num_prompt - s->num_computed, 0, rows);
+    counters_.prompt_tokens += std::clamp<int64_t>(s->num_prompt - s->num_computed, 0, rows);
     const size_t results = part.num_scored + (part.wants_logits ? 1 : 0);
     QS_CHECK(results <= tokens.size() - next);
     const absl::Span<const SampledToken> scored = tokens.subspan(next, part.num_scored);
@@ -264,12 +227,14 @@ void Scheduler::Commit(const StepPlan& plan, absl::Span<const SampledToken> toke
     if (!scored.empty() && !s->cancelled && !TakeScores(s, scored, events)) continue;
     if (!part.wants_logits) {
       s->num_computed += rows;
+      Publish(s);
       continue;
     }
     const SampledToken& token = tokens[next - 1];
     // Drawn or not, its last token stays to be computed unless a new one follows it.
     if (s->cancelled) continue;
     s->num_computed += rows;
+    Publish(s);
     Draw(s, token, events);
   }
   QS_CHECK(next == tokens.size());
@@ -282,7 +247,7 @@ void Scheduler::Draw(Sequence* s, const SampledToken& token, std::vector<Sequenc
     FailNumeric(s, s->num_tokens(), &event);
     return;
   }
-  ++generated_tokens_;
+  ++counters_.generated_tokens;
   const StopVerdict verdict = stop_checker_.Check(s->sampling, id, s->answer_tokens());
   if (verdict == StopVerdict::kStopToken) {
     event.stop_token_id = id;
@@ -300,6 +265,8 @@ void Scheduler::Draw(Sequence* s, const SampledToken& token, std::vector<Sequenc
 }
 
 void Scheduler::FailNumeric(Sequence* s, int64_t token, SequenceEvent* event) {
+  // Should it be a device that has failed rather than the model, nobody else is to read this.
+  for (int32_t block : s->blocks.blocks()) cache_.Forget(block);
   Finish(s, FinishReason::kNumeric,
          absl::InternalError(
              absl::StrCat("the model's logits for token ", token, " are not finite numbers")),
@@ -326,6 +293,7 @@ SequenceEvent& Scheduler::AddEvent(const Sequence& s, std::vector<SequenceEvent>
   SequenceEvent event;
   event.sequence = s.id;
   event.first_token_index = s.answer_tokens();
+  event.cached_prompt_tokens = s.cached_prompt_tokens;
   events->push_back(std::move(event));
   return events->back();
 }
@@ -336,6 +304,7 @@ void Scheduler::Finish(Sequence* s, FinishReason reason, absl::Status error, Seq
   event->error = std::move(error);
   event->queue_time = s->started ? s->queue_time : now - s->accepted;
   if (waiting_.erase(s) == 0) {
+    ++finishes_;
     const auto it = std::lower_bound(running_.begin(), running_.end(), s, ServedBefore());
     QS_CHECK(it != running_.end() && *it == s);
     running_.erase(it);
@@ -361,17 +330,38 @@ int64_t Scheduler::queued_tokens() const {
   return tokens;
 }
 
+SchedulerCounters Scheduler::counters() const {
+  SchedulerCounters counters = counters_;
+  counters.evictions = cache_.evictions();
+  return counters;
+}
+
+void Scheduler::StepTook(absl::Duration duration) {
+  QS_CHECK(in_flight_.empty());
+  cost_.Learn(shape_, duration);
+  if (was_full_) {
+    full_seconds_ = kForget * full_seconds_ + absl::ToDoubleSeconds(duration);
+    full_finishes_ = kForget * full_finishes_ + static_cast<double>(finishes_);
+  }
+  finishes_ = 0;
+}
+
 void Scheduler::CheckIntegrity() const {
   allocator_.CheckIntegrity();
+  cache_.CheckIntegrity();
   QS_CHECK(sequences_.size() == running_.size() + waiting_.size());
-  QS_CHECK(num_running() <= options_.max_running);
+  QS_CHECK(num_running() <= max_running_);
   QS_CHECK(std::is_sorted(running_.begin(), running_.end(), ServedBefore()));
-  int64_t held = 0;
+  std::vector<int32_t> references(allocator_.num_blocks(), 0);
   for (const auto& [id, s] : sequences_) {
     s->CheckIntegrity();
-    held += s->blocks.size();
+    for (int32_t block : s->blocks.blocks()) ++references[block];
   }
-  QS_CHECK(held + allocator_.num_free() == allocator_.num_blocks());
+  for (int64_t b = 0; b < allocator_.num_blocks(); ++b) {
+    QS_CHECK(allocator_.references(static_cast<int32_t>(b)) == references[b]);
+  }
+  for (const Sequence* s : running_) QS_CHECK(s->running);
+  for (const Sequence* s : waiting_) QS_CHECK(!s->running);
 }
 
 }  // namespace qwenserve

@@ -2,8 +2,10 @@
 #define QWENSERVE_ENGINE_SCHEDULE_SCHEDULER_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -11,36 +13,45 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "engine/cache/block_allocator.h"
+#include "engine/cache/prefix_cache.h"
 #include "engine/sample/stop_checker.h"
 #include "engine/schedule/request.h"
+#include "engine/schedule/scheduler_counters.h"
 #include "engine/schedule/sequence.h"
+#include "engine/schedule/step_cost.h"
 #include "engine/schedule/step_plan.h"
 
 namespace qwenserve {
 
 struct SchedulerOptions {
   int64_t max_batch_tokens = 512;  // rows of one step
-  int64_t max_running = 64;        // sequences in one step
+  int64_t max_running = 64;        // sequences in one step; at most max_batch_tokens take effect
   int64_t max_waiting = 1024;
   int64_t max_model_len = 0;  // prompt and answer together
   int64_t num_blocks = 0;     // at least what one sequence of max_model_len needs
   int32_t vocab_size = 0;
   std::vector<int32_t> eos_ids;
+
+  bool prefix_cache = true;
+  std::string fingerprint;  // of the numerics: part of the prefix cache's keys
+  // Which of the rope tables rotates a prompt of so many tokens; null = there is one for all.
+  std::function<int64_t(int64_t prompt_tokens)> rope_variant;
+
+  // How long a step may take when prefills share it with decoding sequences; 0 = twice what the
+  // decoding ones take alone, as measured. Not 0: also for steps that only prefill.
+  absl::Duration max_step;
+  // For a KV format whose scales depend on the whole prompt: a prompt is computed in one step,
+  // answers one row at a time even after a preemption, and nothing comes from the prefix cache.
+  bool whole_prompts = false;
+
+  // One priority more is worth having come so much earlier.
+  absl::Duration priority_head_start = absl::Seconds(10);
+  // What a sequence that was begun elsewhere is worth: its reader waits in mid-answer.
+  absl::Duration resumed_head_start = absl::Minutes(1);
 };
 
-// Decides what every step works on. Sees no device and no clock: time is an argument.
-//
-// A sequence is either running (in the batch, its blocks taken) or waiting. A step takes one row of
-// each running sequence that is decoding, then chunks of the prefills under way, then admits from
-// the waiting, all within the budget of rows. Waiting sequences are admitted resumed ones first,
-// then by priority and arrival, and nobody overtakes one that does not fit yet.
-//
-// When a running sequence needs a block and none is free, first waiting sequences lose theirs, then
-// the running sequence that is last in the order (priority, arrival) goes back to waiting; both are
-// computed again later, from their tokens, to the same bits. The first in the order can always
-// go on, so everybody ends.
-//
-// A sequence without credit waits, and keeps its blocks until somebody needs them.
+// Decides what every step works on. Sees no device and no clock: time is an argument. README.md in
+// this folder says by which rules, and why nobody starves.
 //
 // Not thread-safe.
 class Scheduler {
@@ -49,7 +60,8 @@ class Scheduler {
   ~Scheduler();
 
   // A handle, never 0 and never used twice. INVALID_ARGUMENT naming the field and the numbers;
-  // RESOURCE_EXHAUSTED when max_waiting are waiting.
+  // RESOURCE_EXHAUSTED when max_waiting are waiting, or when by what was measured the sequence
+  // can't start before its deadline; DEADLINE_EXCEEDED when that has passed.
   absl::StatusOr<uint64_t> Add(SequenceRequest request, absl::Time now);
   // Unknown handles are ignored: the sequence may just have ended.
   void Cancel(uint64_t sequence);
@@ -66,6 +78,11 @@ class Scheduler {
   void Commit(const StepPlan& plan, absl::Span<const SampledToken> tokens,
               std::vector<SequenceEvent>* events);
 
+  // How long the last planned step took, to be told after its Commit. What is learnt from it
+  // decides the size of the next steps and which deadlines are refused; without, sizes are the
+  // largest.
+  void StepTook(absl::Duration duration);
+
   // Ends everything with kError, a plan in flight included.
   void FailAll(const absl::Status& error, absl::Time now, std::vector<SequenceEvent>* events);
 
@@ -75,27 +92,55 @@ class Scheduler {
   int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
   int64_t queued_tokens() const;  // of prompts and resumed answers, not computed yet
-  int64_t free_blocks() const { return allocator_.num_free(); }
+  int64_t free_blocks() const { return allocator_.num_free(); }  // those of cached prefixes too
   int64_t total_blocks() const { return allocator_.num_blocks(); }
-  uint64_t prompt_tokens() const { return prompt_tokens_; }        // computed
-  uint64_t generated_tokens() const { return generated_tokens_; }  // drawn
-  uint64_t preemptions() const { return preemptions_; }            // sequences that lost blocks
+  int64_t cached_blocks() const { return cache_.size(); }  // in use or not
+  SchedulerCounters counters() const;
+  const StepCost& cost() const { return cost_; }
 
   // Stops the program when a structure is inconsistent.
   void CheckIntegrity() const;
 
  private:
+  // What the step that is being planned may still take in.
+  struct Budget {
+    int64_t rows = 0;
+    bool timed = false;   // prefill rows have to fit into `time`
+    absl::Duration time;  // left for them
+    int64_t least = 0;    // prefill rows that are granted whatever they take
+  };
+  using Leaders = absl::flat_hash_map<BlockKey, const Sequence*>;
+
   absl::Status Check(const SequenceRequest& request) const;
+  absl::Status CheckDeadline(const Sequence& sequence, absl::Time now) const;
   void EndDue(absl::Time now, std::vector<SequenceEvent>* events);
-  void PlanRunning(bool decoding, absl::Time now, StepPlan* plan, int64_t* budget);
-  void Admit(absl::Time now, StepPlan* plan, int64_t* budget);
-  void AddToPlan(Sequence* sequence, int64_t rows, absl::Time now, StepPlan* plan);
+
+  void PlanRunning(bool decoding, absl::Time now, StepPlan* plan, Budget* budget);
+  void LimitPrefill(Budget* budget);
+  absl::Duration StepTarget(int64_t decode_rows) const;
+  void Admit(absl::Time now, StepPlan* plan, Budget* budget);
+  // Takes a waiting sequence's blocks; false when there is no room for it.
+  bool TakeRoom(Sequence* sequence);
+  int64_t RowsFor(const Sequence& sequence, const Budget& budget) const;
+  void AddToPlan(Sequence* sequence, int64_t rows, absl::Time now, StepPlan* plan, Budget* budget);
+
+  // Lets it begin with the blocks that are there already.
+  void ShareCached(Sequence* sequence) const;
+  void Publish(Sequence* sequence);
+  void CountLookup(Sequence* sequence);
+  // Who computes which block next.
+  Leaders FindLeaders() const;
+  void AddLeader(Sequence* sequence, Leaders* leaders) const;
+  // Whether it does better to wait for a prefix that another one is computing.
+  bool Follow(Sequence* sequence, const Leaders& leaders) const;
+  bool StillFollows(const Sequence& sequence) const;
 
   // Takes the blocks of all its tokens for a running sequence; false when it had to give way.
   bool Grow(Sequence* sequence);
   // Takes a block holder's blocks among the waiting, the last in order first; false when none of
   // those behind `sequence`, or without credit, holds any.
   bool ReclaimFor(const Sequence* sequence);
+  // Blocks that would be free if all of those had given theirs.
   int64_t ReclaimableFor(const Sequence* sequence) const;
   static bool MayLoseBlocksTo(const Sequence* holder, const Sequence* taker);
 
@@ -112,20 +157,31 @@ class Scheduler {
               absl::Time now);
 
   const SchedulerOptions options_;
+  const int64_t max_running_;
+  const bool sharing_;
   const StopChecker stop_checker_;
   BlockAllocator allocator_;
+  PrefixCache cache_;
   absl::flat_hash_map<uint64_t, std::unique_ptr<Sequence>> sequences_;
   std::vector<Sequence*> running_;  // in the order of ServedBefore
   std::set<Sequence*, AdmittedBefore> waiting_;
   std::vector<Sequence*> in_flight_;  // of the plan not committed yet, in its order
+  StepShape shape_;                   // of the last plan
   std::vector<uint64_t> cancelled_;
   absl::Time next_deadline_ = absl::InfiniteFuture();  // not later than the earliest
   absl::Time last_schedule_ = absl::InfinitePast();
   uint64_t last_id_ = 0;
   uint64_t last_step_ = 0;
-  uint64_t prompt_tokens_ = 0;
-  uint64_t generated_tokens_ = 0;
-  uint64_t preemptions_ = 0;
+  SchedulerCounters counters_;
+
+  StepCost cost_;
+  int64_t mixed_steps_ = 0;    // with decoding and prefill, since the last that only decoded
+  bool prompt_first_ = false;  // whole_prompts: the next step is for a prompt that found no room
+  // Steps while the batch was full, the older the less they count: how fast places become free.
+  bool was_full_ = false;
+  int64_t finishes_ = 0;  // in the last step
+  double full_seconds_ = 0;
+  double full_finishes_ = 0;
 };
 
 }  // namespace qwenserve

@@ -6,6 +6,7 @@
 
 #include "absl/time/time.h"
 #include "engine/cache/block_allocator.h"
+#include "engine/cache/prefix_cache.h"
 #include "engine/schedule/request.h"
 
 namespace qwenserve {
@@ -13,8 +14,9 @@ namespace qwenserve {
 // A request at work: its tokens so far, and how much of them is in the KV cache. Owned by the
 // scheduler.
 struct Sequence {
+  // `turn`, `root`: see below and engine/cache/prefix_cache.h.
   Sequence(uint64_t id, SequenceRequest request, std::vector<int32_t> end_ids, absl::Time now,
-           BlockAllocator* allocator);
+           absl::Time turn, const BlockKey& root, BlockAllocator* allocator);
 
   int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
   // Of the answer, those from an earlier attempt included.
@@ -34,9 +36,10 @@ struct Sequence {
   const SamplingParams sampling;
   const int32_t sample_index;
   const absl::Time deadline;
-  const int32_t priority;
   const int64_t num_prompt;
   const absl::Time accepted;
+  // Its place among the others: when it came, earlier by the head start that its priority gives.
+  const absl::Time turn;
   const std::vector<int32_t> end_ids;  // ids that would end the answer
 
   std::vector<int32_t> tokens;  // prompt, then answer
@@ -45,25 +48,33 @@ struct Sequence {
   // the rows before them computed, so nothing of such a prompt may be taken from a cache.
   int64_t num_scored;
   BlockTable blocks;
-  int64_t credit;  // tokens that may still be produced
-  bool resumed;    // it has been at work here or elsewhere: goes before those that have not
+  BlockKeys keys;
+  int64_t published = 0;  // leading blocks that were offered to others, or taken from them
+  int64_t cached_prompt_tokens = 0;
+  int64_t credit;        // tokens that may still be produced
+  bool running = false;  // in the batch
   bool cancelled = false;
   absl::Duration queue_time;  // until its first step
   bool started = false;       // a step has worked on it; queue_time is set
+  // While it waits for a running sequence to compute the prefix that both have: whose, and until
+  // how many tokens are computed.
+  uint64_t leader = 0;
+  int64_t leader_tokens = 0;
 };
 
-// Who is served first: higher priority, then earlier arrival.
+// Who is served first.
 struct ServedBefore {
   bool operator()(const Sequence* a, const Sequence* b) const {
-    if (a->priority != b->priority) return a->priority > b->priority;
+    if (a->turn != b->turn) return a->turn < b->turn;
     return a->id < b->id;
   }
 };
 
-// Who of the waiting is admitted first: resumed ones, whose readers have part of the answer.
+// Who of the waiting is admitted first: those that have been in the batch, whose readers have part
+// of the answer. They are not more than were admitted once, so they can't keep others out for good.
 struct AdmittedBefore {
   bool operator()(const Sequence* a, const Sequence* b) const {
-    if (a->resumed != b->resumed) return a->resumed;
+    if (a->started != b->started) return a->started;
     return ServedBefore()(a, b);
   }
 };

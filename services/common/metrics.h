@@ -101,6 +101,7 @@ struct GeneratorMetrics {
   Gauge& kv_blocks_used;
   Gauge& kv_blocks_total;
   Gauge& kv_usage_ratio;
+  Gauge& prefix_cache_blocks;
   Gauge& step_age;
   Gauge& sessions;
   Counter& steps;
@@ -108,6 +109,9 @@ struct GeneratorMetrics {
   Counter& cached_prompt_tokens;
   Counter& generated_tokens;
   Counter& preemptions;
+  Counter& prefix_cache_queried_tokens;
+  Counter& prefix_cache_hit_tokens;
+  Counter& prefix_cache_evictions;
   Counter& finished_stop;
   Counter& finished_length;
   Counter& finished_cancelled;

@@ -140,9 +140,15 @@ void GeneratorRole::UpdateMetrics() {
   metrics_.step_age.Set(absl::ToDoubleSeconds(stats.step_age));
   metrics_.sessions.Set(static_cast<double>(core_->open_sessions()));
   RaiseTo(metrics_.steps, static_cast<double>(stats.step));
-  RaiseTo(metrics_.prompt_tokens, static_cast<double>(stats.prompt_tokens));
-  RaiseTo(metrics_.generated_tokens, static_cast<double>(stats.generated_tokens));
-  RaiseTo(metrics_.preemptions, static_cast<double>(stats.preemptions));
+  metrics_.prefix_cache_blocks.Set(static_cast<double>(stats.cached_blocks));
+  const SchedulerCounters& counters = stats.counters;
+  RaiseTo(metrics_.prompt_tokens, static_cast<double>(counters.prompt_tokens));
+  RaiseTo(metrics_.cached_prompt_tokens, static_cast<double>(counters.cached_prompt_tokens));
+  RaiseTo(metrics_.generated_tokens, static_cast<double>(counters.generated_tokens));
+  RaiseTo(metrics_.preemptions, static_cast<double>(counters.preemptions));
+  RaiseTo(metrics_.prefix_cache_queried_tokens, static_cast<double>(counters.queried_tokens));
+  RaiseTo(metrics_.prefix_cache_hit_tokens, static_cast<double>(counters.hit_tokens));
+  RaiseTo(metrics_.prefix_cache_evictions, static_cast<double>(counters.evictions));
 }
 
 }  // namespace qwenserve

@@ -23,6 +23,8 @@ int main(int argc, char** argv) {
   std::string tp_mode = "threads";
   std::string kv_dtype = KvFormatName(engine.kv_format);
   std::string weights = "auto";
+  std::string prefix_cache = "on";
+  double max_step_ms = 0;
 
   Flags flags("qwenserve-generator", "Runs one replica of a model.");
   AddServerFlags(flags, &server, kGrpcPort, kOpsPort);
@@ -47,9 +49,14 @@ int main(int argc, char** argv) {
   flags.OneOf({"bf16", "f32"});
   flags.Add("threads", &engine.num_threads,
             "Of all ranks together; 0 = from cgroup quota and affinity");
-  flags.Add("max-batch-tokens", &engine.max_batch_tokens,
-            "Rows of one step: bounds how long a long prompt delays the other answers");
+  flags.Add("max-batch-tokens", &engine.max_batch_tokens, "Rows of one step, at most");
+  flags.Add("max-step-ms", &max_step_ms,
+            "Milliseconds that a step may take when prompts share it with answers under way; 0 = "
+            "twice what the answers alone take");
   flags.Add("max-running", &engine.max_running, "Sequences in one step");
+  flags.Add("prefix-cache", &prefix_cache,
+            "on: reuse what earlier prompts and answers of the same beginning have computed");
+  flags.OneOf({"on", "off"});
   flags.Add("step-timeout", &engine.step_timeout,
             "Seconds after which a step counts as hung and the replica ends");
   flags.Add("max-waiting", &engine.max_waiting, "Sequences that may wait; more are refused");
@@ -60,6 +67,8 @@ int main(int argc, char** argv) {
   engine.rank_binary = std::filesystem::read_symlink("/proc/self/exe", ignored).string();
   engine.weights = *ParseWeightChoice(weights);
   engine.kv_format = *KvFormatFromName(kv_dtype);
+  engine.prefix_cache = prefix_cache == "on";
+  engine.max_step = absl::Milliseconds(max_step_ms);
   return RunServer("generator", Exposure::kInternal, server, [&](ServerContext& context) {
     return GeneratorRole::Create(generator, context);
   });

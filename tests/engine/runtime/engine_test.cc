@@ -92,7 +92,7 @@ TEST_P(EveryFamily, PreemptionChangesNoToken) {
   EngineHarness harness(options);
   ASSERT_TRUE(harness.status().ok()) << harness.status();
   EXPECT_EQ(harness.GenerateAll(requests_), expected_);
-  EXPECT_GT(harness.engine().Stats().preemptions, 0);
+  EXPECT_GT(harness.engine().Stats().counters.preemptions, 0);
   EXPECT_EQ(harness.engine().Stats().free_blocks, harness.engine().Stats().total_blocks);
 }
 

@@ -25,6 +25,7 @@ SchedulerOptions Options() {
   options.num_blocks = 8;
   options.vocab_size = 100;
   options.eos_ids = {99};
+  options.prefix_cache = false;  // the prompts here are all alike
   return options;
 }
 
@@ -209,7 +210,7 @@ TEST_F(SchedulerTest, APausedSequenceGivesItsBlocksToOneThatCanRun) {
   for (int i = 0; i < 16; ++i) Step();
   EXPECT_EQ(scheduler_.num_running(), 0);
   EXPECT_EQ(scheduler_.num_waiting(), 1);
-  EXPECT_EQ(scheduler_.preemptions(), 1);
+  EXPECT_EQ(scheduler_.counters().preemptions, 1);
   scheduler_.AddCredit(id, 10);
   const StepPlan plan = Step();
   EXPECT_EQ(plan.sequences[0].first_position, 0);  // computed again
@@ -235,7 +236,7 @@ TEST_F(SchedulerTest, TheLatestArrivedGivesWay) {
     }
   }
   EXPECT_TRUE(waited);
-  EXPECT_GT(scheduler.preemptions(), 0);
+  EXPECT_GT(scheduler.counters().preemptions, 0);
   EXPECT_THAT(order, ElementsAre(early, late));
 }
 
@@ -331,8 +332,8 @@ TEST_F(SchedulerTest, CountsWhatIsStillToBeComputed) {
   Step();
   Step();
   EXPECT_EQ(scheduler_.queued_tokens(), 0);
-  EXPECT_EQ(scheduler_.prompt_tokens(), 20);
-  EXPECT_EQ(scheduler_.generated_tokens(), 1);
+  EXPECT_EQ(scheduler_.counters().prompt_tokens, 20);
+  EXPECT_EQ(scheduler_.counters().generated_tokens, 1);
 }
 
 }  // namespace

@@ -110,7 +110,7 @@ TEST_F(ScoringTest, ComputedAgainAfterAPreemptionNothingIsScoredTwice) {
   request.sampling.num_prompt_logprobs = 0;
   Add(std::move(request));
   for (int i = 0; i < 300 && scheduler_.num_running() + scheduler_.num_waiting() > 0; ++i) Step();
-  EXPECT_GT(scheduler_.preemptions(), 0);
+  EXPECT_GT(scheduler_.counters().preemptions, 0);
   EXPECT_THAT(scored_, SizeIs(29));
 }
 

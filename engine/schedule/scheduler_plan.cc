@@ -1,0 +1,288 @@
+// What the scheduler puts into a step. scheduler.cc has what comes before and after one.
+#include <algorithm>
+#include <utility>
+
+#include "engine/cache/kv_cache.h"
+#include "engine/sample/sampler.h"
+#include "engine/schedule/scheduler.h"
+#include "kernels/check.h"
+
+namespace qwenserve {
+namespace {
+
+// After so many steps with both decoding and prefill, one without prefill measures anew what
+// decoding alone takes.
+constexpr int64_t kMeasureInterval = 64;
+
+int64_t CommonPrefix(absl::Span<const int32_t> a, absl::Span<const int32_t> b) {
+  const size_t length = std::min(a.size(), b.size());
+  return std::mismatch(a.begin(), a.begin() + length, b.begin()).first - a.begin();
+}
+
+// Leading blocks whose contents may come from elsewhere: the last token is always computed, for its
+// logits.
+int64_t ShareableBlocks(const Sequence& s) { return (s.num_tokens() - 1) / kKvBlockSize; }
+
+}  // namespace
+
+StepPlan Scheduler::Schedule(absl::Time now, std::vector<SequenceEvent>* events) {
+  QS_CHECK(in_flight_.empty());
+  last_schedule_ = now;
+  EndDue(now, events);
+  StepPlan plan;
+  shape_ = StepShape();
+  Budget budget;
+  budget.rows = options_.max_batch_tokens;
+  if (std::exchange(prompt_first_, false)) Admit(now, &plan, &budget);
+  if (plan.sequences.empty()) {
+    PlanRunning(/*decoding=*/true, now, &plan, &budget);
+    LimitPrefill(&budget);
+    PlanRunning(/*decoding=*/false, now, &plan, &budget);
+    Admit(now, &plan, &budget);
+  }
+  was_full_ = num_running() == max_running_;
+  if (plan.sequences.empty()) return plan;
+  plan.step = ++last_step_;
+  if (shape_.decode_rows > 0) mixed_steps_ = shape_.prefill_rows > 0 ? mixed_steps_ + 1 : 0;
+  return plan;
+}
+
+void Scheduler::PlanRunning(bool decoding, absl::Time now, StepPlan* plan, Budget* budget) {
+  // Whoever has to give way is behind the one that is being planned, so not in the plan yet: a
+  // prefill took all its blocks when it was admitted, and decoding sequences are planned first.
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence* s = running_[i];
+    if (decoding != (s->rows_left() == 1)) continue;
+    const int64_t rows = RowsFor(*s, *budget);
+    if (rows == 0 || !Grow(s)) break;
+    AddToPlan(s, rows, now, plan, budget);
+  }
+}
+
+absl::Duration Scheduler::StepTarget(int64_t decode_rows) const {
+  return options_.max_step > absl::ZeroDuration() ? options_.max_step
+                                                  : 2 * cost_.Decode(decode_rows);
+}
+
+void Scheduler::LimitPrefill(Budget* budget) {
+  const int64_t decoding = shape_.decode_rows;
+  if (options_.whole_prompts || !cost_.has_learned()) return;
+  if (decoding == 0 && options_.max_step == absl::ZeroDuration()) return;
+  budget->timed = true;
+  if (mixed_steps_ > 0 && decoding > 0 &&
+      (mixed_steps_ >= kMeasureInterval || !cost_.HasDecode(decoding))) {
+    return;
+  }
+  budget->time = StepTarget(decoding) - cost_.Decode(decoding);
+  budget->least = kKvBlockSize;
+}
+
+int64_t Scheduler::RowsFor(const Sequence& s, const Budget& budget) const {
+  const int64_t left = s.rows_left();
+  if (left == 1) return std::min<int64_t>(1, budget.rows);
+  if (options_.whole_prompts) {
+    const int64_t rows = std::max<int64_t>(1, s.num_prompt - s.num_computed);
+    return rows <= budget.rows ? rows : 0;
+  }
+  int64_t rows = std::min(left, budget.rows);
+  if (budget.timed) {
+    rows = std::min(rows, std::max(budget.least, cost_.RowsWithin(budget.time, s.num_computed)));
+  }
+  if (rows == left) return rows;
+  // Whole blocks, which others can share at once.
+  const int64_t end = (s.num_computed + rows) / kKvBlockSize * kKvBlockSize;
+  return end - s.num_computed >= std::max<int64_t>(budget.least, 1) ? end - s.num_computed : rows;
+}
+
+void Scheduler::Admit(absl::Time now, StepPlan* plan, Budget* budget) {
+  if (waiting_.empty()) return;
+  Leaders leaders;
+  if (sharing_) leaders = FindLeaders();
+  bool prefill_is_over = false;
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    if (budget->rows <= 0 || num_running() >= max_running_) return;
+    Sequence* s = *it;
+    // Those that decode are not held up by one whose prefill has to wait for the next step.
+    const bool decodes = s->started && s->rows_left() == 1;
+    if (s->credit == 0 || StillFollows(*s) || (prefill_is_over && !decodes)) {
+      ++it;
+      continue;
+    }
+    const bool fresh = s->blocks.size() == 0;
+    if (fresh) ShareCached(s);
+    if (fresh && Follow(s, leaders)) {
+      s->DropBlocks();
+      ++it;
+      continue;
+    }
+    const int64_t rows = RowsFor(*s, *budget);
+    if (rows == 0) {
+      if (fresh) s->DropBlocks();
+      prompt_first_ = options_.whole_prompts;
+      prefill_is_over = true;
+      ++it;
+      continue;
+    }
+    if (!TakeRoom(s)) {
+      if (fresh) s->DropBlocks();
+      return;
+    }
+    if (fresh) CountLookup(s);
+    it = waiting_.erase(it);
+    AddRunning(s);
+    if (sharing_) AddLeader(s, &leaders);
+    AddToPlan(s, rows, now, plan, budget);
+  }
+}
+
+bool Scheduler::TakeRoom(Sequence* s) {
+  const int64_t needed = BlocksFor(s->num_tokens()) - s->blocks.size();
+  // Room for everybody's next block: otherwise the newcomer would be thrown out at once.
+  const int64_t wanted = needed == 0 ? 0 : needed + num_running();
+  if (wanted > allocator_.num_free() && wanted > allocator_.num_free() + ReclaimableFor(s)) {
+    return false;
+  }
+  while (!s->blocks.GrowTo(BlocksFor(s->num_tokens()))) QS_CHECK(ReclaimFor(s));
+  return true;
+}
+
+void Scheduler::AddToPlan(Sequence* s, int64_t rows, absl::Time now, StepPlan* plan,
+                          Budget* budget) {
+  if (!s->started) {
+    s->started = true;
+    s->queue_time = now - s->accepted;
+  }
+  budget->rows -= rows;
+  if (s->rows_left() == 1) {
+    ++shape_.decode_rows;
+  } else {
+    budget->time -= cost_.Prefill(s->num_computed, rows);
+    budget->least = std::max<int64_t>(0, budget->least - rows);
+    shape_.prefill_rows += rows;
+    shape_.prefill_positions += rows * s->num_computed + rows * (rows - 1) / 2;
+  }
+  PlanSequence part;
+  part.first_position = s->num_computed;
+  part.ids.assign(s->tokens.begin() + s->num_computed, s->tokens.begin() + s->num_computed + rows);
+  part.prompt_tokens = s->num_prompt;
+  const absl::Span<const int32_t> blocks =
+      s->blocks.blocks().subspan(0, BlocksFor(s->num_computed + rows));
+  part.blocks.assign(blocks.begin(), blocks.end());
+  part.wants_logits = rows == s->rows_left();
+  if (part.wants_logits) {
+    part.sample = MakeSampleRow(s->sampling, s->sample_index, s->tokens, s->num_prompt, s->end_ids);
+  }
+  const int64_t first = std::max(s->num_computed, s->num_scored - 1);
+  const int64_t last = std::min(s->num_computed + rows, s->num_prompt - 1);
+  if (first < last) {
+    part.first_scored = static_cast<int32_t>(first - s->num_computed);
+    part.num_scored = static_cast<int32_t>(last - first);
+    part.score_top = s->sampling.num_prompt_logprobs;
+    part.next_id = s->tokens[last];
+  }
+  plan->sequences.push_back(std::move(part));
+  in_flight_.push_back(s);
+}
+
+void Scheduler::ShareCached(Sequence* s) const {
+  if (!sharing_ || s->needs_prompt_rows()) return;
+  for (int64_t b = 0; b < ShareableBlocks(*s); ++b) {
+    const int32_t block = cache_.Find(s->keys.Get(b, s->tokens));
+    if (block < 0) break;
+    s->blocks.Share(block);
+  }
+  s->published = s->blocks.size();
+  s->num_computed = s->published * kKvBlockSize;
+}
+
+void Scheduler::Publish(Sequence* s) {
+  if (!sharing_) return;
+  for (; s->published < s->num_computed / kKvBlockSize; ++s->published) {
+    cache_.Publish(s->keys.Get(s->published, s->tokens), s->blocks.blocks()[s->published]);
+  }
+}
+
+void Scheduler::CountLookup(Sequence* s) {
+  if (!sharing_ || s->needs_prompt_rows()) return;
+  counters_.queried_tokens += static_cast<uint64_t>(s->num_tokens());
+  counters_.hit_tokens += static_cast<uint64_t>(s->num_computed);
+  if (s->started) return;
+  s->cached_prompt_tokens = std::min(s->num_computed, s->num_prompt);
+  counters_.cached_prompt_tokens += static_cast<uint64_t>(s->cached_prompt_tokens);
+}
+
+Scheduler::Leaders Scheduler::FindLeaders() const {
+  Leaders leaders;
+  for (Sequence* s : running_) AddLeader(s, &leaders);
+  return leaders;
+}
+
+void Scheduler::AddLeader(Sequence* s, Leaders* leaders) const {
+  const int64_t block = s->num_computed / kKvBlockSize;
+  if ((block + 1) * kKvBlockSize <= s->num_tokens()) {
+    leaders->emplace(s->keys.Get(block, s->tokens), s);
+  }
+}
+
+bool Scheduler::Follow(Sequence* s, const Leaders& leaders) const {
+  const int64_t block = s->blocks.size();
+  if (!sharing_ || s->needs_prompt_rows() || block >= ShareableBlocks(*s)) return false;
+  const auto it = leaders.find(s->keys.Get(block, s->tokens));
+  // Behind somebody who is served later it would lose its own turn.
+  if (it == leaders.end() || !ServedBefore()(it->second, s)) return false;
+  s->leader = it->second->id;
+  s->leader_tokens =
+      std::min(CommonPrefix(s->tokens, it->second->tokens) / kKvBlockSize, ShareableBlocks(*s)) *
+      kKvBlockSize;
+  return true;
+}
+
+bool Scheduler::StillFollows(const Sequence& s) const {
+  const auto it = sequences_.find(s.leader);
+  return it != sequences_.end() && it->second->running &&
+         it->second->num_computed < s.leader_tokens;
+}
+
+bool Scheduler::Grow(Sequence* s) {
+  while (!s->blocks.GrowTo(BlocksFor(s->num_tokens()))) {
+    if (ReclaimFor(s)) continue;
+    Sequence* last = running_.back();
+    StopRunning(last);
+    last->DropBlocks();
+    ++counters_.preemptions;
+    if (last == s) return false;
+  }
+  return true;
+}
+
+bool Scheduler::MayLoseBlocksTo(const Sequence* holder, const Sequence* taker) {
+  if (holder == taker || holder->blocks.size() == 0) return false;
+  return holder->credit == 0 || AdmittedBefore()(taker, holder);
+}
+
+bool Scheduler::ReclaimFor(const Sequence* s) {
+  for (auto it = waiting_.rbegin(); it != waiting_.rend(); ++it) {
+    Sequence* holder = *it;
+    if (holder->blocks.size() == 0) continue;
+    if (!s->running && !MayLoseBlocksTo(holder, s)) continue;
+    holder->DropBlocks();
+    ++counters_.preemptions;
+    return true;
+  }
+  return false;
+}
+
+int64_t Scheduler::ReclaimableFor(const Sequence* s) const {
+  // A shared block is free only when all its holders have let it go.
+  absl::flat_hash_map<int32_t, int32_t> holders;
+  int64_t blocks = 0;
+  for (const Sequence* holder : waiting_) {
+    if (!MayLoseBlocksTo(holder, s)) continue;
+    for (int32_t block : holder->blocks.blocks()) {
+      if (++holders[block] == allocator_.references(block)) ++blocks;
+    }
+  }
+  return blocks;
+}
+
+}  // namespace qwenserve
