@@ -44,4 +44,19 @@ float F16ToFloat(uint16_t bits) {
   return sign != 0 ? -magnitude : magnitude;
 }
 
+uint16_t FloatToF16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return sign | 0x7e00u;
+  if (magnitude >= 0x477ff000u) return sign | 0x7c00u;  // rounds to 65536 or more
+  if (magnitude < 0x38800000u) {
+    // Below 2^-14: the sum's last bit is worth 2^-24, a subnormal's unit.
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+    return sign | static_cast<uint16_t>(std::bit_cast<uint32_t>(shifted) - 0x3f000000u);
+  }
+  const uint32_t rebiased = magnitude - (112u << 23);
+  return sign | static_cast<uint16_t>((rebiased + 0xfffu + (rebiased >> 13 & 1u)) >> 13);
+}
+
 }  // namespace qwenserve

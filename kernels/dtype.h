@@ -29,6 +29,9 @@ inline uint16_t FloatToBf16(float value) {
 // IEEE 754 binary16, exact, subnormals included.
 float F16ToFloat(uint16_t bits);
 
+// Rounds to nearest, ties to even; beyond 65504 to infinity. NaN stays NaN.
+uint16_t FloatToF16(float value);
+
 }  // namespace qwenserve
 
 #endif  // QWENSERVE_KERNELS_DTYPE_H_

@@ -1,113 +1,33 @@
 #include "engine/loader/weight_loader.h"
 
-#include <algorithm>
-#include <cstring>
+#include <atomic>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
-#include "engine/base/json_reader.h"
 #include "engine/base/status_macros.h"
-#include "engine/loader/safetensors.h"
+#include "engine/loader/matrix_loader.h"
+#include "engine/loader/rounded_matrix.h"
+#include "engine/loader/weight_sources.h"
 #include "engine/model/weight_map.h"
 #include "kernels/check.h"
 
 namespace qwenserve {
 namespace {
 
-// A part of the weight map and the tensor of the checkpoint that it takes from.
-struct Source {
-  WeightPart part;
-  const TensorRef* tensor = nullptr;
-
-  int64_t row_stride() const { return IsVector(part.field) ? 1 : part.shape[1]; }
-  const uint8_t* data() const {
-    const int64_t first = part.rows.begin * row_stride() + part.columns.begin;
-    return static_cast<const uint8_t*>(tensor->data) +
-           first * static_cast<int64_t>(DTypeBytes(tensor->dtype));
-  }
-};
-
-std::string At(const TensorRef& tensor) {
-  return absl::StrCat(tensor.file, ": tensor \"", ShownText(tensor.name), "\"");
-}
-
-// Finds and checks everything before anything is packed: a wrong checkpoint fails at once.
-absl::StatusOr<std::vector<Source>> ResolveSources(const Checkpoint& checkpoint,
-                                                   const ShardPlan& shard) {
-  std::vector<Source> sources;
-  absl::flat_hash_set<const TensorRef*> used;
-  for (WeightPart& part : WeightParts(checkpoint.config(), shard)) {
-    const TensorRef* tensor = checkpoint.Find(part.tensor);
-    if (tensor == nullptr) {
-      return absl::InvalidArgumentError(absl::StrCat(checkpoint.dir(), ": tensor \"", part.tensor,
-                                                     "\" of shape ", ShapeString(part.shape),
-                                                     " is missing"));
-    }
-    if (tensor->shape != part.shape) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(At(*tensor), " has shape ", ShapeString(tensor->shape),
-                       ", but config.json asks for ", ShapeString(part.shape)));
-    }
-    used.insert(tensor);
-    sources.push_back({std::move(part), tensor});
-  }
-  for (const TensorRef& tensor : checkpoint.tensors()) {
-    if (!used.contains(&tensor)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          At(tensor), " of shape ", ShapeString(tensor.shape), " does not belong to ",
-          checkpoint.config().architecture, " with ", checkpoint.config().num_layers, " layers"));
-    }
-  }
-  return sources;
-}
-
-float ElementAt(const uint8_t* data, DType dtype, int64_t index) {
-  if (dtype == DType::kF32) {
-    float value;
-    std::memcpy(&value, data + index * 4, 4);
-    return value;
-  }
-  uint16_t bits;
-  std::memcpy(&bits, data + index * 2, 2);
-  return dtype == DType::kBf16 ? Bf16ToFloat(bits) : F16ToFloat(bits);
-}
-
-absl::StatusOr<Buffer> LoadVector(absl::Span<const Source> sources, Backend& backend) {
+absl::StatusOr<Buffer> LoadVector(absl::Span<const WeightSource> sources, Backend& backend) {
   std::vector<float> values;
-  for (const Source& source : sources) {
-    for (int64_t i = 0; i < source.part.rows.size(); ++i) {
-      values.push_back(ElementAt(source.data(), source.tensor->dtype, i));
-    }
+  for (const WeightSource& source : sources) {
+    const size_t size = values.size();
+    values.resize(size + static_cast<size_t>(source.part.rows.size()));
+    WidenElements(*source.tensor, source.part.rows.begin, source.part.rows.size(),
+                  values.data() + size);
   }
   QS_ASSIGN_OR_RETURN(Buffer buffer, backend.Allocate(values.size() * sizeof(float)));
   backend.CopyToDevice(values.data(), values.size() * sizeof(float), buffer.data());
   return buffer;
-}
-
-// `padded_rows`: how many rows the weight is to have; missing ones, fewer than ranks, are zero.
-absl::StatusOr<LinearWeight> LoadMatrix(absl::Span<const Source> sources, int64_t padded_rows,
-                                        Backend& backend) {
-  const int64_t in_features = sources.front().part.columns.size();
-  const DType dtype = sources.front().tensor->dtype;
-  std::vector<RowBlock> blocks;
-  int64_t rows = 0;
-  for (const Source& source : sources) {
-    if (source.tensor->dtype != dtype) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          At(*source.tensor), " and \"", sources.front().tensor->name,
-          "\" have different dtypes, but are one matrix of the model; save both in one dtype"));
-    }
-    blocks.push_back({source.data(), dtype, source.part.rows.size(), source.row_stride()});
-    rows += source.part.rows.size();
-  }
-  const int64_t missing = std::max<int64_t>(padded_rows - rows, 0);
-  const std::vector<uint8_t> zeros(static_cast<size_t>(missing * in_features) * DTypeBytes(dtype));
-  if (missing > 0) blocks.push_back({zeros.data(), dtype, missing, in_features});
-  return backend.PackLinear(blocks, in_features);
 }
 
 Buffer& VectorOf(ModelWeights& weights, const WeightPart& part) {
@@ -145,54 +65,97 @@ LinearWeight& MatrixOf(ModelWeights& weights, const WeightPart& part) {
   }
 }
 
-absl::Status LoadField(absl::Span<const Source> sources, const ShardPlan& shard, Backend& backend,
-                       ModelWeights& weights) {
-  const WeightPart& part = sources.front().part;
-  if (IsVector(part.field)) {
-    QS_ASSIGN_OR_RETURN(VectorOf(weights, part), LoadVector(sources, backend));
+// Loads field after field and tells how far it is, in bytes of the checkpoint.
+class Loader {
+ public:
+  Loader(const Checkpoint& checkpoint, const ShardPlan& shard, WeightChoice choice,
+         Backend& backend, const LoadProgress& progress)
+      : checkpoint_(checkpoint),
+        shard_(shard),
+        choice_(choice),
+        backend_(backend),
+        progress_(progress) {
+    for (const TensorRef& tensor : checkpoint.tensors()) total_ += tensor.bytes;
+    weights_.layers.resize(static_cast<size_t>(checkpoint.config().num_layers));
+  }
+
+  absl::StatusOr<ModelWeights> Load() {
+    QS_ASSIGN_OR_RETURN(const std::vector<WeightSource> sources,
+                        ResolveSources(checkpoint_, shard_));
+    for (size_t begin = 0; begin < sources.size();) {
+      size_t end = begin + 1;
+      const auto same_field = [&](const WeightSource& other) {
+        return other.part.field == sources[begin].part.field &&
+               other.part.layer == sources[begin].part.layer;
+      };
+      while (end < sources.size() && same_field(sources[end])) ++end;
+      QS_RETURN_IF_ERROR(LoadField(absl::MakeConstSpan(sources).subspan(begin, end - begin)));
+      begin = end;
+    }
+    return std::move(weights_);
+  }
+
+ private:
+  absl::Status LoadField(absl::Span<const WeightSource> sources) {
+    const WeightPart& part = sources.front().part;
+    absl::flat_hash_set<const TensorRef*> tensors;  // a fused one feeds several parts
+    for (const WeightSource& source : sources) {
+      tensors.insert(source.tensors.begin(), source.tensors.end());
+    }
+    int64_t bytes = 0, rows = 0;
+    for (const TensorRef* tensor : tensors) bytes += tensor->bytes;
+    for (const WeightSource& source : sources) rows += source.part.rows.size();
+    if (IsVector(part.field)) {
+      QS_ASSIGN_OR_RETURN(VectorOf(weights_, part), LoadVector(sources, backend_));
+    } else {
+      const bool vocabulary =
+          part.field == WeightField::kEmbedding || part.field == WeightField::kHead;
+      QS_ASSIGN_OR_RETURN(MatrixOf(weights_, part),
+                          LoadMatrix(sources, choice_, vocabulary ? shard_.max_vocab_rows : 0,
+                                     backend_, TellRows(bytes, rows)));
+    }
+    for (const TensorRef* tensor : tensors) checkpoint_.ReleasePages(*tensor);
+    done_ += bytes;
+    Tell(done_);
     return absl::OkStatus();
   }
-  const bool by_vocab = part.field == WeightField::kEmbedding || part.field == WeightField::kHead;
-  QS_ASSIGN_OR_RETURN(MatrixOf(weights, part),
-                      LoadMatrix(sources, by_vocab ? shard.max_vocab_rows : 0, backend));
-  return absl::OkStatus();
-}
+
+  // Counts the rows of one field that are read, by whatever thread, and tells their share of its
+  // bytes from the loading thread.
+  std::function<void(int64_t)> TellRows(int64_t bytes, int64_t rows) {
+    rows_read_ = 0;
+    return [this, bytes, rows, loading = std::this_thread::get_id()](int64_t count) {
+      const int64_t read = rows_read_.fetch_add(count) + count;
+      if (std::this_thread::get_id() != loading || read >= rows) return;
+      const double share = static_cast<double>(read) / static_cast<double>(rows);
+      Tell(done_ + static_cast<int64_t>(share * static_cast<double>(bytes)));
+    };
+  }
+
+  void Tell(int64_t done) {
+    if (!progress_ || done <= told_) return;
+    told_ = done;
+    progress_(done, total_);
+  }
+
+  const Checkpoint& checkpoint_;
+  const ShardPlan& shard_;
+  const WeightChoice choice_;
+  Backend& backend_;
+  const LoadProgress& progress_;
+  ModelWeights weights_;
+  int64_t total_ = 0;
+  int64_t done_ = 0;
+  int64_t told_ = 0;
+  std::atomic<int64_t> rows_read_{0};
+};
 
 }  // namespace
 
 absl::StatusOr<ModelWeights> LoadWeights(const Checkpoint& checkpoint, const ShardPlan& shard,
                                          WeightChoice choice, Backend& backend,
                                          const LoadProgress& progress) {
-  if (choice != WeightChoice::kAuto) {
-    return absl::UnimplementedError(
-        absl::StrCat("weights \"", WeightChoiceName(choice), "\": only auto is built yet"));
-  }
-  QS_ASSIGN_OR_RETURN(const std::vector<Source> sources, ResolveSources(checkpoint, shard));
-  int64_t total = 0;
-  for (const TensorRef& tensor : checkpoint.tensors()) total += tensor.bytes;
-  ModelWeights weights;
-  weights.layers.resize(static_cast<size_t>(checkpoint.config().num_layers));
-  int64_t done = 0;
-  for (size_t begin = 0; begin < sources.size();) {
-    size_t end = begin + 1;
-    const auto same_field = [&](const Source& other) {
-      return other.part.field == sources[begin].part.field &&
-             other.part.layer == sources[begin].part.layer;
-    };
-    while (end < sources.size() && same_field(sources[end])) ++end;
-    const auto field = absl::MakeConstSpan(sources).subspan(begin, end - begin);
-    QS_RETURN_IF_ERROR(LoadField(field, shard, backend, weights));
-    const TensorRef* last = nullptr;  // a fused tensor feeds several parts of one field
-    for (const Source& source : field) {
-      if (source.tensor == last) continue;
-      last = source.tensor;
-      checkpoint.ReleasePages(*last);
-      done += last->bytes;
-    }
-    if (progress) progress(done, total);
-    begin = end;
-  }
-  return weights;
+  return Loader(checkpoint, shard, choice, backend, progress).Load();
 }
 
 }  // namespace qwenserve

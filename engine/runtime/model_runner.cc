@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/base/status_macros.h"
+#include "engine/loader/group_rounding.h"
 #include "kernels/check.h"
 
 namespace qwenserve {
@@ -54,6 +55,10 @@ std::string ModelRunner::weight_numerics() const {
     for (const LinearWeight* weight : {&layer.qkv, &layer.attn_out, &layer.gate_up, &layer.down}) {
       parts.insert(describe("layers", *weight));
     }
+  }
+  if (settings_.weights == WeightChoice::kInt8 || settings_.weights == WeightChoice::kInt4) {
+    parts.insert(
+        absl::StrCat("rounded ", WeightChoiceName(settings_.weights), " ", kGroupRoundingVersion));
   }
   return absl::StrJoin(parts, ", ");
 }
