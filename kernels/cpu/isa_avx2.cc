@@ -137,10 +137,7 @@ void TileRows(int64_t rows, const float* a, int64_t lda, const typename Format::
 }
 
 #include "kernels/cpu/linear_inl.h"
-
-inline float Fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-inline float HalfToFloat(uint16_t bits) { return _cvtsh_ss(bits); }
-#include "kernels/cpu/quant_linear_inl.h"
+#include "kernels/cpu/quant_avx2_inl.h"
 // Attention stands on the float tile.
 #include "kernels/cpu/attention_inl.h"
 
@@ -150,8 +147,8 @@ constinit const KernelTable kAvx2Kernels = {
     .name = "avx2",
     .linear = {LinearPanels<F32>, LinearPanels<Bf16>, LinearPanels<F16>},
     .bf16_dot = nullptr,
-    .quantize_rows = QuantizeRows,
-    .quant_linear = {QuantLinearPanels<true>, QuantLinearPanels<false>},
+    .quantize_rows = QuantizeRowsAvx2,
+    .quant_linear = {QuantLinearAvx2<Int8>, QuantLinearAvx2<Int4>},
     .attention = {Attention<F32>, Attention<Bf16>},
     .store_kv = {StoreKv<F32>, StoreKv<Bf16>},
     .norm_rope = NormRope,

@@ -40,6 +40,9 @@ struct QuantActivations {
   int64_t rows;
 };
 
+// A block of smaller numbers counts as zeros: the inverse of its scale would not be finite.
+inline constexpr float kSmallestAmax = 1e-30f, kLargestAmax = 3.402823466e38f;
+
 struct QuantizeArgs {
   const float* x;  // [rows, in_features]
   int64_t in_features;

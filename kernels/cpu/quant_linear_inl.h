@@ -13,9 +13,6 @@ inline float RoundNearest(float x) {
   return (x + kShift) - kShift;
 }
 
-// A block of smaller numbers counts as zeros: the inverse of its scale would not be finite.
-constexpr float kSmallestAmax = 1e-30f;
-
 void QuantizeRows(const QuantizeArgs& args, int64_t row_begin, int64_t row_end) {
   const QuantActivations& out = args.out;
   const int64_t blocks = args.packed_inputs / 32;
@@ -33,7 +30,7 @@ void QuantizeRows(const QuantizeArgs& args, int64_t row_begin, int64_t row_end) 
         // A NaN must not get lost: it makes the block's scale NaN, and so the row.
         amax = amax >= magnitude || amax != amax ? amax : magnitude;
       }
-      const bool sound = amax >= kSmallestAmax && amax <= 3.402823466e38f;
+      const bool sound = amax >= kSmallestAmax && amax <= kLargestAmax;
       const float inverse = sound ? 127.0f / amax : 0.0f;
       int8_t* codes = out.codes + (b * out.rows + r) * 32;
       int32_t sum = 0;
