@@ -37,7 +37,8 @@ struct EngineStats {
 struct EngineInfo {
   ModelConfig config;
   GenerationDefaults defaults;
-  std::string fingerprint;  // hex; equal fingerprints promise equal tokens
+  // Hex; equal fingerprints promise equal tokens. Empty: the KV format allows no such promise.
+  std::string fingerprint;
   int64_t max_model_len = 0;
   int64_t max_running = 0;
   int64_t max_waiting = 0;

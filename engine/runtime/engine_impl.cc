@@ -92,6 +92,15 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
     return NtkAlpha(config, prompt_tokens);
   };
   scheduler.max_step = options_.max_step;
+  scheduler.whole_prompts = !IsInvariant(options_.kv_format);
+  if (scheduler.whole_prompts) {
+    info_.fingerprint.clear();
+    spdlog::warn(
+        "with a KV cache of {} a prompt is computed in one step, so it may have {} tokens at most "
+        "(max_batch_tokens); there is no prefix cache, answers begun elsewhere are refused, "
+        "and no fingerprint promises equal tokens",
+        KvFormatName(options_.kv_format), options_.max_batch_tokens);
+  }
   std::lock_guard<std::mutex> lock(mutex_);
   scheduler_ = std::make_unique<Scheduler>(scheduler);
   return absl::OkStatus();

@@ -12,7 +12,8 @@ FLAGS = {
     "tokenizer": COMMON_FLAGS | {"model", "served-model-name", "chat-template"},
     "generator": COMMON_FLAGS | {
         "model", "served-model-name", "tp", "tp-mode", "device", "max-model-len", "kv-cache-memory",
-        "threads", "max-batch-tokens", "max-running", "kv-dtype"},
+        "threads", "max-batch-tokens", "max-running", "kv-dtype", "max-step-ms",
+        "prefix-cache"},
 }
 PORTS = {"gateway": 50051, "tokenizer": 50061, "generator": 50071}
 CUSTOM_KINDS = {"PodMonitor"}
@@ -205,11 +206,13 @@ def test_shared_memory(helm):
 def test_optional_generator_flags(helm):
     optional = {"maxModelLen": ("max-model-len", 1048576), "maxBatchTokens": ("max-batch-tokens", 1000000),
                 "maxRunning": ("max-running", 64), "kvDtype": ("kv-dtype", "bf16"),
-                "kvCacheMemory": ("kv-cache-memory", "4GiB")}
+                "kvCacheMemory": ("kv-cache-memory", "4GiB"), "maxStepMs": ("max-step-ms", 50)}
     names = {name for name, _ in optional.values()}
-    assert not names & set(flags(helm.render(), "generator"))
+    assert not (names | {"prefix-cache"}) & set(flags(helm.render(), "generator"))
     given = flags(helm.render(values={f"generator.{k}": v for k, (_, v) in optional.items()}), "generator")
     assert {name: given[name] for name in names} == {name: str(value) for name, value in optional.values()}
+    for value, word in ((True, "on"), (False, "off")):
+        assert flags(helm.render(values={"generator.prefixCache": value}), "generator")["prefix-cache"] == word
 
 
 @pytest.mark.parametrize("component", WORKLOADS)

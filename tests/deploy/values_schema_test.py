@@ -27,6 +27,8 @@ WRONG = [
     ({"generator.maxModelLen": 0}, "/generator/maxModelLen"),
     ({"generator.maxBatchTokens": "many"}, "/generator/maxBatchTokens"),
     ({"generator.kvDtype": "int8"}, "/generator/kvDtype"),
+    ({"generator.maxStepMs": 0}, "/generator/maxStepMs"),
+    ({"generator.prefixCache": "on"}, "/generator/prefixCache"),
     ({"generator.kvCacheMemory": "4 GiB"}, "/generator/kvCacheMemory"),
     ({"generator.sharedMemory": "lots"}, "/generator/sharedMemory"),
     ({"generator.resources.limits.memory": "2GB"}, "/generator/resources/limits/memory"),

@@ -70,6 +70,22 @@ def test_special_tokens_in_a_message_are_ordinary_text(api, stub):
     assert count(forged_ids) == count(honest_ids)
 
 
+def test_what_two_prompts_begin_with_is_computed_once(make_cluster, api):
+    text = "the first line of a prompt that is a good deal longer than one block of the cache " * 3
+    for flags, cached in (((), True), (("--prefix-cache", "off"), False)):
+        cluster = make_cluster(generator_flags=flags)
+        stub = api.InferenceStub(cluster.channel())
+        first, second, other = (stub.Complete(complete(api, text=text + end, cache_salt=salt))
+                                for end, salt in (("", "a"), (" and more", "a"), ("", "b")))
+        assert first.usage.cached_prompt_tokens == other.usage.cached_prompt_tokens == 0
+        assert (second.usage.cached_prompt_tokens > 0) == cached
+        assert first.choices[0].token_ids == other.choices[0].token_ids
+        metric = cluster.generators[0].metric
+        assert metric("qwenserve_prefix_cache_hit_tokens_total") == second.usage.cached_prompt_tokens
+        assert metric("qwenserve_cached_prompt_tokens_total") == second.usage.cached_prompt_tokens
+        assert (metric("qwenserve_prefix_cache_blocks") > 0) == cached
+
+
 def test_the_same_seed_gives_the_same_answer_and_another_seed_another(api, stub):
     def sample(seed):
         request = complete(api, text="the", max_tokens=30, ignore_eos=True,

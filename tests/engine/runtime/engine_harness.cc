@@ -26,6 +26,8 @@ void EngineHarness::OnStep(const StepEvents& events) {
                 answer.first_index + static_cast<int64_t>(answer.ids.size()));
     }
     answer.ids.insert(answer.ids.end(), event.ids.begin(), event.ids.end());
+    for (const SampledToken& token : event.logprobs) answer.logprobs.push_back(token.logprob);
+    answer.cached_prompt_tokens = event.cached_prompt_tokens;
     answer.finish = event.finish;
     answer.error = event.error;
     answer.finish_step = events.step;

@@ -20,6 +20,8 @@ struct Answer {
   FinishReason finish = FinishReason::kNone;
   absl::Status error;
   uint64_t finish_step = 0;
+  int64_t cached_prompt_tokens = 0;
+  std::vector<float> logprobs;  // of ids, when asked for
 };
 
 // An engine and all its answers. Fails the test when events break their order.

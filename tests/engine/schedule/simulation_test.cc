@@ -2,7 +2,11 @@
 // so many.
 #include "tests/engine/schedule/simulation.h"
 
+#include <unistd.h>
+
+#include <csignal>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -11,12 +15,14 @@
 namespace qwenserve {
 namespace {
 
+volatile uint32_t current_seed = 0;
 uint32_t first_seed = 1;
 uint32_t num_seeds = 20000;
 
 TEST(SchedulerSimulation, EveryRandomLoadEndsRightly) {
   SchedulerCounters all;
   for (uint32_t seed = first_seed; seed < first_seed + num_seeds; ++seed) {
+    current_seed = seed;
     SCOPED_TRACE(testing::Message() << "to run this load alone: --seed " << seed);
     Simulation simulation(seed);
     simulation.Run();
@@ -38,6 +44,14 @@ TEST(SchedulerSimulation, EveryRandomLoadEndsRightly) {
   EXPECT_GT(all.hit_tokens, all.queried_tokens / 10);
 }
 
+// A broken invariant of the scheduler itself stops the program.
+void PrintSeed(int signal) {
+  char line[64];
+  const int length = std::snprintf(line, sizeof(line), "to run this load alone: --seed %u\n",
+                                   static_cast<unsigned>(current_seed));
+  if (write(STDERR_FILENO, line, static_cast<size_t>(length)) < 0) _exit(3);
+}
+
 }  // namespace
 }  // namespace qwenserve
 
@@ -54,5 +68,6 @@ int main(int argc, char** argv) {
       return 2;
     }
   }
+  std::signal(SIGABRT, qwenserve::PrintSeed);
   return RUN_ALL_TESTS();
 }
