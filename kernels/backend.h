@@ -13,6 +13,7 @@
 #include "kernels/buffer.h"
 #include "kernels/linear_weight.h"
 #include "kernels/sample_row.h"
+#include "kernels/shard_sampler.h"
 
 namespace qwenserve {
 
@@ -103,9 +104,12 @@ class Backend {
 
   // Draws one id for each row of logits [rows.size(), stride]; ids >= vocab_size are padding and
   // never drawn. Overwrites the logits. tokens: host, [rows.size()], valid after Sync().
-  // A row with a NaN or +infinity among the allowed logits, or with nothing finite, gives -1.
+  // A row without usable logits gives id -1 (SampledToken says when); the others don't notice.
   virtual void Sample(float* logits, int64_t stride, int64_t vocab_size,
                       absl::Span<const SampleRow> rows, SampledToken* tokens) = 0;
+
+  // For a vocabulary cut over ranks; null: this device has none, and whole rows are gathered.
+  virtual ShardSampler* shard_sampler() { return nullptr; }
 
   // Waits for all ops so far. The first device error since the last call; then the backend is dead.
   virtual absl::Status Sync() = 0;

@@ -1,6 +1,7 @@
 #include "engine/model/layers.h"
 
 #include "engine/base/status_macros.h"
+#include "kernels/check.h"
 
 namespace qwenserve {
 
@@ -21,20 +22,26 @@ absl::Status ReduceAddNorm(const ModelState& state, int64_t rows, const Buffer& 
   return absl::OkStatus();
 }
 
-absl::Status ProjectLogits(const ModelState& state, const ForwardBatch& batch) {
-  if (batch.num_logit_rows == 0) return absl::OkStatus();
+void ProjectLogits(const ModelState& state, const int32_t* rows, int64_t num_rows) {
+  QS_CHECK(num_rows > 0 && num_rows <= state.activations->max_logit_rows);
   const Activations& activations = *state.activations;
   float* wanted = activations.logit_hidden.as<float>();
   float* logits = activations.logits.as<float>();
-  state.backend->GatherRows(activations.hidden.as<float>(), state.config->hidden_size,
-                            batch.logit_rows, batch.num_logit_rows, wanted);
-  state.backend->Linear(wanted, batch.num_logit_rows, state.weights->Head(), nullptr, logits);
-  if (state.communicator->size() == 1) return absl::OkStatus();
-  return state.communicator->AllGather(logits, batch.num_logit_rows, state.shard->max_vocab_rows,
-                                       activations.gathered.as<float>());
+  state.backend->GatherRows(activations.hidden.as<float>(), state.config->hidden_size, rows,
+                            num_rows, wanted);
+  state.backend->Linear(wanted, num_rows, state.weights->Head(), nullptr, logits);
 }
 
-LogitsView LogitsOf(const ModelState& state, const ForwardBatch& batch) {
+absl::Status GatherLogits(const ModelState& state, int64_t first, int64_t count, int64_t to) {
+  if (state.communicator->size() == 1) return absl::OkStatus();
+  const Activations& activations = *state.activations;
+  const int64_t width = state.shard->max_vocab_rows;
+  return state.communicator->AllGather(activations.logits.as<float>() + first * width, count, width,
+                                       activations.gathered.as<float>() +
+                                           to * state.shard->tp * width);
+}
+
+LogitsView LogitsOf(const ModelState& state) {
   const Activations& activations = *state.activations;
   const Buffer& logits = state.shard->tp == 1 ? activations.logits : activations.gathered;
   return {logits.as<float>(), state.shard->tp * state.shard->max_vocab_rows};

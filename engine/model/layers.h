@@ -19,9 +19,6 @@ absl::Status EmbedTokens(const ModelState& state, const ForwardBatch& batch);
 // activations.residual and leaves the norm of that in activations.hidden.
 absl::Status ReduceAddNorm(const ModelState& state, int64_t rows, const Buffer& norm);
 
-// activations.hidden, normed -> logits of batch.logit_rows over the whole vocabulary: see LogitsOf.
-absl::Status ProjectLogits(const ModelState& state, const ForwardBatch& batch);
-
 }  // namespace qwenserve
 
 #endif  // QWENSERVE_ENGINE_MODEL_LAYERS_H_

@@ -19,7 +19,7 @@ namespace qwenserve {
 struct ForwardBatch {
   AttentionBatch attention;
   const int32_t* ids = nullptr;         // [num_rows] input tokens
-  const int32_t* logit_rows = nullptr;  // [num_logit_rows] rows whose next token is wanted
+  const int32_t* logit_rows = nullptr;  // [num_logit_rows] rows whose logits are wanted
   int64_t num_logit_rows = 0;
 };
 
@@ -35,18 +35,26 @@ struct ModelState {
   Communicator* communicator = nullptr;
 };
 
-// The one forward pass, for every model of the family. Stores keys and values, and leaves the
-// logits of the wanted rows in activations.logits (tp = 1) or activations.gathered. Read them with
-// LogitsOf. The error is the communicator's; device errors come from Backend::Sync.
+// The one forward pass, for every model of the family. Stores keys and values, and leaves the normed
+// output of every row in activations.hidden. The error is the communicator's; device errors come
+// from Backend::Sync.
 absl::Status Forward(const ModelState& state, const ForwardBatch& batch);
 
-// Where the whole vocabulary's logits of the last Forward are: [num_logit_rows, stride] float on
-// the device, valid until the next Forward.
+// After Forward, as often as wanted: this rank's part of the logits of the given rows (device,
+// [num_rows], at most max_logit_rows) in activations.logits.
+void ProjectLogits(const ModelState& state, const int32_t* rows, int64_t num_rows);
+
+// Collects the logits of rows first .. first + count - 1 of the last ProjectLogits from all ranks,
+// so that they become rows to .. to + count - 1 of LogitsOf. At tp = 1 there is nothing to do:
+// LogitsOf is the result of ProjectLogits itself.
+absl::Status GatherLogits(const ModelState& state, int64_t first, int64_t count, int64_t to);
+
+// Where the logits of the whole vocabulary are: [*, stride] float on the device.
 struct LogitsView {
   float* data = nullptr;
   int64_t stride = 0;
 };
-LogitsView LogitsOf(const ModelState& state, const ForwardBatch& batch);
+LogitsView LogitsOf(const ModelState& state);
 
 }  // namespace qwenserve
 

@@ -34,6 +34,8 @@ struct EngineOptions {
   bool prefix_cache = true;    // keep and reuse the keys and values of what was computed before
   int64_t max_running = 64;    // sequences in one step
   int64_t max_waiting = 1024;  // sequences beyond that are refused
+  // Highest logits that each of several ranks sends per row to draw from; 0 = whole rows always.
+  int64_t sample_pairs = 64;
   absl::Duration step_timeout = absl::Seconds(120);  // a rank that takes longer fails the group
 };
 

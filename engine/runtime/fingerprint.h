@@ -10,7 +10,7 @@ namespace qwenserve {
 
 // Raised by hand with every change that may alter the bits of a result: an op's order of sums, the
 // random numbers, the order of the sampling steps, the sum over ranks.
-inline constexpr int kNumericsVersion = 1;
+inline constexpr int kNumericsVersion = 2;
 
 // Hex hash of everything that decides a token besides the request: replicas with equal fingerprints
 // give equal tokens.

@@ -37,6 +37,8 @@ absl::Status ModelRunner::TakeMemory(const LoadProgress& progress) {
                                                     limits.max_sequences, *backend_));
   QS_ASSIGN_OR_RETURN(device_batch_, DeviceBatch::Create(limits, *backend_));
   QS_ASSIGN_OR_RETURN(rope_, RopeTables::Create(config, limits.max_model_len, *backend_));
+  QS_ASSIGN_OR_RETURN(sampler_, RowSampler::Create(settings_.tp, limits.max_sequences,
+                                                   settings_.sample_pairs, *backend_));
   const size_t ids_bytes = static_cast<size_t>(limits.max_sequences) * sizeof(int32_t);
   QS_ASSIGN_OR_RETURN(shared_ids_, backend_->Allocate(ids_bytes));
   QS_ASSIGN_OR_RETURN(gathered_ids_,
@@ -77,20 +79,19 @@ ModelState ModelRunner::State() {
 }
 
 absl::StatusOr<std::vector<int32_t>> ModelRunner::SharePreviousIds() {
-  std::vector<int32_t> ids(static_cast<size_t>(previous_logit_rows_));
+  std::vector<int32_t> ids(previous_draws_.size());
   if (settings_.rank == 0) {
     QS_RETURN_IF_ERROR(backend_->Sync());
-    const std::vector<SampledToken>& drawn =
+    const std::vector<SampledToken>& tokens =
         in_flight_.empty() ? previous_ : in_flight_.back().tokens;
-    QS_CHECK(drawn.size() == ids.size());
-    for (size_t i = 0; i < ids.size(); ++i) ids[i] = drawn[i].id;
+    for (size_t i = 0; i < ids.size(); ++i) ids[i] = tokens[previous_draws_[i]].id;
   }
   if (settings_.tp == 1) return ids;
   // A gather only moves bits, so ids can travel as floats.
   const size_t bytes = ids.size() * sizeof(int32_t);
   backend_->CopyToDevice(ids.data(), bytes, shared_ids_.data());
-  QS_RETURN_IF_ERROR(communicator_->AllGather(shared_ids_.as<float>(), 1, previous_logit_rows_,
-                                              gathered_ids_.as<float>()));
+  QS_RETURN_IF_ERROR(communicator_->AllGather(
+      shared_ids_.as<float>(), 1, static_cast<int64_t>(ids.size()), gathered_ids_.as<float>()));
   backend_->CopyToHost(gathered_ids_.data(), bytes, ids.data());
   return ids;
 }
@@ -111,18 +112,23 @@ absl::StatusOr<uint64_t> ModelRunner::Launch(const StepPlan& plan) {
   QS_RETURN_IF_ERROR(Forward(state, batch));
 
   in_flight_.push_back({++last_ticket_, {}});
-  previous_logit_rows_ = batch.num_logit_rows;
-  if (settings_.rank == 0 && batch.num_logit_rows > 0) {
-    std::vector<SampleRow> rows;
-    for (const PlanSequence& part : plan.sequences) {
-      if (part.wants_logits) rows.push_back(part.sample);
-    }
-    const LogitsView logits = LogitsOf(state, batch);
-    std::vector<SampledToken>& tokens = in_flight_.back().tokens;
-    tokens.resize(rows.size());
-    backend_->Sample(logits.data, logits.stride, checkpoint_.config().vocab_size, rows,
-                     tokens.data());
+  std::vector<SampledToken>& tokens = in_flight_.back().tokens;
+  const std::vector<LogitRow> rows = LogitRowsOf(plan);
+  QS_CHECK(static_cast<int64_t>(rows.size()) == batch.num_logit_rows);
+  tokens.resize(rows.size());
+  previous_draws_.clear();
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].drawn) previous_draws_.push_back(i);
   }
+  // Scored prompts may have more rows than the buffers of the vocabulary.
+  const size_t most = static_cast<size_t>(activations_.max_logit_rows);
+  for (size_t begin = 0; begin < rows.size(); begin += most) {
+    const auto part = absl::MakeConstSpan(rows).subspan(begin, most);
+    ProjectLogits(state, batch.logit_rows + begin, static_cast<int64_t>(part.size()));
+    QS_RETURN_IF_ERROR(sampler_.Sample(state, part, tokens.data() + begin));
+  }
+  // The others may not know all of them.
+  if (settings_.rank != 0) tokens.clear();
   return last_ticket_;
 }
 

@@ -19,6 +19,7 @@
 #include "engine/parallel/communicator.h"
 #include "engine/parallel/shard_plan.h"
 #include "engine/runtime/rank_settings.h"
+#include "engine/runtime/row_sampler.h"
 #include "engine/schedule/batch_builder.h"
 #include "engine/schedule/step_plan.h"
 
@@ -41,8 +42,8 @@ class ModelRunner {
   // A ticket for Collect. UNAVAILABLE when a peer is gone; the runner is then of no more use.
   absl::StatusOr<uint64_t> Launch(const StepPlan& plan);
 
-  // Tokens drawn by that step, one for each sequence that wanted logits, in the plan's order; empty
-  // on ranks other than 0. Tickets are collected in order.
+  // What became of that step's rows: of each sequence, in the plan's order, the scored tokens, then
+  // the drawn one; empty on ranks other than 0. Tickets are collected in order.
   absl::StatusOr<std::vector<SampledToken>> Collect(uint64_t ticket);
 
   // Formats of the weights and the kernels that work on them: the rank's part of the fingerprint.
@@ -71,13 +72,14 @@ class ModelRunner {
   KvCache kv_;
   Activations activations_;
   DeviceBatch device_batch_;
+  RowSampler sampler_;
   std::optional<RopeTables> rope_;
   Buffer shared_ids_;    // [max_sequences]: rank 0's, to be shared
   Buffer gathered_ids_;  // [tp * max_sequences]
   HostBatch host_batch_;
   std::deque<InFlight> in_flight_;      // stable addresses: Sample writes there
   std::vector<SampledToken> previous_;  // drawn by the last launched step, when it is collected
-  int64_t previous_logit_rows_ = 0;
+  std::vector<size_t> previous_draws_;  // which of its tokens were drawn, on every rank
   uint64_t last_ticket_ = 0;
 };
 

@@ -43,6 +43,10 @@ absl::Status CheckOptions(const EngineOptions& options) {
         absl::StrCat("max_batch_tokens (", options.max_batch_tokens, ") must be at most ", 1 << 20,
                      " and max_running (", options.max_running, ") at most ", 1 << 16));
   }
+  if (options.sample_pairs < 0 || options.sample_pairs > kMaxSamplePairs) {
+    return absl::InvalidArgumentError(absl::StrCat("sample_pairs is ", options.sample_pairs,
+                                                   ", must be 0 to ", kMaxSamplePairs));
+  }
   if (options.num_threads > kMaxThreads) {
     return absl::InvalidArgumentError(
         absl::StrCat("num_threads is ", options.num_threads, ", must be at most ", kMaxThreads));
@@ -177,6 +181,7 @@ absl::StatusOr<Placement> ChoosePlacement(const EngineOptions& options,
     rank.rank = r;
     rank.kv_format = options.kv_format;
     rank.step_timeout = options.step_timeout;
+    rank.sample_pairs = options.sample_pairs;
     placement.ranks.push_back(std::move(rank));
   }
   SplitCores(options, cpu, &placement);

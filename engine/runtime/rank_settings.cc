@@ -45,6 +45,7 @@ std::string SettingsToJson(const RankSettings& settings) {
   json["max_sequences"] = settings.limits.max_sequences;
   json["max_model_len"] = settings.limits.max_model_len;
   json["num_blocks"] = settings.limits.num_blocks;
+  json["sample_pairs"] = settings.sample_pairs;
   json["step_timeout_ms"] = absl::ToInt64Milliseconds(settings.step_timeout);
   return json.dump();
 }
@@ -69,10 +70,12 @@ absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view text) {
   QS_RETURN_IF_ERROR(ReadInteger(json, "max_sequences", &settings.limits.max_sequences));
   QS_RETURN_IF_ERROR(ReadInteger(json, "max_model_len", &settings.limits.max_model_len));
   QS_RETURN_IF_ERROR(ReadInteger(json, "num_blocks", &settings.limits.num_blocks));
+  QS_RETURN_IF_ERROR(ReadInteger(json, "sample_pairs", &settings.sample_pairs));
   QS_RETURN_IF_ERROR(ReadInteger(json, "step_timeout_ms", &timeout));
   if (rank < 0 || rank >= tp || tp > 4096 || threads < 1 || threads > 65536 || timeout < 1 ||
       settings.limits.max_rows < 1 || settings.limits.max_sequences < 1 ||
-      settings.limits.max_model_len < 1 || settings.limits.num_blocks < 1) {
+      settings.limits.max_model_len < 1 || settings.limits.num_blocks < 1 ||
+      settings.sample_pairs < 0 || settings.sample_pairs > kMaxSamplePairs) {
     return absl::InvalidArgumentError(absl::StrCat("rank settings: impossible numbers: ", text));
   }
   const auto cpus = json.find("cpus");

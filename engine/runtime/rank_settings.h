@@ -15,6 +15,9 @@
 
 namespace qwenserve {
 
+// More pairs than this cost more than the row.
+inline constexpr int64_t kMaxSamplePairs = 4096;
+
 // Everything that one rank must know to do its part; decided by rank 0 for all. Nothing is left to
 // choose, so that ranks can't choose differently.
 struct RankSettings {
@@ -28,6 +31,7 @@ struct RankSettings {
   std::vector<int> cpus;  // to pin the threads to; empty = not pinned
   KvFormat kv_format = KvFormat::kBf16;
   BatchLimits limits;
+  int64_t sample_pairs = 64;  // see RowSampler; the same in all ranks
   absl::Duration step_timeout = absl::Seconds(120);
 };
 

@@ -35,6 +35,15 @@ absl::Status CheckPart(const PlanSequence& part, const ModelConfig& config,
     return absl::InternalError(absl::StrCat("plan: input from row ", part.sampled_by_row,
                                             " of a step that drew ", previous_ids.size()));
   }
+  const int64_t last_scored = int64_t{part.first_scored} + part.num_scored;
+  if (part.num_scored > 0 &&
+      (last_scored > static_cast<int64_t>(part.ids.size()) - (part.wants_logits ? 1 : 0) ||
+       (last_scored == static_cast<int64_t>(part.ids.size()) &&
+        (part.next_id < 0 || part.next_id >= config.vocab_size)))) {
+    return absl::InternalError(absl::StrCat("plan: ", part.num_scored, " rows of ", part.ids.size(),
+                                            " to score from row ", part.first_scored, ", next id ",
+                                            part.next_id));
+  }
   for (int32_t id : part.ids) {
     if (part.sampled_by_row < 0 && (id < 0 || id >= config.vocab_size)) {
       return absl::InternalError(
@@ -81,6 +90,10 @@ absl::Status BuildBatch(const StepPlan& plan, const ModelConfig& config, const B
       batch->query_scales.push_back(LognScale(config, position));
     }
     batch->row_starts.push_back(static_cast<int32_t>(batch->ids.size()));
+    const int32_t first_row = batch->row_starts[s];
+    for (int32_t i = 0; i < part.num_scored; ++i) {
+      batch->logit_rows.push_back(first_row + part.first_scored + i);
+    }
     if (part.wants_logits) {
       batch->logit_rows.push_back(static_cast<int32_t>(batch->ids.size()) - 1);
     }
@@ -101,7 +114,7 @@ absl::StatusOr<DeviceBatch> DeviceBatch::Create(const BatchLimits& limits, Backe
       {&batch.block_tables_, sequences * blocks},
       {&batch.rope_tables_, rows},
       {&batch.query_scales_, rows},
-      {&batch.logit_rows_, sequences},
+      {&batch.logit_rows_, rows},
   };
   for (const auto& [buffer, count] : arrays) {
     QS_ASSIGN_OR_RETURN(*buffer, backend.Allocate(count * sizeof(int32_t)));

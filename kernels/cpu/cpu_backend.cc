@@ -87,7 +87,11 @@ uint64_t ProbeDot(const Bf16DotKernels& kernels) {
 CpuBackend::CpuBackend(const KernelTable& kernels, const CpuBackendOptions& options)
     : kernels_(kernels),
       pool_(options.num_threads, options.cpus),
-      scratch_(static_cast<size_t>(options.num_threads)) {}
+      scratch_(static_cast<size_t>(options.num_threads)),
+      run_chunks_([this](int64_t chunks, absl::FunctionRef<void(int64_t)> work) {
+        ParallelForDynamic(chunks, [&](int64_t i, int) { work(i); });
+      }),
+      shard_sampler_(kernels_, run_chunks_) {}
 
 std::string CpuBackend::kernel_table(WeightFormat weights) const {
   std::string name = "cpu-1";
@@ -339,9 +343,20 @@ void CpuBackend::GatherRows(const float* x, int64_t width, const int32_t* rows, 
 void CpuBackend::Sample(float* logits, int64_t stride, int64_t vocab_size,
                         absl::Span<const SampleRow> rows, SampledToken* tokens) {
   QS_CHECK(vocab_size > 0 && vocab_size <= stride);
-  ParallelForDynamic(static_cast<int64_t>(rows.size()), [&](int64_t i, int thread) {
-    tokens[i].id =
-        SampleOne(kernels_, rows[i], vocab_size, logits + i * stride, scratch_[thread].sample);
+  const int64_t count = static_cast<int64_t>(rows.size());
+  if (count < pool_.num_threads()) {
+    for (int64_t i = 0; i < count; ++i) {
+      tokens[i] = SampleOne(kernels_, run_chunks_, rows[i], vocab_size, logits + i * stride,
+                            &scratch_[0].sample);
+    }
+    return;
+  }
+  const auto one_thread = [](int64_t chunks, absl::FunctionRef<void(int64_t)> work) {
+    for (int64_t i = 0; i < chunks; ++i) work(i);
+  };
+  ParallelForDynamic(count, [&](int64_t i, int thread) {
+    tokens[i] = SampleOne(kernels_, one_thread, rows[i], vocab_size, logits + i * stride,
+                          &scratch_[thread].sample);
   });
 }
 

@@ -1,11 +1,13 @@
 #ifndef QWENSERVE_KERNELS_CPU_CPU_BACKEND_H_
 #define QWENSERVE_KERNELS_CPU_CPU_BACKEND_H_
 
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/cpu_shard_sampler.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/sampling.h"
 #include "kernels/cpu/thread_pool.h"
@@ -48,6 +50,7 @@ class CpuBackend final : public Backend {
                   float* out) override;
   void Sample(float* logits, int64_t stride, int64_t vocab_size, absl::Span<const SampleRow> rows,
               SampledToken* tokens) override;
+  ShardSampler* shard_sampler() override { return &shard_sampler_; }
   absl::Status Sync() override;
 
  private:
@@ -78,7 +81,10 @@ class CpuBackend final : public Backend {
   const KernelTable& kernels_;
   ThreadPool pool_;
   std::vector<ThreadScratch> scratch_;  // by thread
-  std::vector<char> activations_;       // of the product at work, rounded
+  // The chunks of one row on all threads.
+  const std::function<void(int64_t, absl::FunctionRef<void(int64_t)>)> run_chunks_;
+  CpuShardSampler shard_sampler_;
+  std::vector<char> activations_;  // of the product at work, rounded
 };
 
 }  // namespace qwenserve

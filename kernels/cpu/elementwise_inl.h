@@ -77,11 +77,6 @@ inline V8 Exp8(V8 x) {
   return x < low ? V8{} : result;
 }
 
-void Exp(const float* x, int64_t count, float* out) {
-  Map(
-      count, out, [](V8 v) { return Exp8(v); }, x);
-}
-
 void SiluMul(const float* gate, const float* up, int64_t count, float* out) {
   Map(
       count, out, [](V8 g, V8 u) { return (g / (Exp8(-g) + 1.0f)) * u; }, gate, up);

@@ -47,6 +47,7 @@ struct F16 {
 };
 
 #include "kernels/cpu/elementwise_inl.h"
+#include "kernels/cpu/sampling_inl.h"
 
 template <typename Format>
 void ExpandPanel(const typename Format::Storage* b, int64_t count, float* out) {
@@ -154,7 +155,9 @@ constinit const KernelTable kAvx2Kernels = {
     .norm_rope = NormRope,
     .rms_norm = RmsNorm,
     .silu_mul = SiluMul,
-    .exp = Exp,
+    .block_maxima = BlockMaxima,
+    .weigh = Weigh,
+    .race_next = RaceNext,
 };
 
 }  // namespace qwenserve

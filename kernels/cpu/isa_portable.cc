@@ -31,6 +31,7 @@ struct F16 {
 };
 
 #include "kernels/cpu/elementwise_inl.h"
+#include "kernels/cpu/sampling_inl.h"
 
 // 16 stored elements as floats in column order.
 template <typename Format>
@@ -88,7 +89,9 @@ constinit const KernelTable kPortableKernels = {
     .norm_rope = NormRope,
     .rms_norm = RmsNorm,
     .silu_mul = SiluMul,
-    .exp = Exp,
+    .block_maxima = BlockMaxima,
+    .weigh = Weigh,
+    .race_next = RaceNext,
 };
 
 }  // namespace qwenserve

@@ -159,7 +159,17 @@ struct KernelTable {
   void (*rms_norm)(const float* x, int64_t width, float* residual, const float* weight,
                    float epsilon, float* out);
   void (*silu_mul)(const float* gate, const float* up, int64_t count, float* out);
-  void (*exp)(const float* x, int64_t count, float* out);
+
+  // Sampling (kernels/README.md, "Sample").
+  // maxima[b] = the highest of x[b * kSampleBlock ...) within its block. False when there is a NaN
+  // or +infinity; the maxima are then of no use.
+  bool (*block_maxima)(const float* x, int64_t count, float* maxima);
+  // p = exp((x - max) * inverse_temperature); returns the sum of p, each rounded to a multiple of
+  // 2^-42, in these units. Exact, so no order of the sum is another result.
+  int64_t (*weigh)(const float* x, int64_t count, float max, float inverse_temperature, float* p);
+  // The first block, by its index, in which an id may have p / E above `bound`; the end of the last
+  // whole block when there is none. Index i has the noise of id first_id + i under `key`.
+  int64_t (*race_next)(const float* p, int64_t count, uint64_t key, int64_t first_id, double bound);
 };
 
 // K is cut into pieces of this size so that an expanded panel (16 KiB) stays in the first cache.
@@ -169,6 +179,9 @@ inline constexpr int64_t kLinearDepthBlock = 256;
 inline constexpr int64_t kLinearRowBlock = 240;
 inline constexpr int64_t kLinearScratchFloats =
     (kLinearDepthBlock + kLinearRowBlock) * kPanelColumns;
+
+// Ids of a vocabulary are looked at in blocks of this many.
+inline constexpr int64_t kSampleBlock = 64;
 
 extern const KernelTable kPortableKernels;
 // Defined on x86-64 only.

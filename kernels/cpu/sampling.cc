@@ -1,231 +1,146 @@
 #include "kernels/cpu/sampling.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <limits>
+#include <utility>
+
+#include "kernels/check.h"
 
 namespace qwenserve {
 namespace {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
-struct Candidate {
-  float z = 0;
-  int32_t id = 0;
+// So many of the most probable ids are tried for top-p before the whole vocabulary is looked at.
+constexpr int64_t kFirstNucleus = 256;
+
+// Changes logits as the row wants and remembers what they were.
+class Edits {
+ public:
+  Edits(const SampleRow& row, int64_t vocab_size, float* logits)
+      : row_(row), vocab_size_(vocab_size), logits_(logits) {}
+
+  void Apply(std::vector<int32_t>* counts) {
+    for (const LogitBias& bias : row_.logit_bias) {
+      if (Exists(bias.id)) Set(bias.id, logits_[bias.id] + bias.bias);
+    }
+    counts->resize(std::max<size_t>(counts->size(), vocab_size_));
+    if (row_.repetition_penalty != 1.0f) Repetition(*counts);
+    if (row_.presence_penalty != 0.0f || row_.frequency_penalty != 0.0f) Additive(*counts);
+    for (int32_t id : row_.banned_ids) {
+      if (Exists(id)) Set(id, kMinusInfinity);
+    }
+    if (row_.allowed_ids == nullptr) return;
+    for (int64_t id = 0; id < vocab_size_; ++id) {
+      // A masked id is never the answer, so what it was is of no interest.
+      if ((row_.allowed_ids[id / 32] >> (id % 32) & 1u) == 0) logits_[id] = kMinusInfinity;
+    }
+  }
+
+  float Original(int32_t id) const {
+    // The first change of an id has what was there before.
+    for (const auto& [changed, logit] : originals_) {
+      if (changed == id) return logit;
+    }
+    return logits_[id];
+  }
+
+ private:
+  bool Exists(int32_t id) const { return id >= 0 && id < vocab_size_; }
+  void Set(int32_t id, float logit) {
+    if (row_.num_logprobs >= 0) originals_.emplace_back(id, logits_[id]);
+    logits_[id] = logit;
+  }
+
+  void Repetition(std::vector<int32_t>& counts) {
+    const float penalty = row_.repetition_penalty;
+    for (int32_t id : row_.context_ids) {
+      if (!Exists(id) || counts[id]++ != 0) continue;
+      Set(id, logits_[id] > 0 ? logits_[id] / penalty : logits_[id] * penalty);
+    }
+    for (int32_t id : row_.context_ids) {
+      if (Exists(id)) counts[id] = 0;
+    }
+  }
+
+  void Additive(std::vector<int32_t>& counts) {
+    const auto generated = row_.context_ids.subspan(row_.num_prompt_ids);
+    for (int32_t id : generated) {
+      if (Exists(id)) ++counts[id];
+    }
+    for (int32_t id : generated) {
+      if (!Exists(id) || counts[id] == 0) continue;
+      const float count = static_cast<float>(counts[id]);
+      Set(id, logits_[id] - (row_.presence_penalty + count * row_.frequency_penalty));
+      counts[id] = 0;
+    }
+  }
+
+  const SampleRow& row_;
+  const int64_t vocab_size_;
+  float* const logits_;
+  std::vector<std::pair<int32_t, float>> originals_;
 };
 
-// The order in which top-k and top-p take ids.
-bool Before(const Candidate& a, const Candidate& b) { return a.z != b.z ? a.z > b.z : a.id < b.id; }
-
-void ApplyPenalties(const SampleRow& row, int64_t vocab_size, float* logits,
-                    std::vector<int32_t>& counts) {
-  const bool repetition = row.repetition_penalty != 1.0f;
-  const bool additive = row.presence_penalty != 0.0f || row.frequency_penalty != 0.0f;
-  if (!repetition && !additive) return;
-  counts.resize(vocab_size);
-  const auto valid = [vocab_size](int32_t id) { return id >= 0 && id < vocab_size; };
-  if (repetition) {
-    for (int32_t id : row.context_ids) {
-      if (!valid(id) || counts[id]++ != 0) continue;
-      logits[id] = logits[id] > 0 ? logits[id] / row.repetition_penalty
-                                  : logits[id] * row.repetition_penalty;
-    }
-    for (int32_t id : row.context_ids) {
-      if (valid(id)) counts[id] = 0;
-    }
+int32_t Draw(const KernelTable& kernels, const SampleRow& row, int64_t vocab_size, RowScan& scan) {
+  if (row.temperature < kGreedyBelow) return scan.ArgMax();
+  if (row.top_k > 0 && row.top_k < vocab_size) {
+    return DrawFromTop(kernels, row, scan.Top(row.top_k), -1);
   }
-  if (!additive) return;
-  const auto generated = row.context_ids.subspan(row.num_prompt_ids);
-  for (int32_t id : generated) {
-    if (valid(id)) ++counts[id];
-  }
-  for (int32_t id : generated) {
-    if (!valid(id) || counts[id] == 0) continue;
-    const float count = static_cast<float>(counts[id]);
-    logits[id] = logits[id] - (row.presence_penalty + count * row.frequency_penalty);
-    counts[id] = 0;
-  }
-}
-
-void ApplyMask(const uint32_t* allowed, int64_t vocab_size, float* logits) {
-  for (int64_t id = 0; id < vocab_size; ++id) {
-    if ((allowed[id / 32] >> (id % 32) & 1u) == 0) logits[id] = kMinusInfinity;
-  }
-}
-
-// Lowest id of the highest logit, or -1 when there is a NaN or +infinity or nothing finite.
-int32_t ArgMax(const float* logits, int64_t vocab_size) {
-  float max = kMinusInfinity;
-  bool sound = true;
-  for (int64_t id = 0; id < vocab_size; ++id) {
-    max = logits[id] > max ? logits[id] : max;
-    sound &= logits[id] < std::numeric_limits<float>::infinity();
-  }
-  if (!sound || max == kMinusInfinity) return -1;
-  return static_cast<int32_t>(std::find(logits, logits + vocab_size, max) - logits);
-}
-
-// Buckets of a monotonic key: 0 for z = 0, higher for lower z, 16 per power of two.
-constexpr int kBuckets = 1 << 12;
-int Bucket(float z) { return static_cast<int>(std::bit_cast<uint32_t>(0.0f - z) >> 19); }
-
-// The k first ids in the order of Before, sorted.
-std::vector<Candidate> SelectTopK(const float* z, int64_t vocab_size, int64_t k) {
-  std::vector<int64_t> sizes(kBuckets);
-  for (int64_t id = 0; id < vocab_size; ++id) {
-    if (z[id] != kMinusInfinity) ++sizes[Bucket(z[id])];
-  }
-  int last = 0;
-  for (int64_t seen = sizes[0]; seen < k && last + 1 < kBuckets; seen += sizes[last]) ++last;
-  std::vector<Candidate> candidates;
-  for (int64_t id = 0; id < vocab_size; ++id) {
-    if (z[id] != kMinusInfinity && Bucket(z[id]) <= last) {
-      candidates.push_back({z[id], static_cast<int32_t>(id)});
-    }
-  }
-  const auto size = std::min<int64_t>(k, static_cast<int64_t>(candidates.size()));
-  std::nth_element(candidates.begin(), candidates.begin() + size - 1, candidates.end(), Before);
-  candidates.resize(size);
-  std::sort(candidates.begin(), candidates.end(), Before);
-  return candidates;
-}
-
-// How many of the sorted candidates reach `target` mass, given the mass before them.
-size_t PrefixReaching(const std::vector<Candidate>& sorted, const float* terms, double mass,
-                      double target) {
-  for (size_t i = 0; i < sorted.size(); ++i) {
-    mass += terms[sorted[i].id];
-    if (mass >= target) return i + 1;
-  }
-  return sorted.size();
-}
-
-// Top-p over the whole vocabulary: sets z to -infinity outside the set.
-void CutTopP(float* z, int64_t vocab_size, const float* terms, float top_p) {
-  std::vector<double> masses(kBuckets);
-  for (int64_t id = 0; id < vocab_size; ++id) {
-    if (z[id] != kMinusInfinity) masses[Bucket(z[id])] += terms[id];
-  }
-  double total = 0;
-  for (double mass : masses) total += mass;
-  const double target = static_cast<double>(top_p) * total;
-  int edge = 0;
-  double before = 0;
-  while (edge + 1 < kBuckets && before + masses[edge] < target) before += masses[edge++];
-  std::vector<Candidate> candidates;
-  for (int64_t id = 0; id < vocab_size; ++id) {
-    if (z[id] == kMinusInfinity) continue;
-    const int bucket = Bucket(z[id]);
-    if (bucket == edge) candidates.push_back({z[id], static_cast<int32_t>(id)});
-    if (bucket > edge) z[id] = kMinusInfinity;
-  }
-  std::sort(candidates.begin(), candidates.end(), Before);
-  for (size_t i = PrefixReaching(candidates, terms, before, target); i < candidates.size(); ++i) {
-    z[candidates[i].id] = kMinusInfinity;
-  }
-}
-
-// SplitMix64's finaliser (Steele, Lea, Flood 2014).
-uint64_t Mix(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-constexpr uint64_t kGolden = 0x9e3779b97f4a7c15u;
-
-uint64_t NoiseKey(const SampleRow& row) {
-  uint64_t key = Mix(row.seed + kGolden);
-  key = Mix(key + static_cast<uint64_t>(row.position) * kGolden + 1);
-  return Mix(key + static_cast<uint64_t>(row.sample_index) * kGolden + 2);
-}
-
-// Uniform in (0, 1): an odd multiple of 2^-53, so neither it nor 1 minus it is rounded.
-double Uniform(uint64_t key, int64_t id) {
-  const uint64_t bits = Mix(key + (static_cast<uint64_t>(id) + 1) * kGolden);
-  return static_cast<double>(2 * (bits >> 12) + 1) * 0x1p-53;
-}
-
-// -log(1 - v) from basic operations only, so that no library decides the bits: 1 - v = m * 2^e with
-// m in [2/3, 4/3], log(m) = 2 atanh((m - 1) / (m + 1)).
-double Exponential(double v) {
-  int exponent = 0;
-  double m = std::frexp(1.0 - v, &exponent);
-  if (m < 2.0 / 3.0) {
-    m *= 2;
-    --exponent;
-  }
-  const double s = (m - 1) / (m + 1), square = s * s;
-  double series = 0;
-  for (int n = 21; n >= 1; n -= 2) series = series * square + 1.0 / n;
-  return -(2 * s * series + exponent * 0.6931471805599453);
-}
-
-// The id with the highest p / E, E exponential noise of the id: Gumbel-max without the logarithm of
-// p. `best` moves only when beaten, so ids must come in ascending order.
-struct Race {
-  explicit Race(uint64_t noise_key) : key(noise_key) {}
-  void Enter(int32_t id, double p) {
-    const double v = Uniform(key, id);
-    // E > v, so most ids lose without a logarithm.
-    if (best >= 0 && p <= best_ratio * v) return;
-    const double ratio = p / Exponential(v);
-    if (best >= 0 && ratio <= best_ratio) return;
-    best = id;
-    best_ratio = ratio;
-  }
-  const uint64_t key;
-  int32_t best = -1;
-  double best_ratio = 0;
-};
-
-int32_t DrawFromTopK(const KernelTable& kernels, const SampleRow& row, int64_t vocab_size,
-                     const float* z, float* terms) {
-  std::vector<Candidate> kept = SelectTopK(z, vocab_size, row.top_k);
-  for (const Candidate& c : kept) kernels.exp(&c.z, 1, &terms[c.id]);
+  const int64_t total = scan.Weigh(scan.max(), 1.0f / row.temperature);
   if (row.top_p < 1.0f) {
-    double total = 0;
-    for (const Candidate& c : kept) total += terms[c.id];
-    kept.resize(PrefixReaching(kept, terms, 0, static_cast<double>(row.top_p) * total));
+    const int32_t id = DrawFromTop(kernels, row, scan.Top(kFirstNucleus), total);
+    if (id >= 0) return id;
+    scan.CutTopP(row.top_p, total);
   }
-  std::sort(kept.begin(), kept.end(),
-            [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
-  Race race(NoiseKey(row));
-  for (const Candidate& c : kept) {
-    if (terms[c.id] >= row.min_p && terms[c.id] > 0) race.Enter(c.id, terms[c.id]);
-  }
-  return race.best;
-}
-
-int32_t DrawFromAll(const KernelTable& kernels, const SampleRow& row, int64_t vocab_size, float* z,
-                    float* terms) {
-  kernels.exp(z, vocab_size, terms);
-  if (row.top_p < 1.0f) CutTopP(z, vocab_size, terms, row.top_p);
-  Race race(NoiseKey(row));
-  for (int64_t id = 0; id < vocab_size; ++id) {
-    if (z[id] == kMinusInfinity || terms[id] < row.min_p || terms[id] == 0) continue;
-    race.Enter(static_cast<int32_t>(id), terms[id]);
-  }
-  return race.best;
+  return scan.RunRace(NoiseKey(row), row.min_p).id();
 }
 
 }  // namespace
 
-int32_t SampleOne(const KernelTable& kernels, const SampleRow& row, int64_t vocab_size,
-                  float* logits, SampleScratch& scratch) {
-  ApplyPenalties(row, vocab_size, logits, scratch.counts);
-  if (row.allowed_ids != nullptr) ApplyMask(row.allowed_ids, vocab_size, logits);
-  const int32_t best = ArgMax(logits, vocab_size);
-  if (best < 0 || row.temperature < kGreedyBelow) return best;
-
-  const float max = logits[best], inverse = 1.0f / row.temperature;
-  for (int64_t id = 0; id < vocab_size; ++id) logits[id] = (logits[id] - max) * inverse;
-  scratch.terms.resize(vocab_size);
-  float* terms = scratch.terms.data();
-  if (row.top_k > 0 && row.top_k < vocab_size) {
-    return DrawFromTopK(kernels, row, vocab_size, logits, terms);
+int32_t DrawFromTop(const KernelTable& kernels, const SampleRow& row,
+                    absl::Span<const Candidate> top, int64_t total) {
+  std::vector<float> logits, p(top.size());
+  for (const Candidate& c : top) logits.push_back(c.logit);
+  const int64_t mass = kernels.weigh(logits.data(), static_cast<int64_t>(logits.size()),
+                                     logits.front(), 1.0f / row.temperature, p.data());
+  size_t kept = top.size();
+  if (row.top_p < 1.0f) {
+    bool reached = false;
+    kept = PrefixReaching(p, 0, row.top_p, total < 0 ? mass : total, &reached);
+    if (!reached) return -1;
   }
-  return DrawFromAll(kernels, row, vocab_size, logits, terms);
+  Race race(NoiseKey(row));
+  for (size_t i = 0; i < kept; ++i) {
+    if (p[i] > 0 && p[i] >= row.min_p) race.Enter(top[i].id, p[i]);
+  }
+  return race.id();
+}
+
+SampledToken SampleOne(const KernelTable& kernels, RunChunks run, const SampleRow& row,
+                       int64_t vocab_size, float* logits, SampleScratch* scratch) {
+  QS_CHECK(row.given_id < vocab_size && (row.given_id < 0 || row.num_logprobs >= 0));
+  SampledToken token;
+  RowScan scan(kernels, run, logits, vocab_size, 0, scratch);
+  float raw_max = 0;
+  int64_t raw_mass = 0;
+  if (row.num_logprobs >= 0) {
+    if (!scan.FindMaxima()) return token;
+    raw_max = scan.max();
+    raw_mass = scan.Weigh(raw_max, 1.0f);
+    for (const Candidate& c : scan.Top(row.num_logprobs)) {
+      token.top.push_back({c.id, LogprobOf(c.logit, raw_max, raw_mass)});
+    }
+  }
+  Edits edits(row, vocab_size, logits);
+  const bool edited = EditsLogits(row);
+  if (edited) edits.Apply(&scratch->counts);
+  if ((edited || row.num_logprobs < 0) && !scan.FindMaxima()) return SampledToken();
+  token.id = row.given_id >= 0 ? row.given_id : Draw(kernels, row, vocab_size, scan);
+  if (row.num_logprobs >= 0) {
+    token.logprob = LogprobOf(edits.Original(token.id), raw_max, raw_mass);
+  }
+  return token;
 }
 
 }  // namespace qwenserve

@@ -4,21 +4,20 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/row_scan.h"
 #include "kernels/sample_row.h"
 
 namespace qwenserve {
 
-// Working memory of one thread, kept between calls.
-struct SampleScratch {
-  std::vector<int32_t> counts;  // [vocabulary], zero between calls
-  std::vector<float> terms;     // [vocabulary]
-};
+// What comes of one row, as kernels/README.md says. Overwrites logits[0..vocab_size).
+SampledToken SampleOne(const KernelTable& kernels, RunChunks run, const SampleRow& row,
+                       int64_t vocab_size, float* logits, SampleScratch* scratch);
 
-// Draws one id as kernels/README.md says, in time linear in the vocabulary plus the sorting of the
-// few candidates around a cut. Overwrites logits[0..vocab_size).
-int32_t SampleOne(const KernelTable& kernels, const SampleRow& row, int64_t vocab_size,
-                  float* logits, SampleScratch& scratch);
+// The token of a row with `top_k`, or with a top_p that a prefix of the vocabulary reaches: drawn
+// from `top`, the first ids in the order of Before. `total`: mass of all that top_p counts; below
+// 0: of `top`. -1 when `top` does not reach top_p.
+int32_t DrawFromTop(const KernelTable& kernels, const SampleRow& row,
+                    absl::Span<const Candidate> top, int64_t total);
 
 }  // namespace qwenserve
 

@@ -28,10 +28,11 @@ double Noise(const SampleRow& row, int32_t id) {
   return -std::log1p(-(static_cast<double>(bits) + 0.5) * std::ldexp(1.0, -52));
 }
 
-// Logits after penalties and mask, -infinity where not allowed. Empty when a NaN or +infinity is
+// Logits after bias, penalties, banned ids and mask, -infinity where not allowed. Empty when a NaN or +infinity is
 // among them or nothing is finite.
 std::vector<double> EffectiveLogits(const float* logits, int64_t vocab_size, const SampleRow& row) {
   std::vector<double> l(logits, logits + vocab_size);
+  for (const LogitBias& bias : row.logit_bias) l[bias.id] += bias.bias;
   const std::set<int32_t> context(row.context_ids.begin(), row.context_ids.end());
   for (int32_t id : context) {
     l[id] = l[id] > 0 ? l[id] / row.repetition_penalty : l[id] * row.repetition_penalty;
@@ -41,6 +42,7 @@ std::vector<double> EffectiveLogits(const float* logits, int64_t vocab_size, con
   for (const auto& [id, count] : generated) {
     l[id] -= row.presence_penalty + count * static_cast<double>(row.frequency_penalty);
   }
+  for (int32_t id : row.banned_ids) l[id] = -INFINITY;
   bool any = false;
   for (int64_t id = 0; id < vocab_size; ++id) {
     if (row.allowed_ids != nullptr && (row.allowed_ids[id / 32] >> (id % 32) & 1) == 0) {
@@ -51,6 +53,32 @@ std::vector<double> EffectiveLogits(const float* logits, int64_t vocab_size, con
   }
   if (!any) l.clear();
   return l;
+}
+
+// Of the softmax over the logits as they come; empty where they are not usable.
+std::vector<double> Logprobs(const float* logits, int64_t vocab_size) {
+  double max = -INFINITY, sum = 0;
+  for (int64_t id = 0; id < vocab_size; ++id) {
+    if (std::isnan(logits[id]) || logits[id] == INFINITY) return {};
+    max = std::max<double>(max, logits[id]);
+  }
+  if (max == -INFINITY) return {};
+  for (int64_t id = 0; id < vocab_size; ++id) sum += std::exp(logits[id] - max);
+  std::vector<double> logprobs;
+  for (int64_t id = 0; id < vocab_size; ++id) logprobs.push_back(logits[id] - max - std::log(sum));
+  return logprobs;
+}
+
+void AddLogprobs(const std::vector<double>& logprobs, int32_t num_top, SampledToken* token) {
+  token->logprob = static_cast<float>(logprobs[token->id]);
+  std::vector<int32_t> order;
+  for (size_t id = 0; id < logprobs.size(); ++id) {
+    if (std::isfinite(logprobs[id])) order.push_back(static_cast<int32_t>(id));
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return logprobs[a] > logprobs[b]; });
+  order.resize(std::min<size_t>(order.size(), num_top));
+  for (int32_t id : order) token->top.push_back({id, static_cast<float>(logprobs[id])});
 }
 
 }  // namespace
@@ -89,15 +117,25 @@ std::vector<KeptId> ReferenceDistribution(const float* logits, int64_t vocab_siz
 void ReferenceBackend::Sample(float* logits, int64_t stride, int64_t vocab_size,
                               absl::Span<const SampleRow> rows, SampledToken* tokens) {
   for (size_t i = 0; i < rows.size(); ++i) {
-    double best = -1;
+    const SampleRow& row = rows[i];
+    const float* own = logits + i * stride;
     tokens[i] = SampledToken();
-    for (const KeptId& kept : ReferenceDistribution(logits + i * stride, vocab_size, rows[i])) {
-      const double ratio = kept.probability / Noise(rows[i], kept.id);
+    std::vector<double> logprobs;
+    if (row.num_logprobs >= 0) {
+      logprobs = Logprobs(own, vocab_size);
+      if (logprobs.empty()) continue;
+    }
+    tokens[i].id = row.given_id;
+    double best = -1;
+    for (const KeptId& kept : ReferenceDistribution(own, vocab_size, row)) {
+      if (row.given_id >= 0) break;
+      const double ratio = kept.probability / Noise(row, kept.id);
       if (ratio > best || (ratio == best && kept.id < tokens[i].id)) {
         best = ratio;
         tokens[i].id = kept.id;
       }
     }
+    if (tokens[i].id >= 0 && !logprobs.empty()) AddLogprobs(logprobs, row.num_logprobs, &tokens[i]);
   }
 }
 

@@ -110,8 +110,10 @@ absl::Status Rank::RunStep(const std::vector<ForcedSequence>& sequences, const S
   const ModelState state = {&config_, &shard_,         &weights_,      &activations_,
                             kv_,      rope_->tables(), backend_.get(), communicator_};
   QS_RETURN_IF_ERROR(Forward(state, batch));
+  ProjectLogits(state, batch.logit_rows, batch.num_logit_rows);
+  QS_RETURN_IF_ERROR(GatherLogits(state, 0, batch.num_logit_rows, 0));
   QS_RETURN_IF_ERROR(backend_->Sync());
-  const LogitsView view = LogitsOf(state, batch);
+  const LogitsView view = LogitsOf(state);
   int64_t row = 0;
   for (const Segment& segment : step) {
     for (int64_t p = segment.first; p < segment.first + segment.count; ++p, ++row) {

@@ -1,0 +1,153 @@
+#include "kernels/cpu/row_scan.h"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+
+namespace qwenserve {
+namespace {
+
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+// Buckets of a distance below the highest logit: 0 for the highest, later ones for lower logits, 16
+// per power of two.
+constexpr int kBuckets = 1 << 12;
+int Bucket(float distance) { return static_cast<int>(std::bit_cast<uint32_t>(distance) >> 19); }
+
+}  // namespace
+
+RowScan::RowScan(const KernelTable& kernels, RunChunks run, const float* logits, int64_t count,
+                 int64_t first_id, SampleScratch* scratch)
+    : kernels_(kernels),
+      run_(run),
+      logits_(logits),
+      count_(count),
+      first_id_(first_id),
+      scratch_(*scratch) {}
+
+bool RowScan::FindMaxima() {
+  constexpr int64_t kBlocksPerChunk = kChunk / kSampleBlock;
+  scratch_.maxima.resize((count_ + kSampleBlock - 1) / kSampleBlock);
+  float* maxima = scratch_.maxima.data();
+  std::vector<char> sound(chunks());
+  run_(chunks(), [&](int64_t c) {
+    sound[c] = kernels_.block_maxima(logits_ + c * kChunk, std::min(kChunk, count_ - c * kChunk),
+                                     maxima + c * kBlocksPerChunk);
+  });
+  sound_ = std::all_of(sound.begin(), sound.end(), [](char s) { return s != 0; });
+  max_ = kMinusInfinity;
+  for (float m : scratch_.maxima) max_ = std::max(max_, m);
+  return sound_ && max_ != kMinusInfinity;
+}
+
+int32_t RowScan::ArgMax() const {
+  const auto block = std::find(scratch_.maxima.begin(), scratch_.maxima.end(), max_);
+  const int64_t begin = (block - scratch_.maxima.begin()) * kSampleBlock;
+  return static_cast<int32_t>(first_id_ +
+                              (std::find(logits_ + begin, logits_ + count_, max_) - logits_));
+}
+
+std::vector<Candidate> RowScan::Top(int64_t k) const {
+  if (k <= 0) return {};
+  // k blocks reach the k-th highest maximum, so at least k ids do.
+  float least = std::numeric_limits<float>::lowest();
+  std::vector<float>& sorted = scratch_.threshold;
+  if (k < static_cast<int64_t>(scratch_.maxima.size())) {
+    sorted = scratch_.maxima;
+    std::nth_element(sorted.begin(), sorted.begin() + (k - 1), sorted.end(), std::greater<>());
+    least = std::max(least, sorted[k - 1]);
+  }
+  std::vector<Candidate> candidates;
+  for (size_t block = 0; block < scratch_.maxima.size(); ++block) {
+    if (scratch_.maxima[block] < least) continue;
+    const int64_t begin = static_cast<int64_t>(block) * kSampleBlock;
+    const int64_t end = std::min(begin + kSampleBlock, count_);
+    for (int64_t i = begin; i < end; ++i) {
+      if (logits_[i] < least) continue;
+      candidates.push_back({logits_[i], static_cast<int32_t>(first_id_ + i)});
+    }
+  }
+  if (static_cast<int64_t>(candidates.size()) > k) {
+    std::nth_element(candidates.begin(), candidates.begin() + (k - 1), candidates.end(), Before);
+    candidates.resize(k);
+  }
+  std::sort(candidates.begin(), candidates.end(), Before);
+  return candidates;
+}
+
+int64_t RowScan::Weigh(float max, float inverse_temperature) {
+  scratch_.p.resize(std::max<size_t>(scratch_.p.size(), count_));
+  float* p = scratch_.p.data();
+  std::vector<int64_t> masses(chunks());
+  run_(chunks(), [&](int64_t c) {
+    const int64_t begin = c * kChunk;
+    masses[c] = kernels_.weigh(logits_ + begin, std::min(kChunk, count_ - begin), max,
+                               inverse_temperature, p + begin);
+  });
+  int64_t total = 0;
+  for (int64_t mass : masses) total += mass;
+  return total;
+}
+
+Race RowScan::RunRace(uint64_t key, float min_p) const {
+  std::vector<Race> races(chunks(), Race(key));
+  run_(chunks(), [&](int64_t c) {
+    Race race(key);  // not in the array: neighbours there share a cache line
+    const float* p = scratch_.p.data();
+    const int64_t end = std::min((c + 1) * kChunk, count_);
+    for (int64_t i = c * kChunk; i < end;) {
+      i += kernels_.race_next(p + i, end - i, key, first_id_ + i, race.bound());
+      const int64_t stop = std::min(i + kSampleBlock, end);
+      for (; i < stop; ++i) {
+        if (p[i] > 0 && p[i] >= min_p) race.Enter(static_cast<int32_t>(first_id_ + i), p[i]);
+      }
+    }
+    races[c] = race;
+  });
+  Race winner(key);
+  for (const Race& race : races) winner.Merge(race.id(), race.ratio());
+  return winner;
+}
+
+void RowScan::CutTopP(float top_p, int64_t total) {
+  float* p = scratch_.p.data();
+  std::vector<int64_t> masses(kBuckets);
+  for (int64_t i = 0; i < count_; ++i) {
+    if (p[i] > 0) masses[Bucket(max_ - logits_[i])] += MassOf(p[i]);
+  }
+  const double target = static_cast<double>(top_p) * static_cast<double>(total);
+  int edge = 0;
+  int64_t before = 0;
+  while (edge + 1 < kBuckets && static_cast<double>(before + masses[edge]) < target) {
+    before += masses[edge++];
+  }
+  std::vector<Candidate> candidates;
+  for (int64_t i = 0; i < count_; ++i) {
+    if (p[i] == 0) continue;
+    const int bucket = Bucket(max_ - logits_[i]);
+    if (bucket == edge) candidates.push_back({logits_[i], static_cast<int32_t>(i)});
+    if (bucket > edge) p[i] = 0;
+  }
+  std::sort(candidates.begin(), candidates.end(), Before);
+  std::vector<float> weights;
+  for (const Candidate& c : candidates) weights.push_back(p[c.id]);
+  bool reached = false;
+  for (size_t i = PrefixReaching(weights, before, top_p, total, &reached); i < candidates.size();
+       ++i) {
+    p[candidates[i].id] = 0;
+  }
+}
+
+size_t PrefixReaching(absl::Span<const float> p, int64_t mass, float top_p, int64_t total,
+                      bool* reached) {
+  const double target = static_cast<double>(top_p) * static_cast<double>(total);
+  *reached = true;
+  for (size_t i = 0; i < p.size(); ++i) {
+    mass += MassOf(p[i]);
+    if (static_cast<double>(mass) >= target) return i + 1;
+  }
+  *reached = false;
+  return p.size();
+}
+
+}  // namespace qwenserve
