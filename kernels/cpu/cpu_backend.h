@@ -56,6 +56,7 @@ class CpuBackend final : public Backend {
  private:
   struct ThreadScratch {
     std::vector<float> floats;
+    std::vector<char> rounded;  // input of the product at work, where it is one row
     SampleScratch sample;
   };
 
@@ -69,8 +70,6 @@ class CpuBackend final : public Backend {
                    float* out);
   void Bf16DotLinear(const float* x, int64_t rows, const LinearWeight& weight, const float* bias,
                      float* out);
-  // Room for the rounded inputs of the product at work, aligned for vectors.
-  char* Activations(size_t bytes);
   float* Scratch(int thread, int64_t floats);
   void NormRopeStoreRow(const AttentionBatch& batch, const HeadLayout& heads, const float* q_norm,
                         const float* k_norm, float epsilon, absl::Span<const RopeTable> rope,
@@ -84,7 +83,7 @@ class CpuBackend final : public Backend {
   // The chunks of one row on all threads.
   const std::function<void(int64_t, absl::FunctionRef<void(int64_t)>)> run_chunks_;
   CpuShardSampler shard_sampler_;
-  std::vector<char> activations_;  // of the product at work, rounded
+  std::vector<char> rounded_;  // inputs of the product at work
 };
 
 }  // namespace qwenserve

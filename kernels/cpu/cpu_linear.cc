@@ -1,5 +1,6 @@
 // The matrix products of CpuBackend: how they are cut for the threads.
 #include <cstdint>
+#include <vector>
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/packed_weight.h"
@@ -10,6 +11,13 @@ namespace {
 constexpr size_t kAlignment = 64;
 
 size_t RoundUp(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+// Room for `bytes` in memory that grows as needed, aligned for vectors.
+char* Align(std::vector<char>& memory, size_t bytes) {
+  if (memory.size() < bytes + kAlignment) memory.resize(bytes + kAlignment);
+  const auto start = reinterpret_cast<uintptr_t>(memory.data());
+  return memory.data() + (RoundUp(start) - start);
+}
 
 }  // namespace
 
@@ -34,51 +42,61 @@ void CpuBackend::Linear(const float* x, int64_t rows, const LinearWeight& weight
               });
 }
 
-char* CpuBackend::Activations(size_t bytes) {
-  if (activations_.size() < bytes + kAlignment) activations_.resize(bytes + kAlignment);
-  char* start = activations_.data();
-  return start + RoundUp(reinterpret_cast<uintptr_t>(start)) - reinterpret_cast<uintptr_t>(start);
-}
-
 void CpuBackend::QuantLinear(const float* x, int64_t rows, const LinearWeight& weight,
                              const float* bias, float* out) {
   const int64_t blocks = weight.packed_inputs / kQuantBlock;
   const int64_t groups = (weight.packed_inputs + weight.group_size - 1) / weight.group_size;
   const size_t codes = RoundUp(static_cast<size_t>(rows * weight.packed_inputs));
-  char* memory = Activations(codes + static_cast<size_t>((blocks + groups) * rows) * sizeof(float));
-  QuantActivations rounded;
-  rounded.codes = reinterpret_cast<int8_t*>(memory);
-  rounded.scales = reinterpret_cast<float*>(memory + codes);
-  rounded.sums = rounded.scales + blocks * rows;
-  rounded.rows = rows;
-  const QuantizeArgs quantize = {.x = x,
-                                 .in_features = weight.in_features,
-                                 .input_order = weight.input_order.as<int32_t>(),
-                                 .packed_inputs = weight.packed_inputs,
-                                 .group_size = weight.group_size,
-                                 .out = rounded};
-  ParallelFor(rows, weight.packed_inputs, [&](int64_t begin, int64_t end, int) {
-    kernels_.quantize_rows(quantize, begin, end);
-  });
-  const QuantLinearArgs args = {.x = rounded,
-                                .weight = weight.data.data(),
-                                .scales = weight.scales.as<uint16_t>(),
-                                .zeros = weight.zeros.as<uint8_t>(),
-                                .packed_inputs = weight.packed_inputs,
-                                .group_size = weight.group_size,
-                                .out_features = weight.out_features,
-                                .bias = bias,
-                                .out = out};
+  const size_t bytes = codes + static_cast<size_t>((2 * blocks + groups) * rows) * sizeof(float);
+  const auto quantize_args = [&](char* memory) {
+    QuantActivations rounded;
+    rounded.codes = reinterpret_cast<int8_t*>(memory);
+    rounded.scales = reinterpret_cast<float*>(memory + codes);
+    rounded.sums = rounded.scales + blocks * rows;
+    rounded.code_sums = reinterpret_cast<int32_t*>(rounded.sums + groups * rows);
+    rounded.rows = rows;
+    return QuantizeArgs{.x = x,
+                        .in_features = weight.in_features,
+                        .input_order = weight.input_order.as<int32_t>(),
+                        .packed_inputs = weight.packed_inputs,
+                        .group_size = weight.group_size,
+                        .out = rounded};
+  };
   const auto kernel = kernels_.quant_linear[weight.format == WeightFormat::kInt8 ? 0 : 1];
-  ParallelFor(NumPanels(weight.out_features), kPanelColumns * weight.packed_inputs,
-              [&](int64_t begin, int64_t end, int thread) {
-                kernel(args, begin, end, Scratch(thread, kLinearScratchFloats));
-              });
+  const auto run = [&](const QuantActivations& rounded, int64_t begin, int64_t end, int thread) {
+    kernel({.x = rounded,
+            .weight = weight.data.data(),
+            .scales = weight.scales.as<uint16_t>(),
+            .zeros = weight.zeros.as<uint8_t>(),
+            .packed_inputs = weight.packed_inputs,
+            .group_size = weight.group_size,
+            .out_features = weight.out_features,
+            .bias = bias,
+            .out = out},
+           begin, end, Scratch(thread, kLinearScratchFloats));
+  };
+  const int64_t panels = NumPanels(weight.out_features);
+  const int64_t cost = kPanelColumns * weight.packed_inputs;
+  if (rows == 1) {
+    // Rounding one row in every thread costs less than waiting for one of them.
+    ParallelFor(panels, cost, [&](int64_t begin, int64_t end, int thread) {
+      const QuantizeArgs args = quantize_args(Align(scratch_[thread].rounded, bytes));
+      kernels_.quantize_rows(args, 0, 1);
+      run(args.out, begin, end, thread);
+    });
+    return;
+  }
+  const QuantizeArgs args = quantize_args(Align(rounded_, bytes));
+  ParallelFor(rows, weight.packed_inputs,
+              [&](int64_t begin, int64_t end, int) { kernels_.quantize_rows(args, begin, end); });
+  ParallelFor(panels, cost,
+              [&](int64_t begin, int64_t end, int thread) { run(args.out, begin, end, thread); });
 }
 
 void CpuBackend::Bf16DotLinear(const float* x, int64_t rows, const LinearWeight& weight,
                                const float* bias, float* out) {
   const int64_t pairs = (weight.in_features + 1) / 2;
+  const size_t bytes = static_cast<size_t>(rows * pairs) * sizeof(uint32_t);
   const auto run = [&](const uint32_t* rounded, int64_t begin, int64_t end) {
     kernels_.bf16_dot->linear({.x = rounded,
                                .rows = rows,
@@ -93,14 +111,13 @@ void CpuBackend::Bf16DotLinear(const float* x, int64_t rows, const LinearWeight&
   if (rows == 1) {
     // Rounding one row in every thread costs less than waiting for one of them.
     ParallelFor(panels, cost, [&](int64_t begin, int64_t end, int thread) {
-      auto* rounded = reinterpret_cast<uint32_t*>(Scratch(thread, pairs));
+      auto* rounded = reinterpret_cast<uint32_t*>(Align(scratch_[thread].rounded, bytes));
       kernels_.bf16_dot->round_rows(x, 1, weight.in_features, rounded);
       run(rounded, begin, end);
     });
     return;
   }
-  auto* rounded = reinterpret_cast<uint32_t*>(
-      Activations(static_cast<size_t>(rows * pairs) * sizeof(uint32_t)));
+  auto* rounded = reinterpret_cast<uint32_t*>(Align(rounded_, bytes));
   ParallelFor(rows, weight.in_features, [&](int64_t begin, int64_t end, int) {
     kernels_.bf16_dot->round_rows(x + begin * weight.in_features, end - begin, weight.in_features,
                                   rounded + begin * pairs);

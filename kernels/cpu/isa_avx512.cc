@@ -158,10 +158,7 @@ void TileRows(int64_t rows, const float* a, int64_t lda, const typename Format::
 }
 
 #include "kernels/cpu/linear_inl.h"
-
-inline float Fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-inline float HalfToFloat(uint16_t bits) { return _cvtsh_ss(bits); }
-#include "kernels/cpu/quant_linear_inl.h"
+#include "kernels/cpu/quant_avx512_inl.h"
 // Attention stands on the three above.
 #include "kernels/cpu/attention_inl.h"
 

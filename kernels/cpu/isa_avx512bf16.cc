@@ -12,13 +12,19 @@ namespace {
 
 // Bytes of weights, over all streams, that are asked for ahead of their use.
 constexpr int64_t kPrefetchBytes = 8192;
-// Pairs of inputs in a block of the depth: two panels of it (28 KiB) stay in the first cache.
-constexpr int64_t kDepthBlock = 224;
-// Rows whose inputs of one depth block (448 KiB) stay in the second cache.
-constexpr int64_t kRowBlock = 512;
 constexpr int64_t kMaxTileRows = 12;
+// Pairs of inputs that many rows use at a time: two panels of it (320 KiB) stay in the second
+// cache.
+constexpr int64_t kDepthBlock = 2560;
 
 inline int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+void CopyTile(const float* from, int64_t from_stride, int64_t rows, int64_t columns, float* to,
+              int64_t to_stride) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) to[r * to_stride + c] = from[r * from_stride + c];
+  }
+}
 
 // One call of Tile: pairs, 32 weights each, are the unit of every stride.
 struct TileArgs {
@@ -35,7 +41,7 @@ struct TileArgs {
 
 // out[r][16 p + j] = a chain of dot instructions over pairs ascending, then + bias. rows * panels
 // <= 24, so that all sums stay in registers.
-template <int rows, int panels, bool prefetch>
+template <int rows, int panels>
 void Tile(const TileArgs& args) {
   __m512 sum[rows][panels];
   float* out = args.out;
@@ -55,9 +61,7 @@ void Tile(const TileArgs& args) {
 #pragma GCC unroll 8
     for (int p = 0; p < panels; ++p) {
       const uint32_t* source = weight + p * panel_stride;
-      if (prefetch) {
-        _mm_prefetch(reinterpret_cast<const char*>(source) + kPrefetchBytes / panels, _MM_HINT_T0);
-      }
+      _mm_prefetch(reinterpret_cast<const char*>(source) + kPrefetchBytes / panels, _MM_HINT_T0);
       w[p] = (__m512bh)_mm512_loadu_si512(source);
     }
 #pragma GCC unroll 12
@@ -79,10 +83,10 @@ void Tile(const TileArgs& args) {
   }
 }
 
-template <int panels, bool prefetch>
+template <int panels>
 void TileOfRows(int64_t rows, const TileArgs& args) {
   const auto run = [&]<int count>() {
-    if constexpr (count * panels <= 24) Tile<count, panels, prefetch>(args);
+    if constexpr (count * panels <= 24) Tile<count, panels>(args);
   };
   switch (rows) {
     case 1:
@@ -112,109 +116,70 @@ void TileOfRows(int64_t rows, const TileArgs& args) {
   }
 }
 
-// Panels panel .. panel + panels - 1 and pairs depth .. of one depth block for some rows of x.
+// One block of the depth for `panels` panels and all rows. The weights come from memory for the
+// first rows and from the caches for the others.
 template <int panels>
-struct Piece {
-  const Bf16DotArgs& args;
-  int64_t panel, row, rows, depth, depth_count;
-
-  bool last() const { return depth + depth_count == args.pairs; }
-  const uint32_t* weight() const {
-    return static_cast<const uint32_t*>(args.weight) + (panel * args.pairs + depth) * 16;
-  }
-
-  template <bool prefetch>
-  void RunRows(int64_t first, int64_t count) const {
-    const int64_t column = panel * kPanelColumns;
-    const int64_t columns = Min(panels * kPanelColumns, args.out_features - column);
-    const float* bias = last() && args.bias != nullptr ? args.bias + column : nullptr;
-    float* out = args.out + (row + first) * args.out_features + column;
-    TileArgs tile = {.x = args.x + (row + first) * args.pairs + depth,
+void Panels(const Bf16DotArgs& args, int64_t panel, int64_t depth, int64_t depth_count) {
+  constexpr int64_t kColumns = panels * kPanelColumns;
+  const int64_t column = panel * kPanelColumns;
+  const int64_t columns = Min(kColumns, args.out_features - column);
+  const bool last = depth + depth_count == args.pairs;
+  const float* bias = last && args.bias != nullptr ? args.bias + column : nullptr;
+  const auto* weight =
+      static_cast<const uint32_t*>(args.weight) + (panel * args.pairs + depth) * 16;
+  float padded[kMaxTileRows * kColumns], padded_bias[kColumns] = {};
+  if (bias != nullptr && columns < kColumns) CopyTile(bias, 0, 1, columns, padded_bias, 0);
+  const int64_t tiles = (args.rows + kMaxTileRows - 1) / kMaxTileRows;
+  int64_t row = 0;
+  for (int64_t t = 0; t < tiles; ++t) {
+    // Nearly equal heights.
+    const int64_t count = (args.rows - row + tiles - t - 1) / (tiles - t);
+    float* out = args.out + row * args.out_features + column;
+    TileArgs tile = {.x = args.x + row * args.pairs + depth,
                      .x_stride = args.pairs,
-                     .weight = weight(),
+                     .weight = weight,
                      .panel_stride = args.pairs * 16,
                      .pairs = depth_count,
                      .resume = depth != 0,
                      .bias = bias,
                      .out = out,
                      .out_stride = args.out_features};
-    if (columns == panels * kPanelColumns) return TileOfRows<panels, prefetch>(count, tile);
-    // The last panel is incomplete: through a tile of its own.
-    float padded[kMaxTileRows * panels * kPanelColumns] = {};
-    float padded_bias[panels * kPanelColumns] = {};
-    for (int64_t c = 0; c < columns; ++c) {
-      if (bias != nullptr) padded_bias[c] = bias[c];
-      for (int64_t r = 0; tile.resume && r < count; ++r) {
-        padded[r * panels * kPanelColumns + c] = out[r * args.out_features + c];
-      }
+    if (columns == kColumns) {
+      TileOfRows<panels>(count, tile);
+    } else {
+      // The last panel is incomplete: through a tile of its own.
+      for (float& v : padded) v = 0;
+      if (tile.resume) CopyTile(out, args.out_features, count, columns, padded, kColumns);
+      if (bias != nullptr) tile.bias = padded_bias;
+      tile.out = padded;
+      tile.out_stride = kColumns;
+      TileOfRows<panels>(count, tile);
+      CopyTile(padded, kColumns, count, columns, out, args.out_features);
     }
-    if (bias != nullptr) tile.bias = padded_bias;
-    tile.out = padded;
-    tile.out_stride = panels * kPanelColumns;
-    TileOfRows<panels, prefetch>(count, tile);
-    for (int64_t r = 0; r < count; ++r) {
-      for (int64_t c = 0; c < columns; ++c) {
-        out[r * args.out_features + c] = padded[r * panels * kPanelColumns + c];
-      }
-    }
+    row += count;
   }
-
-  // Few rows: bound by memory, the weights of this piece are asked for as it runs.
-  void Stream() const { RunRows<true>(0, rows); }
-
-  // Many rows, as tiles of nearly equal height. Meanwhile the next piece's weights come in, a
-  // little with each tile.
-  void Blocked(const char* next) const {
-    const int64_t tiles = (rows + kMaxTileRows - 1) / kMaxTileRows;
-    const int64_t lines = depth_count * panels;
-    int64_t first = 0, asked = 0;
-    for (int64_t t = 0; t < tiles; ++t) {
-      if (next != nullptr) {
-        for (const int64_t until = lines * (t + 1) / tiles; asked < until; ++asked) {
-          const int64_t p = asked / depth_count, i = asked % depth_count;
-          _mm_prefetch(next + (p * args.pairs + i) * 64, _MM_HINT_T1);
-        }
-      }
-      const int64_t count = (rows - first + tiles - t - 1) / (tiles - t);
-      RunRows<false>(first, count);
-      first += count;
-    }
-  }
-};
+}
 
 template <int panels>
-int64_t StreamPanels(const Bf16DotArgs& args, int64_t panel, int64_t panel_end) {
+int64_t PanelGroups(const Bf16DotArgs& args, int64_t panel, int64_t panel_end, int64_t depth,
+                    int64_t depth_count) {
   for (; panel + panels <= panel_end; panel += panels) {
-    Piece<panels>{args, panel, 0, args.rows, 0, args.pairs}.Stream();
+    Panels<panels>(args, panel, depth, depth_count);
   }
   return panel;
 }
 
-void LinearBlocked(const Bf16DotArgs& args, int64_t panel_begin, int64_t panel_end) {
-  for (int64_t row = 0; row < args.rows; row += kRowBlock) {
-    const int64_t rows = Min(kRowBlock, args.rows - row);
-    for (int64_t depth = 0; depth < args.pairs; depth += kDepthBlock) {
-      const int64_t count = Min(kDepthBlock, args.pairs - depth);
-      int64_t panel = panel_begin;
-      for (; panel + 2 <= panel_end; panel += 2) {
-        const Piece<2> piece = {args, panel, row, rows, depth, count};
-        const Piece<2> next = {args, panel + 2, row, rows, depth, count};
-        piece.Blocked(panel + 4 <= panel_end ? reinterpret_cast<const char*>(next.weight())
-                                             : nullptr);
-      }
-      if (panel < panel_end) Piece<1>{args, panel, row, rows, depth, count}.Blocked(nullptr);
-    }
-  }
-}
-
 void LinearPanels(const Bf16DotArgs& args, int64_t panel_begin, int64_t panel_end) {
-  if (args.rows > kMaxTileRows) return LinearBlocked(args, panel_begin, panel_end);
-  int64_t panel = panel_begin;
-  // Few rows have few independent sums, hence several panels at once.
-  if (args.rows <= 3) panel = StreamPanels<8>(args, panel, panel_end);
-  if (args.rows <= 6) panel = StreamPanels<4>(args, panel, panel_end);
-  panel = StreamPanels<2>(args, panel, panel_end);
-  StreamPanels<1>(args, panel, panel_end);
+  const int64_t block = args.rows <= kMaxTileRows ? args.pairs : kDepthBlock;
+  for (int64_t depth = 0; depth < args.pairs; depth += block) {
+    const int64_t count = Min(block, args.pairs - depth);
+    int64_t panel = panel_begin;
+    // Few rows have few independent sums, hence several panels at once.
+    if (args.rows <= 3) panel = PanelGroups<8>(args, panel, panel_end, depth, count);
+    if (args.rows <= 6) panel = PanelGroups<4>(args, panel, panel_end, depth, count);
+    panel = PanelGroups<2>(args, panel, panel_end, depth, count);
+    PanelGroups<1>(args, panel, panel_end, depth, count);
+  }
 }
 
 // To nearest, ties to even; subnormals become zeros, as in the dot instruction.

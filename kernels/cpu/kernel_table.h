@@ -37,6 +37,7 @@ struct QuantActivations {
   float* scales;  // [packed_inputs / 32][rows]
   // [groups][rows]: s = 0; s = fma(scale, sum of the block's codes, s) over the group's blocks.
   float* sums;
+  int32_t* code_sums;  // [packed_inputs / 32][rows], of each block
   int64_t rows;
 };
 

@@ -41,6 +41,7 @@ void QuantizeRows(const QuantizeArgs& args, int64_t row_begin, int64_t row_end) 
       }
       const float scale = amax / 127.0f;
       out.scales[b * out.rows + r] = scale;
+      out.code_sums[b * out.rows + r] = sum;
       if (b * 32 % args.group_size == 0) group_sum = 0;
       group_sum = Fma(scale, static_cast<float>(sum), group_sum);
       out.sums[b * 32 / args.group_size * out.rows + r] = group_sum;

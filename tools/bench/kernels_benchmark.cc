@@ -1,12 +1,19 @@
 // The CPU kernels on the shapes of a 0.5B Qwen2.5 (hidden 896, 14 query and 2 KV heads of 64, FFN
 // 4864, 24 layers, vocabulary 151936), beside the limits of the machine in the same run.
 //
+// --isa NAME (first): the kernels of that instruction set; without it the best that the machine
+// has.
+//
 // of_read: share of the streaming read limit, for what is bound by memory.
-// of_fma: share of the peak of fused multiply-adds, for what is bound by arithmetic.
+// of_peak: share of the peak of the instruction that does the arithmetic, for what is bound by
+// that: fused multiply-adds, or dots of bytes or bf16 pairs where the kernels have them. tok/s of
+// linears: of the whole model, as if nothing else took time.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <cstdio>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -22,28 +29,35 @@ constexpr int64_t kHidden = 896, kFfn = 4864, kVocabulary = 151936;
 constexpr HeadLayout kHeads = {
     .num_query_heads = 14, .num_kv_heads = 2, .head_dim = 64, .queries_per_kv = 7};
 
-std::unique_ptr<Backend> MakeBackend(const benchmark::State& state) {
-  return *MakeCpuBackend({.num_threads = static_cast<int>(state.range(1))});
+std::string& Isa() {
+  static auto* const isa = new std::string("auto");
+  return *isa;
 }
+
+std::unique_ptr<Backend> MakeBackend(const benchmark::State& state) {
+  return *MakeCpuBackend({.num_threads = static_cast<int>(state.range(1)), .isa = Isa()});
+}
+
+// What does the arithmetic.
+enum class Peak { kFma, kInt8Dot, kBf16Dot };
 
 // Limits before and after the loop. The best pass of the limits is compared with the best pass of
 // the kernel: on a shared machine everything else measures the neighbours.
 class Limits {
  public:
-  explicit Limits(benchmark::State& state)
-      : state_(state), before_(MeasureMachineLimits(static_cast<int>(state.range(1)))) {}
+  Limits(benchmark::State& state, Peak peak) : state_(state), peak_(peak), before_(Measure()) {}
 
   void Report(double bytes, double flops) {
-    const MachineLimits after = MeasureMachineLimits(static_cast<int>(state_.range(1)));
+    const MachineLimits after = Measure();
     const double read = std::max(before_.read_bytes_per_second, after.read_bytes_per_second);
-    const double fma = std::max(before_.flops_per_second, after.flops_per_second);
+    const double peak = std::max(PeakOf(before_), PeakOf(after));
     const double seconds = best_seconds_;
     state_.counters["GB/s"] = bytes / seconds * 1e-9;
-    state_.counters["GFLOP/s"] = flops / seconds * 1e-9;
+    state_.counters["Gop/s"] = flops / seconds * 1e-9;
     state_.counters["limit_GB/s"] = read * 1e-9;
-    state_.counters["limit_GFLOP/s"] = fma * 1e-9;
+    state_.counters["limit_Gop/s"] = peak * 1e-9;
     state_.counters["of_read"] = bytes / seconds / read;
-    if (fma > 0) state_.counters["of_fma"] = flops / seconds / fma;
+    if (peak > 0) state_.counters["of_peak"] = flops / seconds / peak;
   }
 
   template <typename Work>
@@ -56,13 +70,29 @@ class Limits {
     }
   }
 
+  double best_seconds() const { return best_seconds_; }
+
  private:
+  MachineLimits Measure() const {
+    return MeasureMachineLimits(static_cast<int>(state_.range(1)), Isa());
+  }
+  double PeakOf(const MachineLimits& limits) const {
+    if (peak_ == Peak::kInt8Dot && limits.int8_ops_per_second > 0) {
+      return limits.int8_ops_per_second;
+    }
+    if (peak_ == Peak::kBf16Dot && limits.bf16_flops_per_second > 0) {
+      return limits.bf16_flops_per_second;
+    }
+    return limits.flops_per_second;
+  }
+
   benchmark::State& state_;
-  MachineLimits before_;
+  const Peak peak_;
+  const MachineLimits before_;
   double best_seconds_ = 1e9;
 };
 
-LinearWeight RandomWeight(Backend& backend, int64_t out, int64_t in) {
+LinearWeight RandomBf16(Backend& backend, int64_t out, int64_t in) {
   std::vector<uint16_t> values(out * in);
   uint32_t state = 1;
   for (uint16_t& v : values) {
@@ -75,36 +105,86 @@ LinearWeight RandomWeight(Backend& backend, int64_t out, int64_t in) {
   return *backend.PackLinear({&block, 1}, in);
 }
 
-// All linears of the model, in the order of a forward pass, with the head; from 128 rows on those
-// of 4 layers only, so that a pass is short. Together they are larger than any cache.
-void BM_LinearsBf16(benchmark::State& state) {
+// Random codes, one scale.
+class RandomRows final : public QuantizedRowSource {
+ public:
+  explicit RandomRows(const QuantizedShape& shape) : shape_(shape) {}
+  absl::Status ReadRows(int64_t begin, int64_t end, const QuantizedRows& rows) const override {
+    uint32_t state = static_cast<uint32_t>(begin);
+    const uint32_t mask = shape_.format == WeightFormat::kInt4 ? 15 : 255;
+    for (int64_t i = 0; i < (end - begin) * shape_.packed_inputs(); ++i) {
+      state = state * 1664525u + 1013904223u;
+      rows.codes[i] = static_cast<uint8_t>(state >> 16 & mask);
+    }
+    std::fill_n(rows.scales, (end - begin) * shape_.groups(), uint16_t{0x2000});  // 2^-7
+    return absl::OkStatus();
+  }
+
+ private:
+  const QuantizedShape& shape_;
+};
+
+// Symmetric, group_size 0: one group per row.
+LinearWeight RandomQuantized(Backend& backend, WeightFormat format, int64_t out, int64_t in,
+                             int64_t group_size) {
+  const QuantizedShape shape = {.format = format,
+                                .out_features = out,
+                                .in_features = in,
+                                .group_size = group_size == 0 ? in : group_size,
+                                .has_zeros = false,
+                                .input_order = {}};
+  return *backend.PackQuantized(shape, RandomRows(shape));
+}
+
+// All linears of the model, in the order of a forward pass, with the head (8 bits, a scale per row,
+// for quantised formats); from 128 rows on those of 4 layers only, so that a pass is short, and
+// without the head, which sees one row of a prefill. Together they are larger than any cache.
+void Linears(benchmark::State& state, WeightFormat format) {
   const int64_t rows = state.range(0);
+  const bool decode = rows < 128;
   std::unique_ptr<Backend> backend = MakeBackend(state);
+  const auto random = [&](int64_t out, int64_t in) {
+    constexpr int64_t kGroup = 128;
+    return IsQuantized(format) ? RandomQuantized(*backend, format, out, in, kGroup)
+                               : RandomBf16(*backend, out, in);
+  };
   const int64_t shapes[][2] = {
       {kHeads.qkv_width(), kHidden}, {kHidden, kHidden}, {2 * kFfn, kHidden}, {kHidden, kFfn}};
+  const int layers = decode ? kLayers : 4;
   std::vector<LinearWeight> weights;
-  for (int layer = 0; layer < (rows < 128 ? kLayers : 4); ++layer) {
-    for (const auto& shape : shapes) weights.push_back(RandomWeight(*backend, shape[0], shape[1]));
+  for (int layer = 0; layer < layers; ++layer) {
+    for (const auto& shape : shapes) weights.push_back(random(shape[0], shape[1]));
   }
-  if (rows < 128) weights.push_back(RandomWeight(*backend, kVocabulary, kHidden));
-  double elements = 0;
+  if (decode) {
+    weights.push_back(IsQuantized(format)
+                          ? RandomQuantized(*backend, WeightFormat::kInt8, kVocabulary, kHidden, 0)
+                          : random(kVocabulary, kHidden));
+  }
+  double elements = 0, bytes = 0;
   int64_t widest = 0;
   for (const LinearWeight& weight : weights) {
     elements += static_cast<double>(weight.out_features * weight.in_features);
+    bytes += static_cast<double>(weight.bytes());
     widest = std::max(widest, weight.out_features);
   }
   const Buffer x = *backend->Allocate(rows * kFfn * sizeof(float));
   const Buffer out = *backend->Allocate(rows * widest * sizeof(float));
   std::fill_n(x.as<float>(), rows * kFfn, 0.5f);
 
-  Limits limits(state);
+  Limits limits(state, IsQuantized(format) ? Peak::kInt8Dot : Peak::kBf16Dot);
   limits.Run([&] {
     for (const LinearWeight& weight : weights) {
       backend->Linear(x.as<float>(), rows, weight, nullptr, out.as<float>());
     }
   });
-  limits.Report(elements * 2, elements * 2 * static_cast<double>(rows));
+  limits.Report(bytes, elements * 2 * static_cast<double>(rows));
+  state.counters["tok/s"] =
+      static_cast<double>(rows) / (limits.best_seconds() * (kLayers / layers));
 }
+
+void BM_LinearsBf16(benchmark::State& state) { Linears(state, WeightFormat::kBf16); }
+void BM_LinearsInt8(benchmark::State& state) { Linears(state, WeightFormat::kInt8); }
+void BM_LinearsInt4(benchmark::State& state) { Linears(state, WeightFormat::kInt4); }
 
 // The attention of the `rows` last positions of a sequence in every layer of the model, so that the
 // caches don't hold the keys; in 2 layers from 128 rows on.
@@ -136,7 +216,7 @@ void Attention(benchmark::State& state, int64_t length, KvFormat format) {
   const std::vector<float> qkv(rows * kHeads.qkv_width(), 0.25f);
   std::vector<float> out(rows * kHeads.query_width());
 
-  Limits limits(state);
+  Limits limits(state, Peak::kFma);
   limits.Run([&] {
     for (const Buffer& layer : layers) {
       backend->PagedAttention(batch, kHeads, qkv.data(), {layer.data(), num_blocks, format},
@@ -156,7 +236,7 @@ void BM_AttentionBf16Context4096(benchmark::State& state) {
 void BM_AttentionBf16Context512(benchmark::State& state) { Attention(state, 512, KvFormat::kBf16); }
 
 void BM_Sample(benchmark::State& state) {
-  std::unique_ptr<Backend> backend = *MakeCpuBackend({});
+  std::unique_ptr<Backend> backend = *MakeCpuBackend({.isa = Isa()});
   std::vector<float> logits(kVocabulary), copy;
   uint32_t random = 1;
   for (float& v : logits) {
@@ -184,7 +264,12 @@ void RowsAndThreads(benchmark::internal::Benchmark* benchmark, std::vector<int64
   benchmark->ArgNames({"rows", "threads"})->Unit(benchmark::kMillisecond)->UseRealTime();
 }
 
-BENCHMARK(BM_LinearsBf16)->Apply([](auto* b) { RowsAndThreads(b, {1, 2, 4, 8, 128, 512}); });
+constexpr auto kLinearRows = [](benchmark::internal::Benchmark* b) {
+  RowsAndThreads(b, {1, 2, 4, 8, 16, 128, 512});
+};
+BENCHMARK(BM_LinearsBf16)->Apply(kLinearRows);
+BENCHMARK(BM_LinearsInt8)->Apply(kLinearRows);
+BENCHMARK(BM_LinearsInt4)->Apply(kLinearRows);
 BENCHMARK(BM_AttentionBf16Context4096)->Apply([](auto* b) { RowsAndThreads(b, {1, 512}); });
 BENCHMARK(BM_AttentionBf16Context512)->Apply([](auto* b) { RowsAndThreads(b, {512}); });
 BENCHMARK(BM_Sample)
@@ -197,4 +282,21 @@ BENCHMARK(BM_Sample)
 }  // namespace
 }  // namespace qwenserve
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  if (argc > 2 && std::string(argv[1]) == "--isa") {
+    qwenserve::Isa() = argv[2];
+    argv[2] = argv[0];
+    argc -= 2;
+    argv += 2;
+  }
+  const auto name = qwenserve::CpuIsaName(qwenserve::Isa());
+  if (!name.ok()) {
+    std::fprintf(stderr, "%s\n", name.status().ToString().c_str());
+    return 2;
+  }
+  benchmark::AddCustomContext("isa", *name);
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}

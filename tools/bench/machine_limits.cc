@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "kernels/cpu/cpu_features.h"
@@ -13,13 +14,17 @@
 namespace qwenserve {
 
 float FusedMultiplyAddRounds(int64_t rounds, float factor);  // fma_peak.cc
+// dot_peak_*.cc
+float FusedMultiplyAdd512Rounds(int64_t rounds);
+float Int8Dot512Rounds(int64_t rounds);
+float Bf16Dot512Rounds(int64_t rounds);
 
 namespace {
 
 constexpr int64_t kReadBytes = int64_t{1} << 29;
 constexpr int kPasses = 5;
 constexpr int64_t kRounds = 400'000;
-constexpr int64_t kFlopsPerRound = 12 * 8 * 2;
+constexpr int64_t kChains = 12;
 
 template <typename Work>
 std::vector<double> PassSeconds(Work work) {
@@ -86,19 +91,31 @@ std::vector<double> StreamingReadPasses(int num_threads) {
   return rates;
 }
 
-MachineLimits MeasureMachineLimits(int num_threads) {
+MachineLimits MeasureMachineLimits(int num_threads, const std::string& isa) {
   const std::vector<double> read = StreamingReadPasses(num_threads);
   MachineLimits limits;
   limits.read_bytes_per_second = *std::max_element(read.begin(), read.end());
-  if (*ChooseKernels("auto") == &kPortableKernels) return limits;
+  const std::string name = (*ChooseKernels(isa))->name;
+  if (name == "portable") return limits;
   ThreadPool pool(num_threads, {});
-  std::vector<float> results(static_cast<size_t>(num_threads));
-  limits.flops_per_second =
-      static_cast<double>(kRounds * kFlopsPerRound * num_threads) / BestSeconds([&] {
-        pool.Run([&](int thread) { results[thread] = FusedMultiplyAddRounds(kRounds, 0.5f); });
-      });
-  volatile float keep = results[0];
-  (void)keep;
+  // Products and sums per second of a loop of kChains vectors.
+  const auto rate = [&](int64_t products, auto rounds) {
+    std::vector<float> results(static_cast<size_t>(num_threads));
+    const double seconds =
+        BestSeconds([&] { pool.Run([&](int thread) { results[thread] = rounds(); }); });
+    volatile float keep = results[0];
+    (void)keep;
+    return static_cast<double>(kRounds * kChains * products * 2 * num_threads) / seconds;
+  };
+  if (name == "avx2") {
+    limits.flops_per_second = rate(8, [] { return FusedMultiplyAddRounds(kRounds, 0.5f); });
+    return limits;
+  }
+  limits.flops_per_second = rate(16, [] { return FusedMultiplyAdd512Rounds(kRounds); });
+  limits.int8_ops_per_second = rate(64, [] { return Int8Dot512Rounds(kRounds); });
+  if (name == "avx512bf16") {
+    limits.bf16_flops_per_second = rate(32, [] { return Bf16Dot512Rounds(kRounds); });
+  }
   return limits;
 }
 
