@@ -27,8 +27,11 @@ struct EngineStats {
   int64_t queued_tokens = 0;  // prompt tokens still to be computed, of all sequences
   int64_t free_blocks = 0;
   int64_t total_blocks = 0;
-  int64_t cached_blocks = 0;        // whose contents the prefix cache can offer, in use or free
-  SchedulerCounters counters;       // since start
+  int64_t cached_blocks = 0;   // whose contents the prefix cache can offer, in use or free
+  SchedulerCounters counters;  // since start
+  // Rows sampled since the start where the vocabulary is cut over ranks (RowSampler).
+  uint64_t rows_from_pairs = 0;
+  uint64_t rows_gathered = 0;
   absl::Duration longest_step;      // of all finished steps; tells a slow step from a stalled one
   std::vector<RankProgress> ranks;  // of the tensor-parallel group
 };

@@ -169,6 +169,8 @@ absl::Status EngineImpl::RunStep(const StepPlan& plan) {
     done.duration = absl::FromChrono(last_progress_ - began);
     longest_step_ = std::max(longest_step_, done.duration);
     ++steps_;
+    rows_from_pairs_ = team_->leader().sampler().rows_from_pairs();
+    rows_gathered_ = team_->leader().sampler().rows_gathered();
     scheduler_->Commit(plan, *tokens, &done.sequences);
     scheduler_->StepTook(done.duration);
   }
@@ -250,6 +252,8 @@ EngineStats EngineImpl::Stats() const {
   stats.total_blocks = scheduler_->total_blocks();
   stats.cached_blocks = scheduler_->cached_blocks();
   stats.counters = scheduler_->counters();
+  stats.rows_from_pairs = rows_from_pairs_;
+  stats.rows_gathered = rows_gathered_;
   stats.longest_step = longest_step_;
   stats.step_age = StepAge();
   return stats;

@@ -68,6 +68,8 @@ class EngineImpl final : public Engine {
   bool changed_ = false;             // the scheduler may have work again
   Clock::time_point last_progress_;  // when a step began or ended
   uint64_t steps_ = 0;
+  uint64_t rows_from_pairs_ = 0;
+  uint64_t rows_gathered_ = 0;
   absl::Duration longest_step_;
 
   std::thread thread_;

@@ -46,6 +46,8 @@ class ModelRunner {
   // the drawn one; empty on ranks other than 0. Tickets are collected in order.
   absl::StatusOr<std::vector<SampledToken>> Collect(uint64_t ticket);
 
+  const RowSampler& sampler() const { return sampler_; }
+
   // Formats of the weights and the kernels that work on them: the rank's part of the fingerprint.
   std::string weight_numerics() const;
   const ModelWeights& weights() const { return weights_; }

@@ -77,7 +77,12 @@ std::string WriteTinyCheckpoint(const std::string& name, const TinyModel& model)
   }
   std::vector<RawTensor> tensors = ModelTensors(config);
   std::mt19937 random(model.seed);
-  for (RawTensor& tensor : tensors) tensor.data = RandomData(tensor, random);
+  for (RawTensor& tensor : tensors) {
+    tensor.data = RandomData(tensor, random);
+    if (model.nan_id < 0 || !absl::StrContains(tensor.name, "embed")) continue;
+    const size_t row = static_cast<size_t>(tensor.shape.back()) * 2;
+    tensor.data.replace(model.nan_id * row, row, std::string(row, '\xff'));
+  }
   static Directories directories;
   const std::string dir = directories.Make(name);
   WriteFile(dir + "/config.json", config.dump());

@@ -19,6 +19,7 @@ struct TinyModel {
   int max_positions = 512;
   int eos_id = 1;
   uint32_t seed = 1;
+  int nan_id = -1;  // the embedding of this id is not a number; the head is sound
 };
 
 // Writes config.json and model.safetensors (bf16) into a fresh directory, which goes when the

@@ -28,7 +28,14 @@ void EngineHarness::OnStep(const StepEvents& events) {
     answer.ids.insert(answer.ids.end(), event.ids.begin(), event.ids.end());
     for (const SampledToken& token : event.logprobs) answer.logprobs.push_back(token.logprob);
     answer.cached_prompt_tokens = event.cached_prompt_tokens;
+    answer.tokens.insert(answer.tokens.end(), event.logprobs.begin(), event.logprobs.end());
+    if (!event.prompt_logprobs.empty()) {
+      EXPECT_EQ(event.first_prompt_index, 1 + static_cast<int64_t>(answer.prompt_logprobs.size()));
+    }
+    answer.prompt_logprobs.insert(answer.prompt_logprobs.end(), event.prompt_logprobs.begin(),
+                                  event.prompt_logprobs.end());
     answer.finish = event.finish;
+    answer.stop_token_id = event.stop_token_id;
     answer.error = event.error;
     answer.finish_step = events.step;
   }

@@ -16,6 +16,9 @@ namespace qwenserve {
 // What a sequence has sent so far.
 struct Answer {
   std::vector<int32_t> ids;
+  std::vector<SampledToken> tokens;           // one per id, with alternatives, when asked for
+  std::vector<SampledToken> prompt_logprobs;  // from the second prompt token on
+  int32_t stop_token_id = -1;
   int64_t first_index = -1;  // of the first event with ids
   FinishReason finish = FinishReason::kNone;
   absl::Status error;
