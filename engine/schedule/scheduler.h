@@ -115,12 +115,19 @@ class Scheduler {
   absl::Status CheckDeadline(const Sequence& sequence, absl::Time now) const;
   void EndDue(absl::Time now, std::vector<SequenceEvent>* events);
 
-  void PlanRunning(bool decoding, absl::Time now, StepPlan* plan, Budget* budget);
+  void PlanDecoding(absl::Time now, StepPlan* plan, Budget* budget);
+  void PlanPrefill(bool shortest_first, absl::Time now, StepPlan* plan, Budget* budget);
   void LimitPrefill(Budget* budget);
   absl::Duration StepTarget(int64_t decode_rows) const;
+  // In the order of turns.
   void Admit(absl::Time now, StepPlan* plan, Budget* budget);
-  // Takes a waiting sequence's blocks; false when there is no room for it.
-  bool TakeRoom(Sequence* sequence);
+  // Those that have less to compute than every prefill under way.
+  void AdmitShort(absl::Time now, StepPlan* plan, Budget* budget);
+  enum class Admission { kAdmitted, kFollows, kNoRows, kNoRoom };
+  Admission TryAdmit(Sequence* sequence, Leaders* leaders, int64_t spare, absl::Time now,
+                     StepPlan* plan, Budget* budget);
+  // Takes a waiting sequence's blocks; false when there is no room for it and `spare` blocks more.
+  bool TakeRoom(Sequence* sequence, int64_t spare);
   int64_t RowsFor(const Sequence& sequence, const Budget& budget) const;
   void AddToPlan(Sequence* sequence, int64_t rows, absl::Time now, StepPlan* plan, Budget* budget);
 
@@ -175,8 +182,9 @@ class Scheduler {
   SchedulerCounters counters_;
 
   StepCost cost_;
-  int64_t mixed_steps_ = 0;    // with decoding and prefill, since the last that only decoded
-  bool prompt_first_ = false;  // whole_prompts: the next step is for a prompt that found no room
+  int64_t mixed_steps_ = 0;      // with decoding and prefill, since the last that only decoded
+  bool shortest_first_ = false;  // of the next step's prefills
+  bool prompt_first_ = false;    // whole_prompts: the next step is for a prompt that found no room
   // Steps while the batch was full, the older the less they count: how fast places become free.
   bool was_full_ = false;
   int64_t finishes_ = 0;  // in the last step

@@ -23,6 +23,8 @@ int64_t CommonPrefix(absl::Span<const int32_t> a, absl::Span<const int32_t> b) {
 // logits.
 int64_t ShareableBlocks(const Sequence& s) { return (s.num_tokens() - 1) / kKvBlockSize; }
 
+bool FewerRowsLeft(const Sequence* a, const Sequence* b) { return a->rows_left() < b->rows_left(); }
+
 }  // namespace
 
 StepPlan Scheduler::Schedule(absl::Time now, std::vector<SequenceEvent>* events) {
@@ -35,26 +37,42 @@ StepPlan Scheduler::Schedule(absl::Time now, std::vector<SequenceEvent>* events)
   budget.rows = options_.max_batch_tokens;
   if (std::exchange(prompt_first_, false)) Admit(now, &plan, &budget);
   if (plan.sequences.empty()) {
-    PlanRunning(/*decoding=*/true, now, &plan, &budget);
+    PlanDecoding(now, &plan, &budget);
     LimitPrefill(&budget);
-    PlanRunning(/*decoding=*/false, now, &plan, &budget);
+    const bool shortest_first = shortest_first_ && !options_.whole_prompts;
+    if (shortest_first) AdmitShort(now, &plan, &budget);
+    PlanPrefill(shortest_first, now, &plan, &budget);
     Admit(now, &plan, &budget);
   }
   was_full_ = num_running() == max_running_;
   if (plan.sequences.empty()) return plan;
   plan.step = ++last_step_;
+  if (shape_.prefill_rows > 0) shortest_first_ = !shortest_first_;
   if (shape_.decode_rows > 0) mixed_steps_ = shape_.prefill_rows > 0 ? mixed_steps_ + 1 : 0;
   return plan;
 }
 
-void Scheduler::PlanRunning(bool decoding, absl::Time now, StepPlan* plan, Budget* budget) {
-  // Whoever has to give way is behind the one that is being planned, so not in the plan yet: a
-  // prefill took all its blocks when it was admitted, and decoding sequences are planned first.
-  for (size_t i = 0; i < running_.size(); ++i) {
+void Scheduler::PlanDecoding(absl::Time now, StepPlan* plan, Budget* budget) {
+  // Whoever has to give way is behind the one that is being planned, so not in the plan yet.
+  for (size_t i = 0; i < running_.size() && budget->rows > 0; ++i) {
     Sequence* s = running_[i];
-    if (decoding != (s->rows_left() == 1)) continue;
+    if (s->rows_left() > 1) continue;
+    if (!Grow(s)) break;
+    AddToPlan(s, 1, now, plan, budget);
+  }
+}
+
+void Scheduler::PlanPrefill(bool shortest_first, absl::Time now, StepPlan* plan, Budget* budget) {
+  std::vector<Sequence*> prefills;
+  for (Sequence* s : running_) {
+    if (s->rows_left() > 1 && s->last_step <= last_step_) prefills.push_back(s);
+  }
+  if (shortest_first) std::stable_sort(prefills.begin(), prefills.end(), FewerRowsLeft);
+  for (Sequence* s : prefills) {
+    // It took the blocks of all its tokens when it was admitted.
+    QS_CHECK(s->blocks.size() >= BlocksFor(s->num_tokens()));
     const int64_t rows = RowsFor(*s, *budget);
-    if (rows == 0 || !Grow(s)) break;
+    if (rows == 0) break;
     AddToPlan(s, rows, now, plan, budget);
   }
 }
@@ -96,49 +114,84 @@ int64_t Scheduler::RowsFor(const Sequence& s, const Budget& budget) const {
 
 void Scheduler::Admit(absl::Time now, StepPlan* plan, Budget* budget) {
   if (waiting_.empty()) return;
-  Leaders leaders;
-  if (sharing_) leaders = FindLeaders();
+  Leaders leaders = FindLeaders();
   bool prefill_is_over = false;
   for (auto it = waiting_.begin(); it != waiting_.end();) {
     if (budget->rows <= 0 || num_running() >= max_running_) return;
-    Sequence* s = *it;
+    Sequence* s = *it++;
     // Those that decode are not held up by one whose prefill has to wait for the next step.
     const bool decodes = s->started && s->rows_left() == 1;
-    if (s->credit == 0 || StillFollows(*s) || (prefill_is_over && !decodes)) {
-      ++it;
-      continue;
+    if (s->credit == 0 || (prefill_is_over && !decodes)) continue;
+    switch (TryAdmit(s, &leaders, /*spare=*/0, now, plan, budget)) {
+      case Admission::kAdmitted:
+      case Admission::kFollows:
+        break;
+      case Admission::kNoRows:
+        prompt_first_ = options_.whole_prompts;
+        prefill_is_over = true;
+        break;
+      case Admission::kNoRoom:
+        return;
     }
-    const bool fresh = s->blocks.size() == 0;
-    if (fresh) ShareCached(s);
-    if (fresh && Follow(s, leaders)) {
-      s->DropBlocks();
-      ++it;
-      continue;
-    }
-    const int64_t rows = RowsFor(*s, *budget);
-    if (rows == 0) {
-      if (fresh) s->DropBlocks();
-      prompt_first_ = options_.whole_prompts;
-      prefill_is_over = true;
-      ++it;
-      continue;
-    }
-    if (!TakeRoom(s)) {
-      if (fresh) s->DropBlocks();
-      return;
-    }
-    if (fresh) CountLookup(s);
-    it = waiting_.erase(it);
-    AddRunning(s);
-    if (sharing_) AddLeader(s, &leaders);
-    AddToPlan(s, rows, now, plan, budget);
   }
 }
 
-bool Scheduler::TakeRoom(Sequence* s) {
+void Scheduler::AdmitShort(absl::Time now, StepPlan* plan, Budget* budget) {
+  int64_t rows_left = 0;  // of the shortest prefill under way
+  for (const Sequence* s : running_) {
+    if (s->rows_left() == 1) continue;
+    if (rows_left == 0 || s->rows_left() < rows_left) rows_left = s->rows_left();
+  }
+  if (rows_left == 0) return;
+  const Sequence* next = nullptr;  // whose turn it is
+  std::vector<Sequence*> shorter;
+  for (Sequence* s : waiting_) {
+    if (s->credit == 0 || StillFollows(*s)) continue;
+    if (next == nullptr) next = s;
+    if (s->rows_left() < rows_left) shorter.push_back(s);
+  }
+  std::stable_sort(shorter.begin(), shorter.end(), FewerRowsLeft);
+  Leaders leaders = shorter.empty() ? Leaders() : FindLeaders();
+  for (Sequence* s : shorter) {
+    // A place and blocks stay for the one that is overtaken.
+    const bool overtakes = s != next && !next->running;
+    if (budget->rows <= 0 || num_running() + (overtakes ? 1 : 0) >= max_running_) return;
+    const int64_t spare = overtakes ? BlocksFor(next->num_tokens()) - next->blocks.size() : 0;
+    const Admission admission = TryAdmit(s, &leaders, spare, now, plan, budget);
+    if (admission == Admission::kNoRows || admission == Admission::kNoRoom) return;
+  }
+}
+
+Scheduler::Admission Scheduler::TryAdmit(Sequence* s, Leaders* leaders, int64_t spare,
+                                         absl::Time now, StepPlan* plan, Budget* budget) {
+  if (StillFollows(*s)) return Admission::kFollows;
+  const bool fresh = s->blocks.size() == 0;
+  if (fresh) ShareCached(s);
+  Admission result = Admission::kAdmitted;
+  const int64_t rows = RowsFor(*s, *budget);
+  if (fresh && Follow(s, *leaders)) {
+    result = Admission::kFollows;
+  } else if (rows == 0) {
+    result = Admission::kNoRows;
+  } else if (!TakeRoom(s, spare)) {
+    result = Admission::kNoRoom;
+  }
+  if (result != Admission::kAdmitted) {
+    if (fresh) s->DropBlocks();
+    return result;
+  }
+  if (fresh) CountLookup(s);
+  waiting_.erase(s);
+  AddRunning(s);
+  AddLeader(s, leaders);
+  AddToPlan(s, rows, now, plan, budget);
+  return result;
+}
+
+bool Scheduler::TakeRoom(Sequence* s, int64_t spare) {
   const int64_t needed = BlocksFor(s->num_tokens()) - s->blocks.size();
   // Room for everybody's next block: otherwise the newcomer would be thrown out at once.
-  const int64_t wanted = needed == 0 ? 0 : needed + num_running();
+  const int64_t wanted = needed == 0 ? 0 : needed + spare + num_running();
   if (wanted > allocator_.num_free() && wanted > allocator_.num_free() + ReclaimableFor(s)) {
     return false;
   }
@@ -152,6 +205,7 @@ void Scheduler::AddToPlan(Sequence* s, int64_t rows, absl::Time now, StepPlan* p
     s->started = true;
     s->queue_time = now - s->accepted;
   }
+  s->last_step = last_step_ + 1;
   budget->rows -= rows;
   if (s->rows_left() == 1) {
     ++shape_.decode_rows;
@@ -218,6 +272,7 @@ Scheduler::Leaders Scheduler::FindLeaders() const {
 }
 
 void Scheduler::AddLeader(Sequence* s, Leaders* leaders) const {
+  if (!sharing_) return;
   const int64_t block = s->num_computed / kKvBlockSize;
   if ((block + 1) * kKvBlockSize <= s->num_tokens()) {
     leaders->emplace(s->keys.Get(block, s->tokens), s);

@@ -51,8 +51,9 @@ struct Sequence {
   BlockKeys keys;
   int64_t published = 0;  // leading blocks that were offered to others, or taken from them
   int64_t cached_prompt_tokens = 0;
-  int64_t credit;        // tokens that may still be produced
-  bool running = false;  // in the batch
+  int64_t credit;          // tokens that may still be produced
+  bool running = false;    // in the batch
+  uint64_t last_step = 0;  // that it had rows in
   bool cancelled = false;
   absl::Duration queue_time;  // until its first step
   bool started = false;       // a step has worked on it; queue_time is set

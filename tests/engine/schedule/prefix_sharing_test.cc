@@ -133,10 +133,11 @@ TEST(PrefixSharing, FollowersWaitForTheCommonPartOnly) {
   for (size_t i = 70; i < 100; ++i) follower.prompt_ids[i] = 9000;
   driver.Add(follower);
   EXPECT_THAT(driver.Step().sequences, SizeIs(1));  // 64 of the leader's
-  const StepPlan plan = driver.Step();              // its second chunk leaves no rows
-  ASSERT_THAT(plan.sequences, SizeIs(1));
-  driver.Step();
-  EXPECT_EQ(driver.Step().sequences[1].first_position, 64);
+  const StepPlan plan = driver.Step();              // the shorter one is first
+  ASSERT_THAT(plan.sequences, SizeIs(2));
+  EXPECT_EQ(plan.sequences[0].first_position, 64);
+  EXPECT_THAT(plan.sequences[0].ids, SizeIs(36));
+  EXPECT_EQ(plan.sequences[1].first_position, 64);
 }
 
 TEST(PrefixSharing, AStrangerOvertakesOneThatWaitsForAPrefix) {

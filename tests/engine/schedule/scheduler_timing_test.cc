@@ -63,6 +63,8 @@ class TimedRun {
     return first_token_[id] - began;
   }
 
+  bool has_first_token(uint64_t id) const { return first_token_.count(id) > 0; }
+  absl::Time first_token(uint64_t id) { return first_token_.at(id); }
   std::vector<double>& gaps(uint64_t id) { return gaps_[id]; }
   int64_t rows() const { return rows_; }
   absl::Time now() const { return driver_.now; }
@@ -169,6 +171,38 @@ TEST(StepTime, WithoutAnythingThatDecodesAPromptTakesAllRows) {
     run.Step();
     EXPECT_EQ(run.rows(), 512);
   }
+}
+
+// A stream of short prompts meets a long one that is being computed, and a second one behind it.
+TEST(Fairness, ShortPromptsDoNotWaitForLongOnesNorTheOtherWayRound) {
+  const DeviceCost cost;
+  TimedRun run(RoomyOptions(), cost);
+  for (int i = 0; i < 8; ++i) run.Add(RequestOf(100, 8000, 10000 + 1000 * i));
+  for (int i = 0; i < 100; ++i) run.Step();
+  const absl::Time began = run.now();
+  const uint64_t first = run.Add(RequestOf(kLongPrompt, 4));
+  const uint64_t second = run.Add(RequestOf(kLongPrompt, 4, 20000));
+  std::map<uint64_t, absl::Time> came;
+  for (int i = 0; run.driver().scheduler.num_waiting() > 0 || i < 1000; ++i) {
+    ASSERT_LT(i, 20000) << "starved";
+    // Every 20th step a prompt that needs about six chunks: more than a quarter of the rows.
+    if (i % 20 == 0) {
+      came[run.Add(RequestOf(200, 1, 30000 + 10 * (i % 4000)))] = run.now();
+    }
+    run.Step();
+  }
+  run.TimeToFirstToken(second);
+  int counted = 0;
+  for (const auto& [id, time] : came) {
+    if (!run.has_first_token(id)) continue;
+    EXPECT_LE(run.first_token(id) - time, absl::Seconds(1));
+    ++counted;
+  }
+  EXPECT_GE(counted, 50);
+  const absl::Duration solo = SoloTime(cost);
+  EXPECT_LE(run.first_token(first) - began, 5 * solo);
+  EXPECT_LE(run.first_token(second) - began, 10 * solo);
+  EXPECT_LT(run.first_token(first), run.first_token(second));
 }
 
 TEST(Fairness, WhatHasALowPriorityIsServedWhenItsTimeHasCome) {

@@ -139,6 +139,7 @@ void Simulation::Submit(SequenceRequest request) {
   client.patient = !OneIn(3);
   client.credit = request.credit = client.patient ? 1000 : Pick(0, 5);
   client.accepted = now_;
+  client.rows = request.prompt_ids.size() + request.resumed_ids.size();
   client.turn = now_ - request.priority * options_.priority_head_start;
   if (!request.resumed_ids.empty()) client.turn -= options_.resumed_head_start;
   const bool must_refuse = MustRefuse(request);
@@ -273,8 +274,8 @@ void Simulation::CheckEnd(uint64_t id, const Client& client) {
   }
 }
 
-// Nobody starts after somebody who came later than the head starts make up for. With a prefix cache
-// a sequence may wait for another's prefill meanwhile.
+// Nobody starts after somebody who came later than the head starts make up for, and has not less to
+// compute. With a prefix cache a sequence may wait for another's prefill meanwhile.
 void Simulation::CheckTurns() const {
   if (options_.prefix_cache) return;
   for (const auto& [id, client] : clients_) {
@@ -282,6 +283,7 @@ void Simulation::CheckTurns() const {
     for (const auto& [other_id, other] : clients_) {
       // Those that were cut short may never have started.
       if (other.was_complete || other.finish != other.expected_finish) continue;
+      if (other.rows < client.rows) continue;
       if (client.turn < other.turn && client.accepted <= other.started) {
         EXPECT_LE(client.started, other.started) << id << " was overtaken by " << other_id;
       }

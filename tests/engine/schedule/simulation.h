@@ -35,6 +35,7 @@ class Simulation {
     bool cancelled = false;
     uint64_t cancel_step = 0;
     absl::Time accepted;
+    size_t rows = 0;  // to be computed before its first token
     absl::Time turn;
     absl::Time started;
     absl::Time deadline = absl::InfiniteFuture();
