@@ -1,0 +1,7 @@
+#include "engine/quantize/matmul_kernel.h"
+
+namespace qwenserve {
+
+const MatmulKernel& BestMatmulKernel() { return kPortableMatmul; }
+
+}  // namespace qwenserve
