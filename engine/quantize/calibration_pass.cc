@@ -40,16 +40,17 @@ absl::Status CalibrationPass::TakeMemory() {
     int64_t rows;
     int64_t width;
   } kBuffers[] = {
-      {&residual_, tokens(), config_.hidden_size},  {&attention_, tokens(), heads_.query_width()},
-      {&hidden_, length_, config_.hidden_size},     {&qkv_, length_, heads_.qkv_width()},
-      {&gate_up_, length_, 2 * config_.ffn_size},   {&mlp_, length_, config_.ffn_size},
+      {&residual_, tokens(), config_.hidden_size}, {&attention_, tokens(), heads_.query_width()},
+      {&hidden_, length_, config_.hidden_size},    {&qkv_, length_, heads_.qkv_width()},
+      {&gate_up_, length_, 2 * config_.ffn_size},  {&mlp_, length_, config_.ffn_size},
   };
   for (const auto& entry : kBuffers) {
-    QS_ASSIGN_OR_RETURN(*entry.buffer, backend_.Allocate(static_cast<size_t>(
-                                           entry.rows * entry.width * int64_t{sizeof(float)})));
+    QS_ASSIGN_OR_RETURN(
+        *entry.buffer,
+        backend_.Allocate(static_cast<size_t>(entry.rows * entry.width * int64_t{sizeof(float)})));
   }
   const int64_t blocks = BlocksFor(length_);
-  QS_ASSIGN_OR_RETURN(kv_, KvCache::Create(heads_, DType::kBf16, 1, blocks, backend_));
+  QS_ASSIGN_OR_RETURN(kv_, KvCache::Create(heads_, KvFormat::kBf16, 1, blocks, backend_));
   QS_ASSIGN_OR_RETURN(rope_, RopeTables::Create(config_, length_, backend_));
 
   positions_.resize(static_cast<size_t>(length_));
@@ -153,8 +154,8 @@ absl::StatusOr<Hessian> CalibrationPass::GateUpInputs(const LinearWeight& attn_o
   float* hidden = hidden_.as<float>();
   return Collect(config_.hidden_size, [&](float* residual, float* attention) {
     backend_.Linear(attention, length_, attn_out, nullptr, hidden);
-    backend_.AddRmsNorm(hidden, length_, config_.hidden_size, residual,
-                        post_attn_norm_.as<float>(), config_.norm_epsilon, hidden);
+    backend_.AddRmsNorm(hidden, length_, config_.hidden_size, residual, post_attn_norm_.as<float>(),
+                        config_.norm_epsilon, hidden);
     return hidden;
   });
 }
@@ -180,8 +181,8 @@ absl::Status CalibrationPass::End(const LinearWeight& gate_up, const LinearWeigh
     backend_.SiluMul(gate_up_.as<float>(), length_, config_.ffn_size, mlp_.as<float>());
     backend_.Linear(mlp_.as<float>(), length_, down, nullptr, hidden);
     // The norm itself is not needed: the next layer's is taken by QkvInputs.
-    backend_.AddRmsNorm(hidden, length_, config_.hidden_size, residual,
-                        post_attn_norm_.as<float>(), config_.norm_epsilon, hidden);
+    backend_.AddRmsNorm(hidden, length_, config_.hidden_size, residual, post_attn_norm_.as<float>(),
+                        config_.norm_epsilon, hidden);
   });
 }
 

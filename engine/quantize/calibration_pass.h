@@ -36,11 +36,12 @@ using CalibrationIds = std::vector<std::vector<int32_t>>;
 class CalibrationPass {
  public:
   // `source`, `backend` and `pool` must outlive the pass. `cancelled` is asked before every piece
-  // of text. INVALID_ARGUMENT for ids outside the vocabulary, RESOURCE_EXHAUSTED with the bytes when
-  // the activations do not fit.
-  static absl::StatusOr<std::unique_ptr<CalibrationPass>> Create(
-      const LayerSource& source, const CalibrationIds& ids, Backend& backend, ThreadPool& pool,
-      std::function<bool()> cancelled);
+  // of text. INVALID_ARGUMENT for ids outside the vocabulary, RESOURCE_EXHAUSTED with the bytes
+  // when the activations do not fit.
+  static absl::StatusOr<std::unique_ptr<CalibrationPass>> Create(const LayerSource& source,
+                                                                 const CalibrationIds& ids,
+                                                                 Backend& backend, ThreadPool& pool,
+                                                                 std::function<bool()> cancelled);
 
   absl::Status Begin(int64_t layer);
   // The second derivative for the matrix of each step. CANCELLED as `cancelled` says;

@@ -52,8 +52,8 @@ absl::Status CheckFitsGptqLayout(absl::string_view module, int64_t out, int64_t 
   const int64_t per_word = kWordBits / bits;
   if (in % per_word == 0 && out % per_word == 0) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
-      "\"", module, "\" has ", in, " inputs and ", out, " outputs; the GPTQ layout packs ", per_word,
-      " of each into a word, so both must be multiples of ", per_word));
+      "\"", module, "\" has ", in, " inputs and ", out, " outputs; the GPTQ layout packs ",
+      per_word, " of each into a word, so both must be multiples of ", per_word));
 }
 
 Json GptqQuantizeConfig(const GptqOptions& options) {

@@ -12,8 +12,8 @@ namespace qwenserve {
 namespace {
 
 void ToFloat(const void* data, DType dtype, int64_t first, int64_t count, float* out) {
-  const auto* bytes = static_cast<const uint8_t*>(data) +
-                      first * static_cast<int64_t>(DTypeBytes(dtype));
+  const auto* bytes =
+      static_cast<const uint8_t*>(data) + first * static_cast<int64_t>(DTypeBytes(dtype));
   if (dtype == DType::kF32) {
     std::memcpy(out, bytes, static_cast<size_t>(count) * sizeof(float));
     return;

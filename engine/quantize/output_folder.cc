@@ -77,7 +77,8 @@ absl::Status OutputFolder::CopyCompanions(const std::string& from) {
     std::error_code ignored;
     if (!file->is_regular_file(ignored) || !IsCompanion(name)) continue;
     if (!fs::copy_file(file->path(), fs::path(dir_) / name, error)) {
-      return SystemError(error, absl::StrCat(file->path().string(), ": cannot be copied to ", dir_));
+      return SystemError(error,
+                         absl::StrCat(file->path().string(), ": cannot be copied to ", dir_));
     }
   }
   return error ? SystemError(error, absl::StrCat(from, ": cannot be read")) : absl::OkStatus();

@@ -108,9 +108,9 @@ absl::Status Quantizer::CheckModules() const {
   for (int64_t layer = 0; layer < source_.config().num_layers; ++layer) {
     for (WeightField field : kQuantizedFields) {
       for (const TensorRef* tensor : source_.Find(layer, field)->tensors) {
-        QS_RETURN_IF_ERROR(In(tensor->file, CheckFitsGptqLayout(ModuleOf(*tensor), tensor->shape[0],
-                                                                tensor->shape[1],
-                                                                options_.gptq.bits)));
+        QS_RETURN_IF_ERROR(
+            In(tensor->file, CheckFitsGptqLayout(ModuleOf(*tensor), tensor->shape[0],
+                                                 tensor->shape[1], options_.gptq.bits)));
       }
     }
   }
@@ -256,8 +256,8 @@ absl::Status Quantizer::Run(const CalibrationIds& ids,
   cpu.isa = options_.isa;
   QS_ASSIGN_OR_RETURN(backend_, MakeCpuBackend(cpu));
   QS_ASSIGN_OR_RETURN(folder_, OutputFolder::Create(options_.out_dir));
-  QS_ASSIGN_OR_RETURN(writer_, SafetensorsWriter::Create(folder_->dir(), PlanTensors(),
-                                                         options_.max_file_bytes));
+  QS_ASSIGN_OR_RETURN(
+      writer_, SafetensorsWriter::Create(folder_->dir(), PlanTensors(), options_.max_file_bytes));
   QS_RETURN_IF_ERROR(WriteConfigs());
   QS_RETURN_IF_ERROR(folder_->CopyCompanions(options_.model_dir));
   QS_RETURN_IF_ERROR(CopyTensors());
@@ -273,8 +273,7 @@ absl::Status Quantizer::Run(const CalibrationIds& ids,
                         quantize(WeightField::kAttnOut, pass->AttnOutInputs(qkv)));
     QS_ASSIGN_OR_RETURN(LinearWeight gate_up,
                         quantize(WeightField::kGateUp, pass->GateUpInputs(attn_out)));
-    QS_ASSIGN_OR_RETURN(LinearWeight down,
-                        quantize(WeightField::kDown, pass->DownInputs(gate_up)));
+    QS_ASSIGN_OR_RETURN(LinearWeight down, quantize(WeightField::kDown, pass->DownInputs(gate_up)));
     QS_RETURN_IF_ERROR(pass->End(gate_up, down));
   }
   QS_RETURN_IF_ERROR(writer_->Finish());

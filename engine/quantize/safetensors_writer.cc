@@ -71,9 +71,8 @@ absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
   const auto files = Distribute(tensors, max_file_bytes);
   for (size_t i = 0; i < files.size(); ++i) {
     const std::string name =
-        files.size() == 1
-            ? "model.safetensors"
-            : absl::StrFormat("model-%05d-of-%05d.safetensors", i + 1, files.size());
+        files.size() == 1 ? "model.safetensors"
+                          : absl::StrFormat("model-%05d-of-%05d.safetensors", i + 1, files.size());
     QS_RETURN_IF_ERROR(writer->StartFile(name, files[i]));
   }
   return writer;

@@ -16,6 +16,7 @@ void AddTokenCommands(CLI::App& app, int* exit_code);  // tokenize, detokenize
 void AddInfoCommands(CLI::App& app, int* exit_code);   // models, status, version
 void AddDoctorCommand(CLI::App& app, int* exit_code);
 void AddServeCommand(CLI::App& app, int* exit_code);
+void AddQuantizeCommand(CLI::App& app, int* exit_code);
 
 // --address, --model, --timeout, --output.
 void AddClientFlags(CLI::App& command, ClientOptions* options);
