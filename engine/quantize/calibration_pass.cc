@@ -1,6 +1,5 @@
 #include "engine/quantize/calibration_pass.h"
 
-#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -51,25 +50,7 @@ absl::Status CalibrationPass::TakeMemory() {
   }
   const int64_t blocks = BlocksFor(length_);
   QS_ASSIGN_OR_RETURN(kv_, KvCache::Create(heads_, KvFormat::kBf16, 1, blocks, backend_));
-  QS_ASSIGN_OR_RETURN(rope_, RopeTables::Create(config_, length_, backend_));
-
-  positions_.resize(static_cast<size_t>(length_));
-  std::iota(positions_.begin(), positions_.end(), 0);
-  sequences_.assign(static_cast<size_t>(length_), 0);
-  row_starts_ = {0, static_cast<int32_t>(length_)};
-  block_table_.resize(static_cast<size_t>(blocks));
-  std::iota(block_table_.begin(), block_table_.end(), 0);
-  rope_tables_.assign(static_cast<size_t>(length_), rope_->IndexFor(length_));
-  for (int64_t i = 0; i < length_; ++i) query_scales_.push_back(LognScale(config_, i));
-  batch_.num_rows = length_;
-  batch_.num_sequences = 1;
-  batch_.positions = positions_.data();
-  batch_.sequences = sequences_.data();
-  batch_.row_starts = row_starts_.data();
-  batch_.block_tables = block_table_.data();
-  batch_.max_blocks = blocks;
-  batch_.rope_tables = rope_tables_.data();
-  batch_.query_scales = query_scales_.data();
+  QS_ASSIGN_OR_RETURN(batch_, SequenceBatch::Create(config_, length_, backend_));
   return absl::OkStatus();
 }
 
@@ -139,13 +120,14 @@ absl::StatusOr<Hessian> CalibrationPass::AttnOutInputs(const LinearWeight& qkv) 
   float* hidden = hidden_.as<float>();
   float* heads = qkv_.as<float>();
   const KvLayer& kv = kv_.layers().front();
+  const AttentionBatch batch = batch_.Rows(length_, 0, length_, backend_);
   return Collect(heads_.query_width(), [&](float* residual, float* attention) {
     backend_.RmsNorm(residual, length_, config_.hidden_size, input_norm_.as<float>(),
                      config_.norm_epsilon, hidden);
     backend_.Linear(hidden, length_, qkv, qkv_bias_.as<float>(), heads);
-    backend_.NormRopeStoreKv(batch_, heads_, q_norm_.as<float>(), k_norm_.as<float>(),
-                             config_.norm_epsilon, rope_->tables(), heads, kv);
-    backend_.PagedAttention(batch_, heads_, heads, kv, attention);
+    backend_.NormRopeStoreKv(batch, heads_, q_norm_.as<float>(), k_norm_.as<float>(),
+                             config_.norm_epsilon, batch_.rope(), heads, kv);
+    backend_.PagedAttention(batch, heads_, heads, kv, attention);
     return attention;
   });
 }

@@ -4,14 +4,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/cache/kv_cache.h"
-#include "engine/model/rope.h"
+#include "engine/evaluate/sequence_batch.h"
 #include "engine/quantize/hessian.h"
 #include "engine/quantize/layer_source.h"
 #include "kernels/backend.h"
@@ -81,10 +80,7 @@ class CalibrationPass {
   // One piece's: [length, width].
   Buffer hidden_, qkv_, gate_up_, mlp_;
   KvCache kv_;  // one layer, one piece
-  std::optional<RopeTables> rope_;
-  std::vector<int32_t> positions_, sequences_, row_starts_, block_table_, rope_tables_;
-  std::vector<float> query_scales_;
-  AttentionBatch batch_;
+  SequenceBatch batch_;
 
   // Of the layer.
   int64_t layer_ = -1;

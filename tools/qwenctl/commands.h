@@ -17,6 +17,7 @@ void AddInfoCommands(CLI::App& app, int* exit_code);   // models, status, versio
 void AddDoctorCommand(CLI::App& app, int* exit_code);
 void AddServeCommand(CLI::App& app, int* exit_code);
 void AddQuantizeCommand(CLI::App& app, int* exit_code);
+void AddPerplexityCommand(CLI::App& app, int* exit_code);
 
 // --address, --model, --timeout, --output.
 void AddClientFlags(CLI::App& command, ClientOptions* options);

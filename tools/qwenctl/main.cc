@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
   qwenserve::AddInfoCommands(app, &exit_code);
   qwenserve::AddDoctorCommand(app, &exit_code);
   qwenserve::AddQuantizeCommand(app, &exit_code);
+  qwenserve::AddPerplexityCommand(app, &exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
