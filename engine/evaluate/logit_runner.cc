@@ -69,11 +69,10 @@ absl::StatusOr<absl::Span<const float>> LogitRunner::Run(absl::Span<const int32_
   ForwardBatch batch;
   batch.attention = batch_.Rows(static_cast<int64_t>(ids.size()), first, count, *backend_);
   batch.ids = ids_.as<int32_t>();
-  batch.logit_rows = logit_rows_.as<int32_t>();
-  batch.num_logit_rows = count;
   QS_RETURN_IF_ERROR(Forward(state, batch));
+  ProjectLogits(state, logit_rows_.as<int32_t>(), count);
   QS_RETURN_IF_ERROR(backend_->Sync());
-  const LogitsView view = LogitsOf(state, batch);
+  const LogitsView view = LogitsOf(state);
   QS_CHECK(view.stride == vocab_size());  // one rank: nothing is padded
   logits_.resize(static_cast<size_t>(count * view.stride));
   backend_->CopyToHost(view.data, logits_.size() * sizeof(float), logits_.data());

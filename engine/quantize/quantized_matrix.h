@@ -23,9 +23,6 @@ struct QuantizedMatrix {
 // out: [out_features, in_features]. Exact in float: a scale has 11 significant bits.
 void Dequantize(const QuantizedMatrix& matrix, float* out);
 
-// fp16 bits of a value, rounded to nearest even; values past 65504 give infinity.
-uint16_t FloatToF16(float value);
-
 // How one row's group is rounded: the fp16 scale and its reciprocal.
 struct GroupScale {
   uint16_t bits = 0;
@@ -37,9 +34,10 @@ struct GroupScale {
   float Value(int code, int zero) const { return scale * static_cast<float>(code - zero); }
 };
 
-// The scale with the least sum of importance[i] * (rounding error of weights[i])^2 among a dozen
-// that reach from "largest weight just fits" down to two thirds of it. importance may be null (all
-// equal). Never zero; infinite when a weight is too large for fp16 scales.
+// The scale with the least sum of importance[i] * (rounding error of weights[i])^2 among a dozen:
+// from "the largest weight is -2^(bits - 1) times it" (there is one more code on that side, so the
+// scale of a group whose largest weight is positive is negative) down to two thirds of that.
+// importance may be null (all equal). Never zero; infinite when a weight is too large for fp16.
 GroupScale ChooseScale(const float* weights, const float* importance, int64_t count, int bits);
 
 }  // namespace qwenserve
