@@ -8,14 +8,6 @@
 #include "absl/strings/str_cat.h"
 
 namespace qwenserve {
-namespace {
-
-// Up to here a scan for the lowest rank is cheaper than a queue.
-constexpr size_t kShortPiece = 64;
-
-constexpr size_t kLongestToken = 256;  // longer ones are found by merging
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<Bpe>> Bpe::Create(const Vocab& vocab) {
   for (const Vocab::Merge& merge : vocab.merges) {
@@ -30,23 +22,17 @@ absl::StatusOr<std::unique_ptr<Bpe>> Bpe::Create(const Vocab& vocab) {
       return absl::InvalidArgumentError(absl::StrCat("no token for byte ", byte));
     }
   }
-  std::vector<int32_t> ids;
-  for (size_t id = 0; id < vocab.tokens.size(); ++id) {
-    if (vocab.kinds[id] != Vocab::Kind::kRegular || vocab.tokens[id].size() > kLongestToken) {
-      continue;
-    }
-    // A token that merging its own bytes does not give is never used: it must not be found whole.
-    if (!vocab.whole_pieces_first) {
-      ids.clear();
-      bpe->Merge(vocab.tokens[id], &ids, nullptr);
-      if (ids.size() != 1 || ids[0] != static_cast<int32_t>(id)) continue;
-    }
-    bpe->pieces_.Insert(static_cast<int32_t>(id));
+  bpe->direct_ = DirectBpe::Create(vocab, bpe->merges_, bpe->byte_ids_.data());
+  for (size_t i = 0; vocab.whole_pieces_first && i < vocab.tokens.size(); ++i) {
+    const auto id = static_cast<int32_t>(i);
+    if (vocab.kinds[i] != Vocab::Kind::kRegular) continue;
+    if (bpe->direct_ != nullptr && bpe->direct_->IsReachable(id)) continue;
+    bpe->whole_pieces_.emplace(vocab.tokens[i], id);
   }
   return bpe;
 }
 
-Bpe::Bpe(const Vocab& vocab) : merges_(vocab.merges), pieces_(vocab.tokens, vocab.tokens.size()) {
+Bpe::Bpe(const Vocab& vocab) : merges_(vocab.merges) {
   byte_ids_.fill(-1);
   for (size_t id = 0; id < vocab.tokens.size(); ++id) {
     if (vocab.kinds[id] != Vocab::Kind::kRegular || vocab.tokens[id].size() != 1) continue;
@@ -55,34 +41,21 @@ Bpe::Bpe(const Vocab& vocab) : merges_(vocab.merges), pieces_(vocab.tokens, voca
 }
 
 void Bpe::Encode(absl::string_view piece, std::vector<int32_t>* ids, Work* work) const {
-  if (piece.size() <= kLongestToken) {
-    if (const int32_t id = pieces_.Find(piece); id >= 0) {
-      ids->push_back(id);
+  if (!whole_pieces_.empty() && piece.size() <= kMaxTokenBytes) {
+    if (const auto it = whole_pieces_.find(piece); it != whole_pieces_.end()) {
+      ids->push_back(it->second);
       return;
     }
   }
-  Merge(piece, ids, work);
+  if (direct_ == nullptr) {
+    Merge(piece, ids, work);
+    return;
+  }
+  const int64_t tried = direct_->Encode(piece, ids);
+  if (work != nullptr) work->tried += tried;
 }
 
 void Bpe::Merge(absl::string_view piece, std::vector<int32_t>* ids, Work* work) const {
-  if (piece.size() <= kShortPiece) {
-    MergeShort(piece, ids);
-  } else {
-    MergeLong(piece, ids, work);
-  }
-}
-
-void Bpe::MergeShort(absl::string_view piece, std::vector<int32_t>* ids) const {
-  std::array<int32_t, kShortPiece> tokens;
-  std::array<MergeTable::Result, kShortPiece> scratch;
-  for (size_t i = 0; i < piece.size(); ++i) {
-    tokens[i] = byte_ids_[static_cast<unsigned char>(piece[i])];
-  }
-  const size_t count = merges_.MergeAll(tokens.data(), piece.size(), 1, scratch.data());
-  ids->insert(ids->end(), tokens.begin(), tokens.begin() + count);
-}
-
-void Bpe::MergeLong(absl::string_view piece, std::vector<int32_t>* ids, Work* work) const {
   // A doubly linked list of tokens by the position of their first byte.
   struct Node {
     int32_t token;
@@ -107,7 +80,7 @@ void Bpe::MergeLong(absl::string_view piece, std::vector<int32_t>* ids, Work* wo
       entries.push_back(entry(nodes[i].merge.rank, i));
     }
   }
-  Work counted{0, static_cast<int64_t>(entries.size())};
+  Work counted = {.queue_pushes = static_cast<int64_t>(entries.size())};
   std::priority_queue<uint64_t, std::vector<uint64_t>, std::greater<>> queue(std::greater<>(),
                                                                              std::move(entries));
   const auto update = [&](int32_t position) {

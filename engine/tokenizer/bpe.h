@@ -6,10 +6,11 @@
 #include <memory>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "engine/tokenizer/direct_bpe.h"
 #include "engine/tokenizer/merge_table.h"
-#include "engine/tokenizer/piece_table.h"
 #include "engine/tokenizer/vocab.h"
 
 namespace qwenserve {
@@ -20,6 +21,7 @@ class Bpe {
  public:
   // Steps taken, for tests that prove how the time grows.
   struct Work {
+    int64_t tried = 0;  // by DirectBpe
     int64_t merges = 0;
     int64_t queue_pushes = 0;
   };
@@ -28,19 +30,20 @@ class Bpe {
   // token. `vocab` must outlive the object.
   static absl::StatusOr<std::unique_ptr<Bpe>> Create(const Vocab& vocab);
 
-  // Appends the ids of `piece`. O(n log n) in its length. `work` may be null.
+  // Appends the ids of `piece`, which is not empty. O(n log n) in its length. `work` may be null.
   void Encode(absl::string_view piece, std::vector<int32_t>* ids, Work* work = nullptr) const;
 
  private:
   explicit Bpe(const Vocab& vocab);
 
+  // As the rule says, for vocabularies that DirectBpe does not take.
   void Merge(absl::string_view piece, std::vector<int32_t>* ids, Work* work) const;
-  void MergeShort(absl::string_view piece, std::vector<int32_t>* ids) const;
-  void MergeLong(absl::string_view piece, std::vector<int32_t>* ids, Work* work) const;
 
   std::array<int32_t, 256> byte_ids_;
   MergeTable merges_;
-  PieceTable pieces_;
+  std::unique_ptr<DirectBpe> direct_;  // or null
+  // Tokens that a piece may be although merging its bytes gives others.
+  absl::flat_hash_map<absl::string_view, int32_t> whole_pieces_;
 };
 
 }  // namespace qwenserve

@@ -1,5 +1,5 @@
 // MB/s of the tokenizer on one thread.
-//   tokenizer_benchmark MODEL_DIR [--benchmark_filter=...]      worst cases and the mixed sample
+//   tokenizer_benchmark MODEL_DIR [--benchmark_filter=...]      worst cases, a sample, decoding
 //   tokenizer_benchmark MODEL_DIR --file=TEXT                   one text: best MB per CPU second of
 //   five passes
 #include <benchmark/benchmark.h>
@@ -16,6 +16,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/string_view.h"
+#include "engine/tokenizer/stream_decoder.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace qwenserve {
@@ -51,6 +52,22 @@ std::vector<std::pair<std::string, std::string>> Texts() {
 void BenchmarkEncode(benchmark::State& state, const Tokenizer& tokenizer, const std::string& text) {
   for (auto _ : state) benchmark::DoNotOptimize(tokenizer.Encode(text));
   state.SetBytesProcessed(static_cast<int64_t>(state.iterations() * text.size()));
+}
+
+// Ids of the mixed sample in items of state.range(0), as the streams of as many requests come in.
+void BenchmarkDecode(benchmark::State& state, const Tokenizer& tokenizer) {
+  const std::vector<int32_t> ids = *tokenizer.Encode(Texts().front().second);
+  const auto step = static_cast<size_t>(state.range(0));
+  for (auto _ : state) {
+    DecodeItem item;
+    for (size_t i = 0; i < ids.size(); i += step) {
+      item.ids.assign(ids.begin() + i, ids.begin() + std::min(ids.size(), i + step));
+      absl::StatusOr<DecodeResult> result = DecodeStep(tokenizer, item);
+      item.pending = std::move(result->pending);
+      benchmark::DoNotOptimize(result->text);
+    }
+  }
+  state.SetItemsProcessed(static_cast<int64_t>(state.iterations() * ids.size()));
 }
 
 int EncodeFile(const Tokenizer& tokenizer, const std::string& path) {
@@ -96,6 +113,14 @@ int main(int argc, char** argv) {
       qwenserve::BenchmarkEncode(state, **tokenizer, text);
     })->Unit(benchmark::kMillisecond);
   }
+  benchmark::RegisterBenchmark(
+      "decode",
+      [&tokenizer](benchmark::State& state) { qwenserve::BenchmarkDecode(state, **tokenizer); })
+      ->ArgName("ids_per_item")
+      ->Arg(1)
+      ->Arg(16)
+      ->Arg(1024)
+      ->Unit(benchmark::kMillisecond);
   benchmark::RunSpecifiedBenchmarks();
   return 0;
 }

@@ -107,18 +107,62 @@ TEST(BpeTest, RandomPiecesOfAnyLengthFollowTheRule) {
       std::string piece;
       while (piece.size() < size) piece += static_cast<char>('a' + random() % 3);
       std::vector<int32_t> ids;
-      (*bpe)->Encode(piece, &ids);
+      Bpe::Work work;
+      (*bpe)->Encode(piece, &ids, &work);
       ASSERT_EQ(ids, SlowEncode(vocab, piece)) << piece;
+      // Merges in the order of training need not be carried out, others must be.
+      ASSERT_EQ(work.tried > 0, round % 2 == 0);
+    }
+  }
+}
+
+// Merges of halves: a, aa, aaaa, ... up to 256.
+std::vector<std::pair<std::string, std::string>> Doublings() {
+  std::vector<std::pair<std::string, std::string>> merges;
+  for (std::string half = "a"; half.size() < 256; half += half) merges.emplace_back(half, half);
+  return merges;
+}
+
+TEST(BpeTest, AMillionEqualLettersTakeLinearlyManySteps) {
+  const Vocab vocab = MakeVocab(Doublings());
+  const auto bpe = Bpe::Create(vocab);
+  ASSERT_TRUE(bpe.ok());
+  constexpr int64_t kSize = 1 << 20;
+  std::vector<int32_t> ids;
+  Bpe::Work work;
+  (*bpe)->Encode(std::string(kSize, 'a'), &ids, &work);
+  EXPECT_EQ(ids, std::vector<int32_t>(kSize / 256, 263));
+  EXPECT_EQ(work.tried, kSize / 256);
+}
+
+// Where the longest token is mostly wrong and the end of the piece decides what is right.
+TEST(BpeTest, SteppingBackTakesLinearlyManySteps) {
+  std::vector<std::pair<std::string, std::string>> merges = Doublings();
+  merges.emplace_back("a", "b");
+  merges.emplace_back("aa", "ab");
+  merges.emplace_back("aaa", "b");  // no result has it
+  const Vocab vocab = MakeVocab(merges);
+  const auto bpe = Bpe::Create(vocab);
+  ASSERT_TRUE(bpe.ok());
+  for (const int64_t size : {1000, 100000}) {
+    for (const char* tail : {"b", "ab", "aab", "aaabb"}) {
+      const std::string piece = std::string(size, 'a') + tail;
+      std::vector<int32_t> ids;
+      Bpe::Work work;
+      (*bpe)->Encode(piece, &ids, &work);
+      EXPECT_LE(work.tried, 10 * size) << tail;
+      if (size == 1000) {
+        EXPECT_EQ(ids, SlowEncode(vocab, piece)) << tail;
+      }
     }
   }
 }
 
 // The bound that makes the time n log n: every position enters the queue once, and every merge
 // adds at most two entries.
-TEST(BpeTest, AMillionEqualLettersTakeLinearlyManySteps) {
-  std::vector<std::pair<std::string, std::string>> merges;
-  for (std::string half = "a"; half.size() < 256; half += half) merges.emplace_back(half, half);
-  const Vocab vocab = MakeVocab(merges);
+TEST(BpeTest, MergingAMillionLettersTakesLinearlyManySteps) {
+  Vocab vocab = MakeVocab(Doublings());
+  std::swap(vocab.merges[0].rank, vocab.merges[1].rank);
   const auto bpe = Bpe::Create(vocab);
   ASSERT_TRUE(bpe.ok());
   constexpr int64_t kSize = 1 << 20;
