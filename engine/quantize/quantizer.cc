@@ -1,7 +1,9 @@
 #include "engine/quantize/quantizer.h"
 
 #include <chrono>
+#include <filesystem>
 #include <memory>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -281,6 +283,21 @@ absl::Status Quantizer::Run(const CalibrationIds& ids,
   return folder_->Commit();
 }
 
+// A checkpoint with codes instead of weights, whoever made it.
+absl::Status CheckNotQuantized(const std::string& model_dir) {
+  const std::string path = model_dir + "/config.json";
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return absl::OkStatus();  // told by Checkpoint
+  QS_ASSIGN_OR_RETURN(const Json config, ReadJsonFile(path));
+  const auto found = config.is_object() ? config.find("quantization_config") : config.end();
+  if (found == config.end() || found->is_null()) return absl::OkStatus();
+  const Json method = found->is_object() ? found->value("quant_method", Json()) : Json();
+  return absl::FailedPreconditionError(
+      absl::StrCat(path, ": \"quantization_config\" (", ShownJson(method),
+                   ") says that this model is quantised already; give its bf16, fp16 or f32 "
+                   "checkpoint"));
+}
+
 }  // namespace
 
 absl::StatusOr<QuantizeReport> QuantizeCheckpoint(
@@ -288,6 +305,7 @@ absl::StatusOr<QuantizeReport> QuantizeCheckpoint(
     const std::function<void(const QuantizeProgress&)>& progress,
     const std::function<bool()>& cancelled) {
   QS_RETURN_IF_ERROR(CheckGptqOptions(options.gptq));
+  QS_RETURN_IF_ERROR(CheckNotQuantized(options.model_dir));
   QS_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
                       Checkpoint::Open(options.model_dir));
   QS_ASSIGN_OR_RETURN(const LayerSource source, LayerSource::Create(*checkpoint));

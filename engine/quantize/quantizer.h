@@ -45,8 +45,9 @@ struct QuantizeReport {
 // (see CalibrationPass), one matrix as float twice and as codes, and its Hessian twice.
 //
 // The first error ends it, and nothing is left under out_dir: INVALID_ARGUMENT or
-// FAILED_PRECONDITION naming tensor or field and numbers, ALREADY_EXISTS, RESOURCE_EXHAUSTED for
-// disk or memory, CANCELLED when `cancelled` says so.
+// FAILED_PRECONDITION (a model that is quantised already among them) naming tensor or field and
+// numbers, ALREADY_EXISTS, RESOURCE_EXHAUSTED for disk or memory, CANCELLED when `cancelled` says
+// so.
 absl::StatusOr<QuantizeReport> QuantizeCheckpoint(
     const QuantizeOptions& options, const CalibrationIds& ids,
     const std::function<void(const QuantizeProgress&)>& progress,

@@ -53,12 +53,16 @@ std::string Duration(double seconds) {
   return absl::StrFormat("%d h %02d min", whole / 3600, whole / 60 % 60);
 }
 
-void PrintProgress(const QuantizeProgress& progress) {
+void PrintProgress(const QuantizeProgress& progress, double damping) {
   std::cerr << absl::StrFormat("layer %d of %d  %-26s error %.3g %%", progress.layer + 1,
                                progress.num_layers, progress.modules,
                                100 * progress.relative_error);
   if (progress.layer + 1 < progress.num_layers || progress.seconds_left >= 0.5) {
     std::cerr << "  " << Duration(progress.seconds_left) << " left";
+  }
+  if (progress.damping > damping) {
+    std::cerr << "  (damping " << progress.damping
+              << ": the text says too little about its inputs)";
   }
   std::cerr << std::endl;
 }
@@ -94,8 +98,12 @@ int RunQuantize(const QuantizeFlags& flags) {
   const auto began = std::chrono::steady_clock::now();
   const absl::StatusOr<CalibrationIds> ids = ReadCalibration(flags);
   if (!ids.ok()) return ReportError(ids.status());
-  const absl::StatusOr<QuantizeReport> report =
-      QuantizeCheckpoint(flags.options, *ids, PrintProgress, [&] { return interrupted.load(); });
+  const absl::StatusOr<QuantizeReport> report = QuantizeCheckpoint(
+      flags.options, *ids,
+      [&](const QuantizeProgress& progress) {
+        PrintProgress(progress, flags.options.gptq.damping);
+      },
+      [&] { return interrupted.load(); });
   if (!report.ok()) return ReportError(report.status());
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
