@@ -8,7 +8,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
-#include "kernels/cpu/attention_plan.h"
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/host_memory.h"
 #include "kernels/cpu/packed_quantized.h"
@@ -19,37 +18,6 @@ namespace {
 
 // Elementwise work below this many floats is done before another thread has noticed it.
 constexpr int64_t kMinParallelFloats = 8192;
-
-int KvIndex(KvFormat format) {
-  QS_CHECK(format == KvFormat::kF32 || format == KvFormat::kBf16);
-  return static_cast<int>(format);
-}
-
-int64_t AttentionScratchFloats(int64_t head_dim) {
-  const int64_t padded_dim = head_dim + kPanelColumns;
-  return kMaxAttentionQueries * (2 * padded_dim + kPanelColumns) + 2 * padded_dim * kPanelColumns;
-}
-
-void CheckHeads(const HeadLayout& heads) {
-  QS_CHECK(heads.num_query_heads > 0 && heads.num_kv_heads > 0 && heads.queries_per_kv > 0);
-  QS_CHECK(heads.head_dim > 0 && heads.head_dim % 2 == 0);
-  QS_CHECK(heads.query_offset >= 0 && heads.query_offset < heads.queries_per_kv);
-  QS_CHECK((heads.num_query_heads + heads.query_offset - 1) / heads.queries_per_kv + 1 ==
-           heads.num_kv_heads);
-}
-
-// A wrong block would let one sequence read another's keys.
-void CheckBlocks(const AttentionBatch& batch, const KvLayer& kv) {
-  for (int64_t s = 0; s < batch.num_sequences; ++s) {
-    if (batch.row_starts[s] == batch.row_starts[s + 1]) continue;
-    const int64_t last_block = batch.positions[batch.row_starts[s + 1] - 1] / kKvBlockSize;
-    QS_CHECK(last_block < batch.max_blocks);
-    for (int64_t i = 0; i <= last_block; ++i) {
-      const int32_t block = batch.block_tables[s * batch.max_blocks + i];
-      QS_CHECK(block >= 0 && block < kv.num_blocks);
-    }
-  }
-}
 
 // Hash of what the machine's dot of bf16 pairs makes of some numbers: magnitudes close enough for
 // every intermediate rounding, and the order of the two products, to show; then some whose products
@@ -94,7 +62,7 @@ CpuBackend::CpuBackend(const KernelTable& kernels, const CpuBackendOptions& opti
       shard_sampler_(kernels_, run_chunks_) {}
 
 std::string CpuBackend::kernel_table(WeightFormat weights) const {
-  std::string name = "cpu-1";
+  std::string name = "cpu-2";
   if (weights == WeightFormat::kBf16 && bf16_pairs()) {
     const uint64_t probe = ProbeDot(*kernels_.bf16_dot);
     absl::StrAppend(&name, "-bf16dot-", absl::Hex(probe, absl::kZeroPad16));
@@ -140,9 +108,13 @@ void CpuBackend::ParallelForDynamic(int64_t count, absl::FunctionRef<void(int64_
 }
 
 float* CpuBackend::Scratch(int thread, int64_t floats) {
+  // From a cache line's begin: vectors that straddle two cost double.
+  constexpr size_t kLine = 64;
   std::vector<float>& memory = scratch_[thread].floats;
-  if (memory.size() < static_cast<size_t>(floats)) memory.resize(floats);
-  return memory.data();
+  const size_t needed = static_cast<size_t>(floats) + kLine / sizeof(float);
+  if (memory.size() < needed) memory.resize(needed);
+  const auto address = reinterpret_cast<uintptr_t>(memory.data());
+  return memory.data() + (kLine - address % kLine) % kLine / sizeof(float);
 }
 
 absl::StatusOr<LinearWeight> CpuBackend::PackLinear(absl::Span<const RowBlock> blocks,
@@ -205,11 +177,6 @@ absl::StatusOr<LinearWeight> CpuBackend::PackQuantized(const QuantizedShape& sha
   return weight;
 }
 
-size_t CpuBackend::KvBytesPerBlock(const HeadLayout& heads, KvFormat format) const {
-  (void)KvIndex(format);
-  return static_cast<size_t>(CpuKvHeadBytes(heads, format).total * heads.num_kv_heads);
-}
-
 void CpuBackend::Embed(const int32_t* ids, int64_t rows, const LinearWeight& table,
                        int64_t first_id, float* out) {
   const int64_t width = table.in_features;
@@ -239,83 +206,6 @@ void CpuBackend::AddRmsNorm(const float* x, int64_t rows, int64_t width, float* 
       kernels_.rms_norm(x + r * width, width, residual == nullptr ? nullptr : residual + r * width,
                         weight, epsilon, out + r * width);
     }
-  });
-}
-
-void CpuBackend::NormRopeStoreRow(const AttentionBatch& batch, const HeadLayout& heads,
-                                  const float* q_norm, const float* k_norm, float epsilon,
-                                  absl::Span<const RopeTable> rope, int64_t row, float* qkv,
-                                  const KvLayer& kv) {
-  const int64_t dim = heads.head_dim, position = batch.positions[row];
-  const int32_t table = batch.rope_tables == nullptr ? 0 : batch.rope_tables[row];
-  QS_CHECK(table >= 0 && static_cast<size_t>(table) < rope.size());
-  QS_CHECK(position >= 0 && position < rope[table].max_positions);
-  QS_CHECK(position / kKvBlockSize < batch.max_blocks);
-  const int32_t sequence = batch.sequences[row];
-  const int32_t block = batch.block_tables[sequence * batch.max_blocks + position / kKvBlockSize];
-  QS_CHECK(block >= 0 && block < kv.num_blocks);
-
-  float* query = qkv + row * heads.qkv_width();
-  float* key = query + heads.query_width();
-  const float* value = key + heads.kv_width();
-  NormRopeArgs args = {.head = query,
-                       .head_dim = dim,
-                       .weight = q_norm,
-                       .epsilon = epsilon,
-                       .cos_sin = rope[table].cos_sin + position * dim,
-                       .scale = batch.query_scales == nullptr ? 1.0f : batch.query_scales[row]};
-  for (int32_t h = 0; h < heads.num_query_heads; ++h, args.head += dim) kernels_.norm_rope(args);
-  args.weight = k_norm;
-  args.scale = 1.0f;
-  const KvHeadBytes bytes = CpuKvHeadBytes(heads, kv.format);
-  char* destination = static_cast<char*>(kv.data) + block * bytes.total * heads.num_kv_heads;
-  for (int32_t h = 0; h < heads.num_kv_heads; ++h) {
-    args.head = key + h * dim;
-    kernels_.norm_rope(args);
-    kernels_.store_kv[KvIndex(kv.format)](args.head, value + h * dim, dim, position % kKvBlockSize,
-                                          destination + h * bytes.total, bytes.keys);
-  }
-}
-
-void CpuBackend::NormRopeStoreKv(const AttentionBatch& batch, const HeadLayout& heads,
-                                 const float* q_norm, const float* k_norm, float epsilon,
-                                 absl::Span<const RopeTable> rope, float* qkv, const KvLayer& kv) {
-  CheckHeads(heads);
-  ParallelFor(batch.num_rows, heads.qkv_width(), [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) {
-      NormRopeStoreRow(batch, heads, q_norm, k_norm, epsilon, rope, row, qkv, kv);
-    }
-  });
-}
-
-void CpuBackend::PagedAttention(const AttentionBatch& batch, const HeadLayout& heads,
-                                const float* qkv, const KvLayer& kv, float* out) {
-  CheckHeads(heads);
-  if (batch.num_rows == 0) return;
-  CheckBlocks(batch, kv);
-  const int64_t dim = heads.head_dim;
-  const KvHeadBytes bytes = CpuKvHeadBytes(heads, kv.format);
-  const auto kernel = kernels_.attention[KvIndex(kv.format)];
-  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-  const std::vector<AttentionItem> items = PlanAttention(batch, heads, pool_.num_threads());
-  ParallelForDynamic(static_cast<int64_t>(items.size()), [&](int64_t i, int thread) {
-    const AttentionItem& item = items[i];
-    AttentionArgs args;
-    args.q = qkv + item.row * heads.qkv_width() + item.query_head * dim;
-    args.q_row_stride = heads.qkv_width();
-    args.rows = item.rows;
-    args.heads = item.query_heads;
-    args.head_dim = dim;
-    args.first_position = batch.positions[item.row];
-    args.block_table = batch.block_tables + batch.sequences[item.row] * batch.max_blocks;
-    args.kv = {.data = static_cast<char*>(kv.data) + item.kv_head * bytes.total,
-               .block_bytes = bytes.total * heads.num_kv_heads,
-               .value_offset = bytes.keys};
-    args.scale = scale;
-    args.out = out + item.row * heads.query_width() + item.query_head * dim;
-    args.out_row_stride = heads.query_width();
-    args.scratch = Scratch(thread, AttentionScratchFloats(dim));
-    kernel(args);
   });
 }
 

@@ -1,12 +1,14 @@
 #ifndef QWENSERVE_KERNELS_CPU_CPU_BACKEND_H_
 #define QWENSERVE_KERNELS_CPU_CPU_BACKEND_H_
 
+#include <atomic>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/attention_plan.h"
 #include "kernels/cpu/cpu_shard_sampler.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/sampling.h"
@@ -71,9 +73,14 @@ class CpuBackend final : public Backend {
   void Bf16DotLinear(const float* x, int64_t rows, const LinearWeight& weight, const float* bias,
                      float* out);
   float* Scratch(int thread, int64_t floats);
-  void NormRopeStoreRow(const AttentionBatch& batch, const HeadLayout& heads, const float* q_norm,
-                        const float* k_norm, float epsilon, absl::Span<const RopeTable> rope,
-                        int64_t row, float* qkv, const KvLayer& kv);
+  // One row of NormRopeStoreKv, without the store of its keys and values.
+  void NormRopeRow(const AttentionBatch& batch, const HeadLayout& heads, const float* q_norm,
+                   const float* k_norm, float epsilon, absl::Span<const RopeTable> rope,
+                   int64_t row, float* qkv);
+  void StoreKvRow(const AttentionBatch& batch, const HeadLayout& heads, int64_t row,
+                  const float* qkv, const KvLayer& kv);
+  void StoreQwenInt8Rows(const AttentionBatch& batch, const HeadLayout& heads, int64_t sequence,
+                         int32_t kv_head, const float* qkv, const KvLayer& kv);
 
   bool bf16_pairs() const { return kernels_.bf16_dot != nullptr; }
 
@@ -84,6 +91,9 @@ class CpuBackend final : public Backend {
   const std::function<void(int64_t, absl::FunctionRef<void(int64_t)>)> run_chunks_;
   CpuShardSampler shard_sampler_;
   std::vector<char> rounded_;  // inputs of the product at work
+  AttentionPlanner attention_planner_;
+  std::vector<float> attention_partials_;
+  std::vector<std::atomic<int32_t>> attention_cuts_done_;  // items of each cut
 };
 
 }  // namespace qwenserve

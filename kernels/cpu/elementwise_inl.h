@@ -127,17 +127,4 @@ inline int64_t PanelSlot(int64_t column) {
   return Format::kInterleaved ? (column < 8 ? 2 * column : 2 * column - 15) : column;
 }
 
-template <typename Format>
-void StoreKv(const float* key, const float* value, int64_t head_dim, int64_t slot, char* block,
-             int64_t value_offset) {
-  using T = typename Format::Storage;
-  const int64_t padded_dim = (head_dim + 15) / 16 * 16;
-  T* keys = reinterpret_cast<T*>(block) + PanelSlot<Format>(slot);
-  T* values = reinterpret_cast<T*>(block + value_offset) + slot * padded_dim;
-  for (int64_t d = 0; d < head_dim; ++d) {
-    keys[d * kPanelColumns] = Format::FromFloat(key[d]);
-    values[d / 16 * 16 + PanelSlot<Format>(d % 16)] = Format::FromFloat(value[d]);
-  }
-}
-
 #endif  // QWENSERVE_KERNELS_CPU_ELEMENTWISE_INL_H_

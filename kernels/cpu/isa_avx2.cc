@@ -46,6 +46,16 @@ struct F16 {
   }
 };
 
+struct Int8Panel {
+  using Storage = int8_t;
+  static constexpr bool kInterleaved = false;
+  static void Load16(const int8_t* b, __m256& low, __m256& high) {
+    const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b));
+    low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v));
+    high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(v, v)));
+  }
+};
+
 #include "kernels/cpu/elementwise_inl.h"
 #include "kernels/cpu/sampling_inl.h"
 
@@ -139,7 +149,16 @@ void TileRows(int64_t rows, const float* a, int64_t lda, const typename Format::
 
 #include "kernels/cpu/linear_inl.h"
 #include "kernels/cpu/quant_avx2_inl.h"
-// Attention stands on the float tile.
+
+// What attention stands on.
+typedef __m256 Vf;
+constexpr int kPanelVectors = 2;
+constexpr int kTileSums = 12;
+inline Vf Fma(Vf a, Vf b, Vf c) { return _mm256_fmadd_ps(a, b, c); }
+template <typename Format>
+inline void LoadPanel(const typename Format::Storage* p, Vf* out) {
+  Format::Load16(p, out[0], out[1]);
+}
 #include "kernels/cpu/attention_inl.h"
 
 }  // namespace
@@ -150,8 +169,9 @@ constinit const KernelTable kAvx2Kernels = {
     .bf16_dot = nullptr,
     .quantize_rows = QuantizeRowsAvx2,
     .quant_linear = {QuantLinearAvx2<Int8>, QuantLinearAvx2<Int4>},
-    .attention = {Attention<F32>, Attention<Bf16>},
-    .store_kv = {StoreKv<F32>, StoreKv<Bf16>},
+    .attention = {Attention<F32Kv>, Attention<Bf16Kv>, Attention<Int8Kv>, Attention<QwenInt8Kv>},
+    .merge_attention = MergeAttention,
+    .store_kv = {StoreKv<F32Kv>, StoreKv<Bf16Kv>, StoreKv<Int8Kv>},
     .norm_rope = NormRope,
     .rms_norm = RmsNorm,
     .silu_mul = SiluMul,

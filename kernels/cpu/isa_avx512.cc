@@ -44,6 +44,15 @@ struct F16 {
   }
 };
 
+struct Int8Panel {
+  using Storage = int8_t;
+  static constexpr bool kInterleaved = false;
+  static __m512 Load16(const int8_t* b) {
+    const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(v));
+  }
+};
+
 #include "kernels/cpu/elementwise_inl.h"
 #include "kernels/cpu/sampling_inl.h"
 
@@ -159,7 +168,16 @@ void TileRows(int64_t rows, const float* a, int64_t lda, const typename Format::
 
 #include "kernels/cpu/linear_inl.h"
 #include "kernels/cpu/quant_avx512_inl.h"
-// Attention stands on the three above.
+
+// What attention stands on.
+typedef __m512 Vf;
+constexpr int kPanelVectors = 1;
+constexpr int kTileSums = 24;
+inline Vf Fma(Vf a, Vf b, Vf c) { return _mm512_fmadd_ps(a, b, c); }
+template <typename Format>
+inline void LoadPanel(const typename Format::Storage* p, Vf* out) {
+  out[0] = Format::Load16(p);
+}
 #include "kernels/cpu/attention_inl.h"
 
 }  // namespace
@@ -170,8 +188,9 @@ constinit const KernelTable kAvx512Kernels = {
     .bf16_dot = nullptr,
     .quantize_rows = QuantizeRows,
     .quant_linear = {QuantLinearPanels<true>, QuantLinearPanels<false>},
-    .attention = {Attention<F32>, Attention<Bf16>},
-    .store_kv = {StoreKv<F32>, StoreKv<Bf16>},
+    .attention = {Attention<F32Kv>, Attention<Bf16Kv>, Attention<Int8Kv>, Attention<QwenInt8Kv>},
+    .merge_attention = MergeAttention,
+    .store_kv = {StoreKv<F32Kv>, StoreKv<Bf16Kv>, StoreKv<Int8Kv>},
     .norm_rope = NormRope,
     .rms_norm = RmsNorm,
     .silu_mul = SiluMul,

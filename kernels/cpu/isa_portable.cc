@@ -30,6 +30,12 @@ struct F16 {
   static float ToFloat(uint16_t v) { return F16ToFloat(v); }
 };
 
+struct Int8Panel {
+  using Storage = int8_t;
+  static constexpr bool kInterleaved = false;
+  static float ToFloat(int8_t v) { return v; }
+};
+
 #include "kernels/cpu/elementwise_inl.h"
 #include "kernels/cpu/sampling_inl.h"
 
@@ -73,7 +79,22 @@ void TileRows(int64_t rows, const float* a, int64_t lda, const typename Format::
 inline float Fma(float a, float b, float c) { return std::fma(a, b, c); }
 inline float HalfToFloat(uint16_t bits) { return F16ToFloat(bits); }
 #include "kernels/cpu/quant_linear_inl.h"
-// Attention stands on the float tile.
+
+// What attention stands on.
+typedef V8 Vf;
+constexpr int kPanelVectors = 2;
+constexpr int kTileSums = 12;
+inline Vf Fma(Vf a, Vf b, Vf c) {
+  Vf result;
+  for (int i = 0; i < 8; ++i) result[i] = std::fma(a[i], b[i], c[i]);
+  return result;
+}
+template <typename Format>
+inline void LoadPanel(const typename Format::Storage* p, Vf* out) {
+  float columns[kPanelColumns];
+  Load16<Format>(p, columns);
+  __builtin_memcpy(out, columns, sizeof columns);
+}
 #include "kernels/cpu/attention_inl.h"
 
 }  // namespace
@@ -84,8 +105,9 @@ constinit const KernelTable kPortableKernels = {
     .bf16_dot = nullptr,
     .quantize_rows = QuantizeRows,
     .quant_linear = {QuantLinearPanels<true>, QuantLinearPanels<false>},
-    .attention = {Attention<F32>, Attention<Bf16>},
-    .store_kv = {StoreKv<F32>, StoreKv<Bf16>},
+    .attention = {Attention<F32Kv>, Attention<Bf16Kv>, Attention<Int8Kv>, Attention<QwenInt8Kv>},
+    .merge_attention = MergeAttention,
+    .store_kv = {StoreKv<F32Kv>, StoreKv<Bf16Kv>, StoreKv<Int8Kv>},
     .norm_rope = NormRope,
     .rms_norm = RmsNorm,
     .silu_mul = SiluMul,

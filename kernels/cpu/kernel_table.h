@@ -98,15 +98,19 @@ struct Bf16DotKernels {
 };
 
 // Where one KV head of one layer lives: block b of the sequence is at
-// data + block_table[b] * block_bytes, keys [head_dim][16 tokens] first and values
-// [16 tokens][padded_dim] at value_offset; padded_dim is head_dim rounded up to 16.
+// data + block_table[b] * block_bytes, keys [head_dim][16 tokens] first, values
+// [16 tokens][padded_dim] at value_offset, floats of the tokens at scale_offset: [16] key scales,
+// [16] value scales, and for qwen-int8 [16] zeros of keys and of values. padded_dim is head_dim
+// rounded up to 16.
 struct KvHeadArgs {
   char* data;
   int64_t block_bytes;
   int64_t value_offset;
+  int64_t scale_offset;
 };
 
-// Some query heads of one KV head for some consecutive rows of one sequence.
+// Some query heads of one KV head for some consecutive rows of one sequence, over the segments
+// segment_begin .. segment_end of its positions: from 0 to the last row's, or, with partials, any.
 struct AttentionArgs {
   const float* q;  // first row, first head
   int64_t q_row_stride;
@@ -116,12 +120,19 @@ struct AttentionArgs {
   int64_t first_position;      // of the first row
   const int32_t* block_table;  // of the sequence
   KvHeadArgs kv;
-  float scale;  // on q
-  float* out;   // first row, first head
+  float scale;  // on q: log2(e) / sqrt(head_dim)
+  int64_t segment_begin;
+  int64_t segment_end;
+  // Null: the result goes to out. Else each segment's softmax goes to partials, by segment
+  // AttentionPartialFloats, and merge_attention makes the result of all when the last is there.
+  float* partials;
+  float* out;  // first row, first head
   int64_t out_row_stride;
-  float* scratch;  // AttentionScratchFloats(head_dim)
+  float* scratch;  // AttentionScratchFloats; not used by merge_attention
 };
-inline constexpr int64_t kMaxAttentionQueries = 36;  // rows * heads of one AttentionArgs
+inline constexpr int64_t kMaxAttentionQueries = 96;  // rows * heads of one AttentionArgs
+// Positions whose scores have one maximum; a part of the order of sums (kernels/README.md).
+inline constexpr int64_t kAttentionSegment = 256;
 
 struct NormRopeArgs {
   float* head;  // [head_dim], in place
@@ -148,11 +159,14 @@ struct KernelTable {
   void (*quant_linear[2])(const QuantLinearArgs& args, int64_t panel_begin, int64_t panel_end,
                           float* scratch);
 
-  // Indexed by DType of the cache; bf16 and f32 only.
-  void (*attention[2])(const AttentionArgs& args);
-  // Stores one token's key and value head at `slot` of a block. Indexed likewise.
-  void (*store_kv[2])(const float* key, const float* value, int64_t head_dim, int64_t slot,
-                      char* block, int64_t value_offset);
+  // Indexed by KvFormat.
+  void (*attention[4])(const AttentionArgs& args);
+  // out from the partials of all segments 0 .. segment_end.
+  void (*merge_attention)(const AttentionArgs& args);
+  // Stores one token's key and value head at `slot` of a block. Indexed likewise; qwen-int8 is
+  // stored by qwen_int8_kv.
+  void (*store_kv[3])(const float* key, const float* value, int64_t head_dim, int64_t slot,
+                      char* block, const KvHeadArgs& kv);
 
   void (*norm_rope)(const NormRopeArgs& args);
   // out = x / sqrt(mean(x^2) + epsilon) * weight; residual (may be null) is added first and

@@ -77,7 +77,7 @@ class AttentionRunner {
     const size_t bytes = backend.KvBytesPerBlock(problem.heads, problem.kv_format);
     memory_ = *backend.Allocate(bytes * problem.blocks.size());
     // What a block held before must not matter, not even when it was no number.
-    if (problem.kv_format == KvFormat::kBf16) std::memset(memory_.data(), 0xff, memory_.bytes());
+    std::memset(memory_.data(), 0xff, memory_.bytes());
     for (int length : problem.lengths) {
       result_.out.emplace_back(length * problem.heads.query_width());
       result_.queries.emplace_back(length * problem.heads.query_width());
@@ -133,6 +133,8 @@ class AttentionRunner {
   }
 
   const AttentionResult& result() const { return result_; }
+  // The whole cache. Only what Run stored differs from byte 0xff.
+  const Buffer& memory() const { return memory_; }
 
  private:
   Backend& backend_;
@@ -150,6 +152,14 @@ inline AttentionResult RunWhole(Backend& backend, const AttentionProblem& proble
   }
   runner.Run(step);
   return runner.result();
+}
+
+// Without norm and rotation, so that what is stored is exactly what the problem holds.
+inline void KeepAsIs(AttentionProblem& problem) {
+  problem.norm = false;
+  for (auto& table : problem.cos_sin) {
+    for (size_t i = 0; i < table.size(); ++i) table[i] = i % 2 == 0 ? 1.0f : 0.0f;
+  }
 }
 
 // Heads of one KV group and of many, uneven shares of a tensor-parallel rank, odd head sizes.

@@ -206,16 +206,76 @@ void CompareAttention(const AttentionProblem& problem, const AttentionResult& ex
 }
 
 TEST_P(BackendConformanceTest, AttentionOfStoredKeys) {
-  // Without norm and rotation both caches hold the same bits, so that only attention differs.
+  // Without norm and rotation both caches hold the same numbers, so that only attention differs.
   uint32_t seed = 1;
   for (const HeadLayout& heads : TestHeadLayouts()) {
-    for (KvFormat format : {KvFormat::kF32, KvFormat::kBf16}) {
+    for (KvFormat format : kAllKvFormats) {
       AttentionProblem problem(++seed, heads, format, {1, 16, 17, 70, 33});
-      problem.norm = false;
-      for (auto& table : problem.cos_sin) {
-        for (size_t i = 0; i < table.size(); ++i) table[i] = i % 2 == 0 ? 1.0f : 0.0f;
-      }
-      CompareAttention(problem, RunWhole(reference_, problem), RunWhole(*cpu_, problem), 0);
+      KeepAsIs(problem);
+      // A quantised key is its code times its scale, both here and there: a rounding or two.
+      CompareAttention(problem, RunWhole(reference_, problem), RunWhole(*cpu_, problem),
+                       4 * kFloatRounding);
+    }
+  }
+}
+
+TEST_P(BackendConformanceTest, AttentionOverManySegments) {
+  // Up to and beyond the borders at 256 and 512 positions, in one prefill and in decode.
+  uint32_t seed = 30;
+  for (int layout : {2, 3}) {
+    for (KvFormat format : kAllKvFormats) {
+      AttentionProblem problem(++seed, TestHeadLayouts()[layout], format, {256, 530, 257});
+      KeepAsIs(problem);
+      const AttentionResult expected = RunWhole(reference_, problem);
+      CompareAttention(problem, expected, RunWhole(*cpu_, problem), 4 * kFloatRounding);
+    }
+  }
+}
+
+// softmax over one position is 1, so the result is the value as it is stored.
+TEST_P(BackendConformanceTest, OnePositionGivesItsValueAsStored) {
+  const HeadLayout heads = {.num_query_heads = 1, .num_kv_heads = 1, .head_dim = 4};
+  const struct {
+    KvFormat format;
+    std::vector<float> value, stored;
+  } kCases[] = {
+      {KvFormat::kF32, {-1, 0, 0.3f, 1}, {-1, 0, 0.3f, 1}},
+      {KvFormat::kBf16, {-1, 0, 0.3f, 1}, {-1, 0, 0.30078125f, 1}},
+      // Steps of 1; ties go to the even one.
+      {KvFormat::kInt8, {-127, 2.5f, 3.5f, -0.25f}, {-127, 2, 4, 0}},
+      {KvFormat::kInt8, {0, 0, 1e-38f, 0}, {0, 0, 0, 0}},
+      {KvFormat::kInt8, {0, 0, 254e30f, -1e30f}, {0, 0, 254e30f, 0}},
+      // Codes 0, 127, 191, 255 of scale 1 and zero point 127.5.
+      {KvFormat::kQwenInt8, {-127.5f, 0, 63.75f, 127.5f}, {-127.5f, -0.5f, 63.5f, 127.5f}},
+      // The same over 127.5. Scale and zero point are rounded: in float, as with the original run
+      // in float, the largest value falls to code 254.
+      {KvFormat::kQwenInt8, {-1, 0, 0.5f, 1}, {-1, -0.0039215088f, 0.4980393f, 0.99215698f}},
+      {KvFormat::kQwenInt8, {3, 3, 3, 3}, {3, 3, 3, 3}},
+  };
+  for (const auto& test : kCases) {
+    AttentionProblem problem(7, heads, test.format, {1});
+    KeepAsIs(problem);
+    std::copy(test.value.begin(), test.value.end(), problem.qkv[0].begin() + 8);
+    const AttentionResult actual = RunWhole(*cpu_, problem);
+    for (int d = 0; d < 4; ++d) {
+      EXPECT_NEAR(actual.out[0][d], test.stored[d], 4 * kFloatRounding * std::fabs(test.stored[d]))
+          << KvFormatName(test.format) << " element " << d;
+    }
+  }
+}
+
+// Every format marks what is no number instead of hiding it in a code.
+TEST_P(BackendConformanceTest, WhatIsNoNumberStaysNone) {
+  for (KvFormat format : kAllKvFormats) {
+    for (float bad : {std::nanf(""), INFINITY}) {
+      AttentionProblem problem(8, TestHeadLayouts()[0], format, {40});
+      KeepAsIs(problem);
+      const HeadLayout& heads = problem.heads;
+      problem.qkv[0][5 * heads.qkv_width() + heads.query_width() + heads.kv_width()] = bad;
+      const AttentionResult actual = RunWhole(*cpu_, problem);
+      EXPECT_FALSE(std::isfinite(actual.out[0][39 * heads.query_width()])) << KvFormatName(format);
+      // Earlier positions don't see it, but with one scale for all tokens.
+      EXPECT_EQ(std::isfinite(actual.out[0][0]), IsInvariant(format)) << KvFormatName(format);
     }
   }
 }

@@ -75,25 +75,55 @@ void QuantizedLinearRow(const float* x, const LinearWeight& weight, const float*
   }
 }
 
-// One layer's cache, element by element.
+// What is left of x after a round trip through the int8 cache: codes amax / 127 apart.
+void RoundToInt8(const float* x, int64_t dim, float* out) {
+  float amax = 0;
+  for (int64_t d = 0; d < dim; ++d) amax = std::fmax(amax, std::fabs(x[d]));
+  for (int64_t d = 0; d < dim; ++d) {
+    out[d] = amax < 1e-30f ? 0.0f : std::nearbyint(x[d] * (127.0f / amax)) * (amax / 127.0f);
+  }
+}
+
+// Likewise through Qwen's own: one scale and zero point for all of x, codes cut off.
+void RoundToQwenInt8(std::vector<float>& x) {
+  const float low = *std::min_element(x.begin(), x.end());
+  const float high = *std::max_element(x.begin(), x.end());
+  const float scale = low == high ? 1.0f : (high - low) / 255.0f;
+  const float zero = 0.0f - low / scale;
+  for (float& v : x) v = (std::trunc(std::clamp(v / scale + zero, 0.0f, 255.0f)) - zero) * scale;
+}
+
+// One layer's cache, element by element: bf16 as such, all other formats as the floats that they
+// stand for.
 class KvView {
  public:
   KvView(const AttentionBatch& batch, const HeadLayout& heads, const KvLayer& kv)
-      : batch_(batch), heads_(heads), kv_(kv) {
-    QS_CHECK(kv.format == KvFormat::kF32 || kv.format == KvFormat::kBf16);
-  }
+      : batch_(batch), heads_(heads), kv_(kv) {}
 
   float Get(int64_t sequence, int64_t position, int64_t head, int64_t d, bool value) const {
-    return Element(kv_.data, kv_.format == KvFormat::kF32 ? DType::kF32 : DType::kBf16,
+    return Element(kv_.data, kv_.format == KvFormat::kBf16 ? DType::kBf16 : DType::kF32,
                    Index(sequence, position, head, d, value));
   }
 
-  void Set(int64_t sequence, int64_t position, int64_t head, int64_t d, bool value, float x) {
-    const int64_t index = Index(sequence, position, head, d, value);
-    if (kv_.format == KvFormat::kF32) {
-      static_cast<float*>(kv_.data)[index] = x;
-    } else {
-      static_cast<uint16_t*>(kv_.data)[index] = FloatToBf16(x);
+  // Stores the keys, or values, of one head for the rows of one sequence's part of the batch.
+  void Store(int64_t sequence, int64_t head, bool value, const float* x, int64_t stride) {
+    const int64_t dim = heads_.head_dim, begin = batch_.row_starts[sequence];
+    const int64_t rows = batch_.row_starts[sequence + 1] - begin;
+    std::vector<float> kept(rows * dim);
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* row = x + (begin + r) * stride;
+      std::copy(row, row + dim, &kept[r * dim]);
+      if (kv_.format == KvFormat::kInt8) RoundToInt8(row, dim, &kept[r * dim]);
+    }
+    if (kv_.format == KvFormat::kQwenInt8 && rows > 0) RoundToQwenInt8(kept);
+    for (int64_t i = 0; i < rows * dim; ++i) {
+      const int64_t index =
+          Index(sequence, batch_.positions[begin + i / dim], head, i % dim, value);
+      if (kv_.format == KvFormat::kBf16) {
+        static_cast<uint16_t*>(kv_.data)[index] = FloatToBf16(kept[i]);
+      } else {
+        static_cast<float*>(kv_.data)[index] = kept[i];
+      }
     }
   }
 
@@ -198,7 +228,7 @@ absl::StatusOr<LinearWeight> ReferenceBackend::PackQuantized(const QuantizedShap
 
 size_t ReferenceBackend::KvBytesPerBlock(const HeadLayout& heads, KvFormat format) const {
   return static_cast<size_t>(2 * heads.kv_width() * kKvBlockSize) *
-         (format == KvFormat::kF32 ? 4 : 2);
+         (format == KvFormat::kBf16 ? 2 : 4);
 }
 
 void ReferenceBackend::Embed(const int32_t* ids, int64_t rows, const LinearWeight& table,
@@ -265,16 +295,18 @@ void ReferenceBackend::NormRopeStoreKv(const AttentionBatch& batch, const HeadLa
     const double scale = batch.query_scales == nullptr ? 1.0 : batch.query_scales[row];
     float* query = qkv + row * heads.qkv_width();
     float* key = query + heads.query_width();
-    const float* value = key + heads.kv_width();
     for (int64_t h = 0; h < heads.num_query_heads; ++h) {
       NormRopeHead(query + h * dim, dim, q_norm, epsilon, cos_sin, scale);
     }
     for (int64_t h = 0; h < heads.num_kv_heads; ++h) {
       NormRopeHead(key + h * dim, dim, k_norm, epsilon, cos_sin, 1.0);
-      for (int64_t d = 0; d < dim; ++d) {
-        cache.Set(batch.sequences[row], position, h, d, false, key[h * dim + d]);
-        cache.Set(batch.sequences[row], position, h, d, true, value[h * dim + d]);
-      }
+    }
+  }
+  for (int64_t s = 0; s < batch.num_sequences; ++s) {
+    for (int64_t h = 0; h < heads.num_kv_heads; ++h) {
+      const float* keys = qkv + heads.query_width() + h * dim;
+      cache.Store(s, h, false, keys, heads.qkv_width());
+      cache.Store(s, h, true, keys + heads.kv_width(), heads.qkv_width());
     }
   }
 }

@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "benchmark/benchmark.h"
 #include "kernels/backend.h"
 #include "tools/bench/machine_limits.h"
@@ -26,6 +27,8 @@ namespace {
 
 constexpr int kLayers = 24;
 constexpr int64_t kHidden = 896, kFfn = 4864, kVocabulary = 151936;
+// The query heads of one KV head stacked, and every head with keys of its own (Qwen-7B).
+constexpr HeadLayout kMhaHeads = {.num_query_heads = 32, .num_kv_heads = 32, .head_dim = 128};
 constexpr HeadLayout kHeads = {
     .num_query_heads = 14, .num_kv_heads = 2, .head_dim = 64, .queries_per_kv = 7};
 
@@ -60,6 +63,8 @@ class Limits {
     if (peak > 0) state_.counters["of_peak"] = flops / seconds / peak;
   }
 
+  double best_seconds() const { return best_seconds_; }
+
   template <typename Work>
   void Run(Work work) {
     for (auto _ : state_) {
@@ -69,8 +74,6 @@ class Limits {
       best_seconds_ = std::min(best_seconds_, time.count());
     }
   }
-
-  double best_seconds() const { return best_seconds_; }
 
  private:
   MachineLimits Measure() const {
@@ -186,18 +189,19 @@ void BM_LinearsBf16(benchmark::State& state) { Linears(state, WeightFormat::kBf1
 void BM_LinearsInt8(benchmark::State& state) { Linears(state, WeightFormat::kInt8); }
 void BM_LinearsInt4(benchmark::State& state) { Linears(state, WeightFormat::kInt4); }
 
-// The attention of the `rows` last positions of a sequence in every layer of the model, so that the
-// caches don't hold the keys; in 2 layers from 128 rows on.
-void Attention(benchmark::State& state, int64_t length, KvFormat format) {
-  const int64_t rows = state.range(0);
+// The attention of the `rows` last positions of a sequence of `length` in several layers, so that
+// the caches don't hold the keys of a single row.
+void Attention(benchmark::State& state, const HeadLayout& heads, KvFormat format) {
+  const int64_t rows = state.range(0), length = state.range(2);
   std::unique_ptr<Backend> backend = MakeBackend(state);
   const int64_t num_blocks = length / kKvBlockSize;
-  const size_t layer_bytes = backend->KvBytesPerBlock(kHeads, format) * num_blocks;
-  const int num_layers = rows < 128 ? kLayers : 2;
+  const size_t layer_bytes = backend->KvBytesPerBlock(heads, format) * num_blocks;
+  const int num_layers =
+      rows >= 128 ? 2 : static_cast<int>((int64_t{100} << 20) / static_cast<int64_t>(layer_bytes));
   std::vector<Buffer> layers;
   for (int i = 0; i < num_layers; ++i) {
     layers.push_back(*backend->Allocate(layer_bytes));
-    // Small numbers in either format.
+    // Small numbers in any format.
     std::fill_n(layers.back().as<uint16_t>(), layer_bytes / 2, uint16_t{0x3c01});
   }
   std::vector<int32_t> positions, sequences(rows), table(num_blocks);
@@ -213,27 +217,23 @@ void Attention(benchmark::State& state, int64_t length, KvFormat format) {
                                 .row_starts = row_starts,
                                 .block_tables = table.data(),
                                 .max_blocks = num_blocks};
-  const std::vector<float> qkv(rows * kHeads.qkv_width(), 0.25f);
-  std::vector<float> out(rows * kHeads.query_width());
+  const std::vector<float> qkv(rows * heads.qkv_width(), 0.25f);
+  std::vector<float> out(rows * heads.query_width());
 
   Limits limits(state, Peak::kFma);
   limits.Run([&] {
     for (const Buffer& layer : layers) {
-      backend->PagedAttention(batch, kHeads, qkv.data(), {layer.data(), num_blocks, format},
+      backend->PagedAttention(batch, heads, qkv.data(), {layer.data(), num_blocks, format},
                               out.data());
     }
   });
   double positions_seen = 0;
   for (int32_t position : positions) positions_seen += position + 1;
   // Multiply and add for each of q * k and p * v.
-  const double flops = positions_seen * static_cast<double>(kHeads.query_width()) * 4;
+  const double flops = positions_seen * static_cast<double>(heads.query_width()) * 4;
   limits.Report(static_cast<double>(layer_bytes) * num_layers, flops * num_layers);
+  state.counters["us_per_layer"] = limits.best_seconds() * 1e6 / num_layers;
 }
-
-void BM_AttentionBf16Context4096(benchmark::State& state) {
-  Attention(state, 4096, KvFormat::kBf16);
-}
-void BM_AttentionBf16Context512(benchmark::State& state) { Attention(state, 512, KvFormat::kBf16); }
 
 void BM_Sample(benchmark::State& state) {
   std::unique_ptr<Backend> backend = *MakeCpuBackend({.isa = Isa()});
@@ -270,14 +270,34 @@ constexpr auto kLinearRows = [](benchmark::internal::Benchmark* b) {
 BENCHMARK(BM_LinearsBf16)->Apply(kLinearRows);
 BENCHMARK(BM_LinearsInt8)->Apply(kLinearRows);
 BENCHMARK(BM_LinearsInt4)->Apply(kLinearRows);
-BENCHMARK(BM_AttentionBf16Context4096)->Apply([](auto* b) { RowsAndThreads(b, {1, 512}); });
-BENCHMARK(BM_AttentionBf16Context512)->Apply([](auto* b) { RowsAndThreads(b, {512}); });
 BENCHMARK(BM_Sample)
     ->ArgNames({"top_k", "top_p_percent"})
     ->Args({0, 100})
     ->Args({0, 80})
     ->Args({20, 80})
     ->Unit(benchmark::kMillisecond);
+
+void RegisterAttention() {
+  const struct {
+    const char* name;
+    HeadLayout heads;
+  } kLayouts[] = {{"gqa_14_2x64", kHeads}, {"mha_32x128", kMhaHeads}};
+  for (const auto& layout : kLayouts) {
+    for (const KvFormat format : kAllKvFormats) {
+      const std::string name =
+          absl::StrCat("BM_Attention/", layout.name, "/", KvFormatName(format));
+      auto* benchmark = benchmark::RegisterBenchmark(
+          name.c_str(), [=](benchmark::State& state) { Attention(state, layout.heads, format); });
+      for (const int64_t threads : {1, 2, 4}) {
+        benchmark->Args({1, threads, 4096});    // decode
+        benchmark->Args({512, threads, 512});   // a whole prompt
+        benchmark->Args({512, threads, 8192});  // a chunk of a long one
+      }
+      benchmark->ArgNames({"rows", "threads", "context"});
+      benchmark->Unit(benchmark::kMillisecond)->UseRealTime();
+    }
+  }
+}
 
 }  // namespace
 }  // namespace qwenserve
@@ -297,6 +317,7 @@ int main(int argc, char** argv) {
   benchmark::AddCustomContext("isa", *name);
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  qwenserve::RegisterAttention();
   benchmark::RunSpecifiedBenchmarks();
   return 0;
 }
