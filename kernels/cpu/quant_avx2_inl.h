@@ -11,7 +11,6 @@
 constexpr int64_t kQuantRowTile = 64;
 // From here on a block of weights is unpacked once for all rows of a tile instead of in each tile.
 constexpr int64_t kUnpackFromRows = 9;
-constexpr int64_t kQuantTileHeight = 4;
 
 inline __m256i LoadBytes(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
@@ -24,12 +23,33 @@ inline __m256i BroadcastCodes(const int8_t* x) {
   return _mm256_set1_epi32(codes);
 }
 
+// The sums of outputs 0-7 and 8-15 for some rows. Not an array: GCC keeps the parts of a struct in
+// registers, but an array only where it has unrolled every loop over it in time.
+template <int rows>
+struct RowSums {
+  __m256i low, high;
+  RowSums<rows - 1> next;
+};
+template <>
+struct RowSums<0> {};
+
+// work(row, low, high) for each row.
+template <int rows, typename Work>
+[[gnu::always_inline]] inline void ForRows(RowSums<rows>& sums, Work work, int row = 0) {
+  if constexpr (rows > 0) {
+    work(row, sums.low, sums.high);
+    ForRows(sums.next, work, row + 1);
+  }
+}
+
 // Holds the sums in registers, and the loads of the next codes behind this point, whose address
 // they get from here. GCC otherwise computes the products of all steps first and spills them.
 template <int rows>
-[[gnu::always_inline]] inline void KeepSums(__m256i (&sum)[rows][2], const int8_t*& x) {
-#pragma GCC unroll 4
-  for (int r = 0; r < rows; ++r) asm volatile("" : "+x"(sum[r][0]), "+x"(sum[r][1]), "+r"(x));
+[[gnu::always_inline]] inline void KeepSums(RowSums<rows>& sums, const int8_t*& x) {
+  ForRows(
+      sums, [&](int, __m256i& low, __m256i& high) __attribute__((always_inline)) {
+        asm volatile("" : "+x"(low), "+x"(high), "+r"(x));
+      });
 }
 
 // A block is 32 inputs of a panel; a step is 4 inputs, 64 bytes when unpacked. Dot gives the sums
@@ -43,41 +63,41 @@ struct Int4 {
   // block (8 steps of 2).
   template <int rows>
   [[gnu::always_inline]] static void Step(bool first, __m256i w0, __m256i w1, const int8_t* x,
-                                          __m256i (&sum)[rows][2]) {
-    if (!first) KeepSums(sum, x);
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; ++r) {
-      const __m256i codes = BroadcastCodes(x + 32 * r);
-      const __m256i p0 = _mm256_maddubs_epi16(w0, codes), p1 = _mm256_maddubs_epi16(w1, codes);
-      sum[r][0] = first ? p0 : _mm256_add_epi16(sum[r][0], p0);
-      sum[r][1] = first ? p1 : _mm256_add_epi16(sum[r][1], p1);
-    }
+                                          RowSums<rows>& sums) {
+    if (!first) KeepSums(sums, x);
+    ForRows(
+        sums, [&](int r, __m256i& low, __m256i& high) __attribute__((always_inline)) {
+          const __m256i codes = BroadcastCodes(x + 32 * r);
+          const __m256i p0 = _mm256_maddubs_epi16(w0, codes), p1 = _mm256_maddubs_epi16(w1, codes);
+          low = first ? p0 : _mm256_add_epi16(low, p0);
+          high = first ? p1 : _mm256_add_epi16(high, p1);
+        });
   }
 
   template <int rows, bool unpacked>
   [[gnu::always_inline]] static void Dot(const uint8_t* w, const uint8_t* /*packed*/,
-                                         const int8_t* x, __m256i (&sum)[rows][2]) {
-    const __m256i low = _mm256_set1_epi8(15);
+                                         const int8_t* x, RowSums<rows>& sums) {
     if constexpr (unpacked) {
 #pragma GCC unroll 8
       for (int s = 0; s < 8; ++s) {
-        Step(s == 0, LoadBytes(w + 64 * s), LoadBytes(w + 64 * s + 32), x + 4 * s, sum);
+        Step(s == 0, LoadBytes(w + 64 * s), LoadBytes(w + 64 * s + 32), x + 4 * s, sums);
       }
     } else {
+      const __m256i mask = _mm256_set1_epi8(15);
 #pragma GCC unroll 4
       for (int u = 0; u < 4; ++u) {
         const __m256i w0 = LoadBytes(w + 64 * u), w1 = LoadBytes(w + 64 * u + 32);
-        Step(u == 0, _mm256_and_si256(w0, low), _mm256_and_si256(w1, low), x + 8 * u, sum);
-        Step(false, _mm256_and_si256(_mm256_srli_epi16(w0, 4), low),
-             _mm256_and_si256(_mm256_srli_epi16(w1, 4), low), x + 8 * u + 4, sum);
+        Step(u == 0, _mm256_and_si256(w0, mask), _mm256_and_si256(w1, mask), x + 8 * u, sums);
+        Step(false, _mm256_and_si256(_mm256_srli_epi16(w0, 4), mask),
+             _mm256_and_si256(_mm256_srli_epi16(w1, 4), mask), x + 8 * u + 4, sums);
       }
     }
     const __m256i one = _mm256_set1_epi16(1);
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; ++r) {
-      sum[r][0] = _mm256_madd_epi16(sum[r][0], one);
-      sum[r][1] = _mm256_madd_epi16(sum[r][1], one);
-    }
+    ForRows(
+        sums, [&](int, __m256i& low, __m256i& high) __attribute__((always_inline)) {
+          low = _mm256_madd_epi16(low, one);
+          high = _mm256_madd_epi16(high, one);
+        });
   }
 
   static void Unpack(const uint8_t* w, uint8_t* out) {
@@ -99,23 +119,23 @@ struct Int8 {
   // |w| times x with the sign of w. |w| <= 128 and |x| <= 127: no pair leaves 16 bits.
   template <int rows, bool unpacked>
   [[gnu::always_inline]] static void Dot(const uint8_t* magnitudes, const uint8_t* w,
-                                         const int8_t* x, __m256i (&sum)[rows][2]) {
+                                         const int8_t* x, RowSums<rows>& sums) {
     const __m256i one = _mm256_set1_epi16(1);
 #pragma GCC unroll 8
     for (int s = 0; s < 8; ++s) {
-      if (s != 0) KeepSums(sum, x);
+      if (s != 0) KeepSums(sums, x);
       const __m256i w0 = LoadBytes(w + 64 * s), w1 = LoadBytes(w + 64 * s + 32);
       const __m256i m0 = unpacked ? LoadBytes(magnitudes + 64 * s) : _mm256_abs_epi8(w0);
       const __m256i m1 = unpacked ? LoadBytes(magnitudes + 64 * s + 32) : _mm256_abs_epi8(w1);
-#pragma GCC unroll 4
-      for (int r = 0; r < rows; ++r) {
-        const __m256i codes = BroadcastCodes(x + 32 * r + 4 * s);
-        const __m256i p0 = _mm256_maddubs_epi16(m0, _mm256_sign_epi8(codes, w0));
-        const __m256i p1 = _mm256_maddubs_epi16(m1, _mm256_sign_epi8(codes, w1));
-        const __m256i d0 = _mm256_madd_epi16(p0, one), d1 = _mm256_madd_epi16(p1, one);
-        sum[r][0] = s == 0 ? d0 : _mm256_add_epi32(sum[r][0], d0);
-        sum[r][1] = s == 0 ? d1 : _mm256_add_epi32(sum[r][1], d1);
-      }
+      ForRows(
+          sums, [&](int r, __m256i& low, __m256i& high) __attribute__((always_inline)) {
+            const __m256i codes = BroadcastCodes(x + 32 * r + 4 * s);
+            const __m256i p0 = _mm256_maddubs_epi16(m0, _mm256_sign_epi8(codes, w0));
+            const __m256i p1 = _mm256_maddubs_epi16(m1, _mm256_sign_epi8(codes, w1));
+            const __m256i d0 = _mm256_madd_epi16(p0, one), d1 = _mm256_madd_epi16(p1, one);
+            low = s == 0 ? d0 : _mm256_add_epi32(low, d0);
+            high = s == 0 ? d1 : _mm256_add_epi32(high, d1);
+          });
     }
   }
 
@@ -159,96 +179,113 @@ inline __m256 StartOfGroup(const QuantGroup& group, int v, float sum) {
   return _mm256_xor_ps(_mm256_mul_ps(group.zero[v], _mm256_set1_ps(sum)), _mm256_set1_ps(-0.0f));
 }
 
-inline void StoreOutputs(const QuantLinearArgs& args, int64_t panel, int64_t row,
+// acc: [rows][16].
+inline void StoreOutputs(const QuantLinearArgs& args, int64_t panel, int64_t row, int64_t rows,
                          const float* acc) {
   const int64_t column = panel * kPanelColumns;
   const int64_t columns = Min(kPanelColumns, args.out_features - column);
-  StoreTile(acc, 1, kPanelColumns, columns, args.bias == nullptr ? nullptr : args.bias + column,
-            args.out + row * args.out_features + column, args.out_features);
+  const float* bias = args.bias == nullptr ? nullptr : args.bias + column;
+  float* out = args.out + row * args.out_features + column;
+  if (columns < kPanelColumns) {
+    StoreTile(acc, rows, kPanelColumns, columns, bias, out, args.out_features);
+    return;
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    __m256 low = _mm256_loadu_ps(acc + r * kPanelColumns);
+    __m256 high = _mm256_loadu_ps(acc + r * kPanelColumns + 8);
+    if (bias != nullptr) {
+      low = _mm256_add_ps(low, _mm256_loadu_ps(bias));
+      high = _mm256_add_ps(high, _mm256_loadu_ps(bias + 8));
+    }
+    _mm256_storeu_ps(out + r * args.out_features, low);
+    _mm256_storeu_ps(out + r * args.out_features + 8, high);
+  }
 }
 
-// One row and `panels` panels side by side, sums in registers: bound by memory, so the weights are
-// asked for ahead of their use.
-template <typename Format, int panels>
+// Bytes of weights that are asked for ahead of their use. Panels follow each other in memory, so
+// that this reaches into the next one.
+constexpr int64_t kQuantAhead = 4096;
+
+template <typename Format>
+inline void PrefetchBlock(const uint8_t* block) {
+#pragma GCC unroll 8
+  for (int64_t line = 0; line < Format::kBlockBytes; line += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(block + line + kQuantAhead), _MM_HINT_T0);
+  }
+}
+
+// One row: sums in registers, bound by memory.
+template <typename Format>
 void QuantOneRow(const QuantLinearArgs& args, int64_t panel) {
-  constexpr int64_t kAhead = 2048;
   const int64_t blocks = args.packed_inputs / 32, group_blocks = args.group_size / 32;
   const int64_t groups = (blocks + group_blocks - 1) / group_blocks;
-  const int64_t panel_bytes = blocks * Format::kBlockBytes;
-  const uint8_t* w = static_cast<const uint8_t*>(args.weight) + panel * panel_bytes;
-  __m256 acc[panels][2];
-#pragma GCC unroll 4
-  for (int p = 0; p < panels; ++p) acc[p][0] = acc[p][1] = _mm256_setzero_ps();
+  const uint8_t* w =
+      static_cast<const uint8_t*>(args.weight) + panel * blocks * Format::kBlockBytes;
+  __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
   for (int64_t g = 0, b = 0; g < groups; ++g) {
-    QuantGroup group[panels];
-    __m256 part[panels][2];
-#pragma GCC unroll 4
-    for (int p = 0; p < panels; ++p) {
-      group[p] = LoadGroup<Format>(args, ((panel + p) * groups + g) * kPanelColumns);
-      part[p][0] = StartOfGroup(group[p], 0, args.x.sums[g]);
-      part[p][1] = StartOfGroup(group[p], 1, args.x.sums[g]);
-    }
+    const QuantGroup group = LoadGroup<Format>(args, (panel * groups + g) * kPanelColumns);
+    __m256 part[2] = {StartOfGroup(group, 0, args.x.sums[g]),
+                      StartOfGroup(group, 1, args.x.sums[g])};
     for (const int64_t end = Min(b + group_blocks, blocks); b < end; ++b) {
+      PrefetchBlock<Format>(w);
+      RowSums<1> sums;
+      Format::template Dot<1, false>(w, w, args.x.codes + 32 * b, sums);
       const __m256 scale = _mm256_broadcast_ss(args.x.scales + b);
-#pragma GCC unroll 4
-      for (int p = 0; p < panels; ++p) {
-        const uint8_t* block = w + p * panel_bytes + b * Format::kBlockBytes;
-#pragma GCC unroll 8
-        for (int64_t line = 0; line < Format::kBlockBytes; line += 64) {
-          _mm_prefetch(reinterpret_cast<const char*>(block + line + kAhead), _MM_HINT_T0);
-        }
-        __m256i sum[1][2];
-        Format::template Dot<1, false>(block, block, args.x.codes + 32 * b, sum);
-        part[p][0] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sum[0][0]), part[p][0]);
-        part[p][1] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sum[0][1]), part[p][1]);
-      }
+      part[0] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sums.low), part[0]);
+      part[1] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sums.high), part[1]);
+      w += Format::kBlockBytes;
     }
-#pragma GCC unroll 4
-    for (int p = 0; p < panels; ++p) {
-      acc[p][0] = _mm256_fmadd_ps(part[p][0], group[p].scale[0], acc[p][0]);
-      acc[p][1] = _mm256_fmadd_ps(part[p][1], group[p].scale[1], acc[p][1]);
-    }
+    acc[0] = _mm256_fmadd_ps(part[0], group.scale[0], acc[0]);
+    acc[1] = _mm256_fmadd_ps(part[1], group.scale[1], acc[1]);
   }
-  for (int p = 0; p < panels; ++p) {
-    alignas(32) float out[kPanelColumns];
-    _mm256_store_ps(out, acc[p][0]);
-    _mm256_store_ps(out + 8, acc[p][1]);
-    StoreOutputs(args, panel + p, 0, out);
+  alignas(32) float out[kPanelColumns];
+  _mm256_store_ps(out, acc[0]);
+  _mm256_store_ps(out + 8, acc[1]);
+  StoreOutputs(args, panel, 0, 1, out);
+}
+
+// A block's sums of 8 outputs for one row, added to those of the group, which are added to the
+// result after the group's last block.
+template <bool first, bool last>
+[[gnu::always_inline]] inline void AddBlock(__m256i sum, __m256 scale, const QuantGroup& group,
+                                            int v, float group_sum, float* part, float* acc) {
+  const __m256 before = first ? StartOfGroup(group, v, group_sum) : _mm256_load_ps(part + 8 * v);
+  const __m256 after = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sum), before);
+  if constexpr (last) {
+    _mm256_store_ps(acc + 8 * v,
+                    _mm256_fmadd_ps(after, group.scale[v], _mm256_load_ps(acc + 8 * v)));
+  } else {
+    _mm256_store_ps(part + 8 * v, after);
   }
 }
 
-// A block's sums of `rows` rows, added to those of the group, which are added to the result after
-// the group's last block. part, acc: [rows][16].
+// Likewise of 16 outputs for `rows` rows. part, acc: [rows][16].
 template <typename Format, int rows, bool unpacked, bool first, bool last>
-void BlockTile(const uint8_t* w, const uint8_t* packed, const int8_t* x, const float* scales,
-               const QuantGroup& group, const float* group_sums, float* part, float* acc) {
-  __m256i sum[rows][2];
-  Format::template Dot<rows, unpacked>(w, packed, x, sum);
-#pragma GCC unroll 4
-  for (int r = 0; r < rows; ++r) {
-    const __m256 scale = _mm256_broadcast_ss(scales + r);
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) {
-      float* const p = part + r * kPanelColumns + 8 * v;
-      const __m256 before = first ? StartOfGroup(group, v, group_sums[r]) : _mm256_load_ps(p);
-      const __m256 after = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sum[r][v]), before);
-      if constexpr (last) {
-        float* const a = acc + r * kPanelColumns + 8 * v;
-        _mm256_store_ps(a, _mm256_fmadd_ps(after, group.scale[v], _mm256_load_ps(a)));
-      } else {
-        _mm256_store_ps(p, after);
-      }
-    }
-  }
+[[gnu::always_inline]] inline void BlockTile(const uint8_t* w, const uint8_t* packed,
+                                             const int8_t* x, const float* scales,
+                                             const QuantGroup& group, const float* group_sums,
+                                             float* part, float* acc) {
+  // The weights of each tile are loaded anew: kept over tiles, they would be spilled.
+  asm volatile("" : "+r"(w), "+r"(packed));
+  RowSums<rows> sums;
+  Format::template Dot<rows, unpacked>(w, packed, x, sums);
+  ForRows(
+      sums, [&](int r, __m256i low, __m256i high) __attribute__((always_inline)) {
+        const __m256 scale = _mm256_broadcast_ss(scales + r);
+        const int64_t row = r * kPanelColumns;
+        AddBlock<first, last>(low, scale, group, 0, group_sums[r], part + row, acc + row);
+        AddBlock<first, last>(high, scale, group, 1, group_sums[r], part + row, acc + row);
+      });
 }
 
 template <typename Format, bool unpacked, bool first, bool last>
 void BlockTiles(int64_t rows, const uint8_t* w, const uint8_t* packed, const int8_t* x,
                 const float* scales, const QuantGroup& group, const float* group_sums, float* part,
                 float* acc) {
-  for (int64_t tiles = (rows + kQuantTileHeight - 1) / kQuantTileHeight; rows > 0; --tiles) {
-    const int64_t height = (rows + tiles - 1) / tiles;
-    const auto run = [&]<int count>() {
+  while (rows > 0) {
+    // The last two tiles are of nearly equal height.
+    const int64_t height = rows > 7 ? 4 : rows > 4 ? (rows + 1) / 2 : rows;
+    const auto run = [&]<int count>() __attribute__((always_inline)) {
       BlockTile<Format, count, unpacked, first, last>(w, packed, x, scales, group, group_sums, part,
                                                       acc);
     };
@@ -268,7 +305,6 @@ void BlockTiles(int64_t rows, const uint8_t* w, const uint8_t* packed, const int
 // One panel for up to kQuantRowTile rows.
 template <typename Format, bool unpacked>
 void QuantRowTile(const QuantLinearArgs& args, int64_t panel, int64_t row, int64_t rows) {
-  constexpr int64_t kAhead = 2048;
   alignas(64) float part[kQuantRowTile * kPanelColumns], acc[kQuantRowTile * kPanelColumns];
   alignas(64) uint8_t wide[512];
   const int64_t blocks = args.packed_inputs / 32, group_blocks = args.group_size / 32;
@@ -286,14 +322,11 @@ void QuantRowTile(const QuantLinearArgs& args, int64_t panel, int64_t row, int64
         Format::Unpack(packed, wide);
         w = wide;
       } else {
-#pragma GCC unroll 8
-        for (int64_t line = 0; line < Format::kBlockBytes; line += 64) {
-          _mm_prefetch(reinterpret_cast<const char*>(packed + line + kAhead), _MM_HINT_T0);
-        }
+        PrefetchBlock<Format>(packed);
       }
       const int8_t* x = args.x.codes + (b * args.x.rows + row) * 32;
       const float* scales = args.x.scales + b * args.x.rows + row;
-      const auto run = [&]<bool first, bool last>() {
+      const auto run = [&]<bool first, bool last>() __attribute__((always_inline)) {
         BlockTiles<Format, unpacked, first, last>(rows, w, packed, x, scales, group, sums, part,
                                                   acc);
       };
@@ -307,7 +340,7 @@ void QuantRowTile(const QuantLinearArgs& args, int64_t panel, int64_t row, int64
       packed += Format::kBlockBytes;
     }
   }
-  for (int64_t r = 0; r < rows; ++r) StoreOutputs(args, panel, row + r, acc + r * kPanelColumns);
+  StoreOutputs(args, panel, row, rows, acc);
 }
 
 template <typename Format>
@@ -315,9 +348,7 @@ void QuantLinearAvx2(const QuantLinearArgs& args, int64_t panel_begin, int64_t p
                      float* /*scratch*/) {
   const int64_t rows = args.x.rows;
   if (rows == 1) {
-    int64_t panel = panel_begin;
-    for (; panel + 2 <= panel_end; panel += 2) QuantOneRow<Format, 2>(args, panel);
-    if (panel < panel_end) QuantOneRow<Format, 1>(args, panel);
+    for (int64_t p = panel_begin; p < panel_end; ++p) QuantOneRow<Format>(args, p);
     return;
   }
   for (int64_t row = 0; row < rows; row += kQuantRowTile) {
