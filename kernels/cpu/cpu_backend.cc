@@ -16,9 +16,6 @@
 namespace qwenserve {
 namespace {
 
-// Elementwise work below this many floats is done before another thread has noticed it.
-constexpr int64_t kMinParallelFloats = 8192;
-
 // Hash of what the machine's dot of bf16 pairs makes of some numbers: magnitudes close enough for
 // every intermediate rounding, and the order of the two products, to show; then some whose products
 // are subnormal.
@@ -55,6 +52,7 @@ uint64_t ProbeDot(const Bf16DotKernels& kernels) {
 CpuBackend::CpuBackend(const KernelTable& kernels, const CpuBackendOptions& options)
     : kernels_(kernels),
       pool_(options.num_threads, options.cpus),
+      panels_(options.num_threads),
       scratch_(static_cast<size_t>(options.num_threads)),
       run_chunks_([this](int64_t chunks, absl::FunctionRef<void(int64_t)> work) {
         ParallelForDynamic(chunks, [&](int64_t i, int) { work(i); });

@@ -56,6 +56,9 @@ class CpuBackend final : public Backend {
   absl::Status Sync() override;
 
  private:
+  // Elementwise work below this many floats is done before another thread has noticed it.
+  static constexpr int64_t kMinParallelFloats = 8192;
+
   struct ThreadScratch {
     std::vector<float> floats;
     std::vector<char> rounded;  // input of the product at work, where it is one row
@@ -66,6 +69,10 @@ class CpuBackend final : public Backend {
   // when all of it is worth less than waking the others. cost: floats touched per item.
   void ParallelFor(int64_t count, int64_t cost,
                    absl::FunctionRef<void(int64_t, int64_t, int)> work);
+  // Likewise for the panels of a product, in pieces: prepare(thread) once in each thread, then
+  // work(begin, end, thread) for as long as any thread has panels left.
+  void ParallelPanels(int64_t panels, int64_t cost, absl::FunctionRef<void(int)> prepare,
+                      absl::FunctionRef<void(int64_t, int64_t, int)> work);
   // Likewise one item at a time, to whichever thread is free.
   void ParallelForDynamic(int64_t count, absl::FunctionRef<void(int64_t, int)> work);
   void QuantLinear(const float* x, int64_t rows, const LinearWeight& weight, const float* bias,
@@ -86,6 +93,7 @@ class CpuBackend final : public Backend {
 
   const KernelTable& kernels_;
   ThreadPool pool_;
+  WorkParts panels_;
   std::vector<ThreadScratch> scratch_;  // by thread
   // The chunks of one row on all threads.
   const std::function<void(int64_t, absl::FunctionRef<void(int64_t)>)> run_chunks_;

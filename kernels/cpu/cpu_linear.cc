@@ -19,7 +19,27 @@ char* Align(std::vector<char>& memory, size_t bytes) {
   return memory.data() + (RoundUp(start) - start);
 }
 
+// Kernels work on two panels at a time.
+constexpr int64_t kPanelUnit = 2;
+
 }  // namespace
+
+void CpuBackend::ParallelPanels(int64_t panels, int64_t cost, absl::FunctionRef<void(int)> prepare,
+                                absl::FunctionRef<void(int64_t, int64_t, int)> work) {
+  if (panels * cost < kMinParallelFloats) {
+    prepare(0);
+    work(0, panels, 0);
+    return;
+  }
+  panels_.Start(panels, kPanelUnit);
+  pool_.Run([&](int thread) {
+    prepare(thread);
+    for (WorkRange piece = panels_.Next(thread); piece.begin < piece.end;
+         piece = panels_.Next(thread)) {
+      work(piece.begin, piece.end, thread);
+    }
+  });
+}
 
 void CpuBackend::Linear(const float* x, int64_t rows, const LinearWeight& weight, const float* bias,
                         float* out) {
@@ -36,10 +56,11 @@ void CpuBackend::Linear(const float* x, int64_t rows, const LinearWeight& weight
                            .bias = bias,
                            .out = out};
   const auto kernel = kernels_.linear[static_cast<int>(weight.format)];
-  ParallelFor(NumPanels(weight.out_features), kPanelColumns * weight.in_features,
-              [&](int64_t begin, int64_t end, int thread) {
-                kernel(args, begin, end, Scratch(thread, kLinearScratchFloats));
-              });
+  ParallelPanels(
+      NumPanels(weight.out_features), kPanelColumns * weight.in_features, [](int) {},
+      [&](int64_t begin, int64_t end, int thread) {
+        kernel(args, begin, end, Scratch(thread, kLinearScratchFloats));
+      });
 }
 
 void CpuBackend::QuantLinear(const float* x, int64_t rows, const LinearWeight& weight,
@@ -79,18 +100,22 @@ void CpuBackend::QuantLinear(const float* x, int64_t rows, const LinearWeight& w
   const int64_t cost = kPanelColumns * weight.packed_inputs;
   if (rows == 1) {
     // Rounding one row in every thread costs less than waiting for one of them.
-    ParallelFor(panels, cost, [&](int64_t begin, int64_t end, int thread) {
-      const QuantizeArgs args = quantize_args(Align(scratch_[thread].rounded, bytes));
-      kernels_.quantize_rows(args, 0, 1);
-      run(args.out, begin, end, thread);
-    });
+    const auto rounded = [&](int thread) {
+      return quantize_args(Align(scratch_[thread].rounded, bytes));
+    };
+    ParallelPanels(
+        panels, cost, [&](int thread) { kernels_.quantize_rows(rounded(thread), 0, 1); },
+        [&](int64_t begin, int64_t end, int thread) {
+          run(rounded(thread).out, begin, end, thread);
+        });
     return;
   }
   const QuantizeArgs args = quantize_args(Align(rounded_, bytes));
   ParallelFor(rows, weight.packed_inputs,
               [&](int64_t begin, int64_t end, int) { kernels_.quantize_rows(args, begin, end); });
-  ParallelFor(panels, cost,
-              [&](int64_t begin, int64_t end, int thread) { run(args.out, begin, end, thread); });
+  ParallelPanels(
+      panels, cost, [](int) {},
+      [&](int64_t begin, int64_t end, int thread) { run(args.out, begin, end, thread); });
 }
 
 void CpuBackend::Bf16DotLinear(const float* x, int64_t rows, const LinearWeight& weight,
@@ -110,11 +135,15 @@ void CpuBackend::Bf16DotLinear(const float* x, int64_t rows, const LinearWeight&
   const int64_t panels = NumPanels(weight.out_features), cost = kPanelColumns * weight.in_features;
   if (rows == 1) {
     // Rounding one row in every thread costs less than waiting for one of them.
-    ParallelFor(panels, cost, [&](int64_t begin, int64_t end, int thread) {
-      auto* rounded = reinterpret_cast<uint32_t*>(Align(scratch_[thread].rounded, bytes));
-      kernels_.bf16_dot->round_rows(x, 1, weight.in_features, rounded);
-      run(rounded, begin, end);
-    });
+    const auto rounded = [&](int thread) {
+      return reinterpret_cast<uint32_t*>(Align(scratch_[thread].rounded, bytes));
+    };
+    ParallelPanels(
+        panels, cost,
+        [&](int thread) {
+          kernels_.bf16_dot->round_rows(x, 1, weight.in_features, rounded(thread));
+        },
+        [&](int64_t begin, int64_t end, int thread) { run(rounded(thread), begin, end); });
     return;
   }
   auto* rounded = reinterpret_cast<uint32_t*>(Align(rounded_, bytes));
@@ -122,7 +151,8 @@ void CpuBackend::Bf16DotLinear(const float* x, int64_t rows, const LinearWeight&
     kernels_.bf16_dot->round_rows(x + begin * weight.in_features, end - begin, weight.in_features,
                                   rounded + begin * pairs);
   });
-  ParallelFor(panels, cost, [&](int64_t begin, int64_t end, int) { run(rounded, begin, end); });
+  ParallelPanels(
+      panels, cost, [](int) {}, [&](int64_t begin, int64_t end, int) { run(rounded, begin, end); });
 }
 
 }  // namespace qwenserve

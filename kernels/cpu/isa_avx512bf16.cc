@@ -11,7 +11,8 @@ namespace qwenserve {
 namespace {
 
 // Bytes of weights, over all streams, that are asked for ahead of their use.
-constexpr int64_t kPrefetchBytes = 8192;
+constexpr int64_t kPrefetchBytes = 4096;
+constexpr int64_t kOnePanelRows = 6;
 constexpr int64_t kMaxTileRows = 12;
 // Pairs of inputs that many rows use at a time: two panels of it (320 KiB) stay in the second
 // cache.
@@ -174,10 +175,8 @@ void LinearPanels(const Bf16DotArgs& args, int64_t panel_begin, int64_t panel_en
   for (int64_t depth = 0; depth < args.pairs; depth += block) {
     const int64_t count = Min(block, args.pairs - depth);
     int64_t panel = panel_begin;
-    // Few rows have few independent sums, hence several panels at once.
-    if (args.rows <= 3) panel = PanelGroups<8>(args, panel, panel_end, depth, count);
-    if (args.rows <= 6) panel = PanelGroups<4>(args, panel, panel_end, depth, count);
-    panel = PanelGroups<2>(args, panel, panel_end, depth, count);
+    // Few rows wait for memory, which is read best as one stream. Two panels share the loads of x.
+    if (args.rows > kOnePanelRows) panel = PanelGroups<2>(args, panel, panel_end, depth, count);
     PanelGroups<1>(args, panel, panel_end, depth, count);
   }
 }

@@ -28,8 +28,8 @@ double Noise(const SampleRow& row, int32_t id) {
   return -std::log1p(-(static_cast<double>(bits) + 0.5) * std::ldexp(1.0, -52));
 }
 
-// Logits after bias, penalties, banned ids and mask, -infinity where not allowed. Empty when a NaN or +infinity is
-// among them or nothing is finite.
+// Logits after bias, penalties, banned ids and mask, -infinity where not allowed. Empty when a NaN
+// or +infinity is among them or nothing is finite.
 std::vector<double> EffectiveLogits(const float* logits, int64_t vocab_size, const SampleRow& row) {
   std::vector<double> l(logits, logits + vocab_size);
   for (const LogitBias& bias : row.logit_bias) l[bias.id] += bias.bias;

@@ -74,5 +74,53 @@ TEST(ThreadPoolTest, PinsEachThreadToItsCpu) {
   }).join();
 }
 
+TEST(WorkPartsTest, EveryItemIsDoneOnceWhoeverTakesIt) {
+  for (int threads : {1, 2, 3, 5}) {
+    WorkParts parts(threads);
+    for (int64_t unit : {1, 2, 8}) {
+      for (int64_t count : {0, 1, 2, 7, 16, 71, 1000, 5001}) {
+        // One thread comes late and finds what is left, if anything.
+        for (int late = 0; late < threads; ++late) {
+          parts.Start(count, unit);
+          std::vector<int> done(count);
+          for (int i = 1; i <= threads; ++i) {
+            const int thread = (late + i) % threads;
+            for (WorkRange piece = parts.Next(thread); piece.begin < piece.end;
+                 piece = parts.Next(thread)) {
+              EXPECT_EQ(piece.begin % unit, 0);
+              for (int64_t item = piece.begin; item < piece.end; ++item) ++done[item];
+            }
+          }
+          EXPECT_EQ(done, std::vector<int>(count, 1)) << threads << " threads, unit " << unit;
+        }
+      }
+    }
+  }
+}
+
+TEST(WorkPartsTest, AThreadsOwnPartComesFirst) {
+  WorkParts parts(2);
+  parts.Start(100, 2);
+  EXPECT_EQ(parts.Next(1).begin, 50);
+  EXPECT_EQ(parts.Next(0).begin, 0);
+}
+
+TEST(WorkPartsTest, ThreadsAtOnceShareThePanels) {
+  constexpr int kThreads = 4;
+  ThreadPool pool(kThreads, {});
+  WorkParts parts(kThreads);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<std::atomic<int>> done(333);
+    parts.Start(333, 2);
+    pool.Run([&](int thread) {
+      for (WorkRange piece = parts.Next(thread); piece.begin < piece.end;
+           piece = parts.Next(thread)) {
+        for (int64_t item = piece.begin; item < piece.end; ++item) ++done[item];
+      }
+    });
+    for (const auto& count : done) ASSERT_EQ(count.load(), 1);
+  }
+}
+
 }  // namespace
 }  // namespace qwenserve
