@@ -45,8 +45,9 @@ int main(int argc, char** argv) {
             "Prompt and answer together, in tokens; 0 = the checkpoint's own");
   flags.AddBytes("kv-cache-memory", &engine.kv_cache_bytes,
                  "Of all ranks together, such as 2GiB; 0 = from the memory that is free");
-  flags.Add("kv-dtype", &kv_dtype, "Element type of the KV cache, bf16 or f32");
-  flags.OneOf({"bf16", "f32"});
+  flags.Add("kv-dtype", &kv_dtype, "Format of the KV cache: bf16, f32, int8 (half the memory), or qwen-int8, the first "
+            "generation's own, for comparisons with it");
+  flags.OneOf({"bf16", "f32", "int8", "qwen-int8"});
   flags.Add("threads", &engine.num_threads,
             "Of all ranks together; 0 = from cgroup quota and affinity");
   flags.Add("max-batch-tokens", &engine.max_batch_tokens, "Rows of one step, at most");

@@ -205,7 +205,7 @@ def test_shared_memory(helm):
 
 def test_optional_generator_flags(helm):
     optional = {"maxModelLen": ("max-model-len", 1048576), "maxBatchTokens": ("max-batch-tokens", 1000000),
-                "maxRunning": ("max-running", 64), "kvDtype": ("kv-dtype", "bf16"),
+                "maxRunning": ("max-running", 64), "kvDtype": ("kv-dtype", "int8"),
                 "kvCacheMemory": ("kv-cache-memory", "4GiB"), "maxStepMs": ("max-step-ms", 50)}
     names = {name for name, _ in optional.values()}
     assert not (names | {"prefix-cache"}) & set(flags(helm.render(), "generator"))

@@ -26,7 +26,7 @@ WRONG = [
     ({"generator.tensorParallelMode": "mpi"}, "/generator/tensorParallelMode"),
     ({"generator.maxModelLen": 0}, "/generator/maxModelLen"),
     ({"generator.maxBatchTokens": "many"}, "/generator/maxBatchTokens"),
-    ({"generator.kvDtype": "int8"}, "/generator/kvDtype"),
+    ({"generator.kvDtype": "int4"}, "/generator/kvDtype"),
     ({"generator.maxStepMs": 0}, "/generator/maxStepMs"),
     ({"generator.prefixCache": "on"}, "/generator/prefixCache"),
     ({"generator.kvCacheMemory": "4 GiB"}, "/generator/kvCacheMemory"),

@@ -47,7 +47,8 @@ Golden ReadGolden(const std::string& model) {
     absl::string_view suffix = entry.name;
     if (entry.name == "ids") golden.ids = Values<int32_t>(**file, entry);
     if (entry.name == "positions") golden.positions = Values<int32_t>(**file, entry);
-    if (!absl::ConsumePrefix(&suffix, "logits.")) continue;
+    const bool int8 = absl::ConsumePrefix(&suffix, "int8_cache.");
+    if (!int8 && !absl::ConsumePrefix(&suffix, "logits.")) continue;
     Golden::Case one;
     EXPECT_TRUE(absl::SimpleAtoi(suffix, &one.prompt_tokens)) << entry.name;
     const std::vector<float> flat = Values<float>(**file, entry);
@@ -55,7 +56,7 @@ Golden ReadGolden(const std::string& model) {
       one.logits.emplace_back(flat.begin() + row * entry.shape[1],
                               flat.begin() + (row + 1) * entry.shape[1]);
     }
-    golden.cases.push_back(std::move(one));
+    (int8 ? golden.int8_cases : golden.cases).push_back(std::move(one));
   }
   EXPECT_FALSE(golden.cases.empty()) << golden.dir;
   return golden;

@@ -18,6 +18,7 @@ struct Golden {
   std::vector<int32_t> ids;
   std::vector<int32_t> positions;
   std::vector<Case> cases;
+  std::vector<Case> int8_cases;  // with the first generation's own int8 KV cache
 };
 
 // Names of the models under tests/parity/data.

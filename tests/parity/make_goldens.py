@@ -168,12 +168,12 @@ def transformers_logits(folder, ids):
         return model(torch.from_numpy(ids[None])).logits[0].numpy()
 
 
-def expected_logits(folder, config, arrays, ids, prompt_tokens):
+def expected_logits(folder, config, arrays, ids, prompt_tokens, int8_cache=False):
     if not is_qwen1(config):
         return transformers_logits(folder, ids)
     weights = {name: (from_bf16(a) if a.dtype == np.uint16 else a).astype(np.float64)
                for name, a in arrays.items()}
-    return qwen1_formulas.logits(config, weights, ids, prompt_tokens)
+    return qwen1_formulas.logits(config, weights, ids, prompt_tokens, int8_cache)
 
 
 def make_model(output, name, seed, arrays=None):
@@ -188,6 +188,9 @@ def make_model(output, name, seed, arrays=None):
     for prompt_tokens in prompt_lengths:
         every = expected_logits(output / name, config, arrays, ids, prompt_tokens)
         golden[f"logits.{prompt_tokens}"] = every[POSITIONS].astype(np.float32)
+        if is_qwen1(config):
+            every = expected_logits(output / name, config, arrays, ids, prompt_tokens, True)
+            golden[f"int8_cache.{prompt_tokens}"] = every[POSITIONS].astype(np.float32)
     write_arrays(output / name / "golden.safetensors", golden)
     return arrays
 

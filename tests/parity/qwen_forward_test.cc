@@ -157,7 +157,7 @@ TEST_P(QwenForwardTest, Bf16DotsAreWithinTheirRoundingOfTheGoldenLogits) {
 TEST_P(QwenForwardTest, AnySplitIntoStepsGivesTheSameBits) {
   const auto sequences = Forced();
   for (const int tp : {1, 3}) {
-    for (const KvFormat kv_format : {KvFormat::kF32, KvFormat::kBf16}) {
+    for (const KvFormat kv_format : {KvFormat::kF32, KvFormat::kBf16, KvFormat::kInt8}) {
       const Logits whole =
           RunSteps(golden_.dir, sequences, OneShot(sequences), OnCpu(tp, kv_format));
       for (const int64_t chunk : {1, 7, 16, 33}) {
@@ -308,6 +308,52 @@ TEST(QwenLongContextTest, AlphaIsThePromptsAndStaysWhileDecoding) {
         EXPECT_LT(error, tolerance);
       } else {
         EXPECT_GT(error, 100 * tolerance);
+      }
+    }
+  }
+}
+
+// The prompt in one step, as the first generation's int8 cache wants it, or in steps of `chunk`.
+std::vector<Step> PromptThenDecode(const ForcedSequence& sequence, int64_t chunk) {
+  const auto length = static_cast<int64_t>(sequence.ids.size());
+  std::vector<Step> steps;
+  for (int64_t first = 0; first < length;) {
+    const int64_t count =
+        first < sequence.prompt_tokens ? std::min(chunk, sequence.prompt_tokens - first) : 1;
+    steps.push_back({{0, first, count}});
+    first += count;
+  }
+  return steps;
+}
+
+// A value at the border between two codes may fall to either, which moves a logit far more than
+// roundings do; and the largest of each scale lies on the border of 254 and 255. So the measure is
+// how far the format itself moves the logits: no other format, and no other cut of the prompt, comes
+// even near its golden. OnePositionGivesItsValueAsStored has the codes exactly.
+TEST(QwenInt8CacheTest, IsMetByNothingButItself) {
+  for (const char* model : {"qwen1", "qwen1_plain"}) {
+    const Golden golden = ReadGolden(model);
+    ASSERT_EQ(golden.int8_cases.size(), golden.cases.size());
+    for (const Golden::Case& test : golden.int8_cases) {
+      const std::vector<ForcedSequence> sequences = {{golden.ids, test.prompt_tokens}};
+      const auto error = [&](const NamedBackend& backend, KvFormat format, int64_t chunk, int tp) {
+        const RunOptions options = {backend.make, tp, format, nullptr};
+        return MaxError(golden, test,
+                        RunSteps(golden.dir, sequences, PromptThenDecode(sequences[0], chunk),
+                                 options));
+      };
+      const NamedBackend cpu = Backends()[0];
+      double others = error(cpu, KvFormat::kQwenInt8, 7, 1);
+      for (const KvFormat format : {KvFormat::kF32, KvFormat::kBf16, KvFormat::kInt8}) {
+        others = std::min(others, error(cpu, format, test.prompt_tokens, 1));
+      }
+      for (const NamedBackend& backend : Backends()) {
+        for (const int tp : {1, 2}) {
+          const double own = error(backend, KvFormat::kQwenInt8, test.prompt_tokens, tp);
+          EXPECT_LT(own, others / 3) << model << " " << backend.name << " tp " << tp;
+          std::printf("%s prompt %d %s tp %d: max logit error %.2e, others at least %.2e\n", model,
+                      static_cast<int>(test.prompt_tokens), backend.name, tp, own, others);
+        }
       }
     }
   }

@@ -60,10 +60,12 @@ def test_same_logits(remade, model):
     old = read_safetensors(make_goldens.DATA / model / "golden.safetensors")
     assert new.keys() == old.keys()
     for name, values in new.items():
-        if name.startswith("logits."):
+        if name.startswith(("logits.", "int8_cache.")):
             error = np.abs(values - old[name]).max()
             print(f"{model} {name}: {error:.1e}")
-            assert error <= RELATIVE_TOLERANCE * np.abs(old[name]).max(), name
+            # A code at the border between two may fall to either.
+            tolerance = 2e-3 if name.startswith("int8_cache.") else RELATIVE_TOLERANCE
+            assert error <= tolerance * np.abs(old[name]).max(), name
         else:
             assert np.array_equal(values, old[name]), name
 
