@@ -45,7 +45,8 @@ int main(int argc, char** argv) {
             "Prompt and answer together, in tokens; 0 = the checkpoint's own");
   flags.AddBytes("kv-cache-memory", &engine.kv_cache_bytes,
                  "Of all ranks together, such as 2GiB; 0 = from the memory that is free");
-  flags.Add("kv-dtype", &kv_dtype, "Format of the KV cache: bf16, f32, int8 (half the memory), or qwen-int8, the first "
+  flags.Add("kv-dtype", &kv_dtype,
+            "Format of the KV cache: bf16, f32, int8 (half the memory), or qwen-int8, the first "
             "generation's own, for comparisons with it");
   flags.OneOf({"bf16", "f32", "int8", "qwen-int8"});
   flags.Add("threads", &engine.num_threads,

@@ -328,8 +328,8 @@ std::vector<Step> PromptThenDecode(const ForcedSequence& sequence, int64_t chunk
 
 // A value at the border between two codes may fall to either, which moves a logit far more than
 // roundings do; and the largest of each scale lies on the border of 254 and 255. So the measure is
-// how far the format itself moves the logits: no other format, and no other cut of the prompt, comes
-// even near its golden. OnePositionGivesItsValueAsStored has the codes exactly.
+// how far the format itself moves the logits: no other format, and no other cut of the prompt,
+// comes even near its golden. OnePositionGivesItsValueAsStored has the codes exactly.
 TEST(QwenInt8CacheTest, IsMetByNothingButItself) {
   for (const char* model : {"qwen1", "qwen1_plain"}) {
     const Golden golden = ReadGolden(model);
@@ -338,9 +338,9 @@ TEST(QwenInt8CacheTest, IsMetByNothingButItself) {
       const std::vector<ForcedSequence> sequences = {{golden.ids, test.prompt_tokens}};
       const auto error = [&](const NamedBackend& backend, KvFormat format, int64_t chunk, int tp) {
         const RunOptions options = {backend.make, tp, format, nullptr};
-        return MaxError(golden, test,
-                        RunSteps(golden.dir, sequences, PromptThenDecode(sequences[0], chunk),
-                                 options));
+        return MaxError(
+            golden, test,
+            RunSteps(golden.dir, sequences, PromptThenDecode(sequences[0], chunk), options));
       };
       const NamedBackend cpu = Backends()[0];
       double others = error(cpu, KvFormat::kQwenInt8, 7, 1);

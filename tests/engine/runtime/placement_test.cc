@@ -1,7 +1,9 @@
 #include "engine/runtime/placement.h"
 
+#include <map>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -164,6 +166,39 @@ TEST_F(PlacementTest, SettingsTravelAsJson) {
   EXPECT_EQ(got->step_timeout, sent.step_timeout);
   EXPECT_FALSE(SettingsFromJson("{}").ok());
   EXPECT_FALSE(SettingsFromJson("[1]").ok());
+}
+
+TEST_F(PlacementTest, EveryKvFormatReachesTheRanksAndUnknownOnesAreNamed) {
+  for (const KvFormat format : kAllKvFormats) {
+    RankSettings settings;
+    settings.limits = {1, 1, 1, 1};
+    settings.kv_format = format;
+    const auto got = SettingsFromJson(SettingsToJson(settings));
+    ASSERT_TRUE(got.ok()) << got.status();
+    EXPECT_EQ(got->kv_format, format);
+    std::string json = SettingsToJson(settings);
+    const std::string name = absl::StrCat("\"", KvFormatName(format), "\"");
+    json.replace(json.find(name), name.size(), "\"int3\"");
+    const absl::Status status = SettingsFromJson(json).status();
+    EXPECT_NE(status.message().find("int3"), absl::string_view::npos) << status;
+  }
+}
+
+TEST_F(PlacementTest, Int8TakesHalfTheMemoryOfBf16AndScales) {
+  options_.kv_cache_bytes = 64 << 10;
+  options_.max_model_len = 16;
+  std::map<KvFormat, int64_t> bytes;
+  for (const KvFormat format : kAllKvFormats) {
+    options_.kv_format = format;
+    const auto placement = Choose();
+    ASSERT_TRUE(placement.ok()) << placement.status();
+    bytes[format] = placement->kv_block_bytes;
+  }
+  EXPECT_EQ(bytes[KvFormat::kF32], 2 * bytes[KvFormat::kBf16]);
+  const int64_t codes = bytes[KvFormat::kBf16] / 2;
+  const int64_t scales = bytes[KvFormat::kInt8] - codes;
+  EXPECT_GT(scales, 0);
+  EXPECT_EQ(bytes[KvFormat::kQwenInt8], codes + 2 * scales);
 }
 
 }  // namespace
