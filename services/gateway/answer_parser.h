@@ -21,9 +21,13 @@ struct AnswerDelta {
   std::string reasoning;
   std::vector<v1::ToolCallDelta> tool_calls;
   std::vector<uint32_t> token_ids;
+  std::vector<v1::TokenLogprob> logprobs;  // one per token id, when asked for
+  uint32_t first_prompt_index = 0;         // of prompt_logprobs[0]
+  std::vector<v1::TokenLogprob> prompt_logprobs;
 
   bool empty() const {
-    return text.empty() && reasoning.empty() && tool_calls.empty() && token_ids.empty();
+    return text.empty() && reasoning.empty() && tool_calls.empty() && token_ids.empty() &&
+           prompt_logprobs.empty();
   }
 };
 

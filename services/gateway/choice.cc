@@ -7,6 +7,10 @@
 namespace qwenserve {
 namespace {
 
+// Tokens of a prompt's log-probabilities that one item asks for, give or take one token's
+// alternatives: well below what a tokenizer allows, and small beside others' items.
+constexpr size_t kMaxPromptLookups = 4096;
+
 std::vector<std::string> Concatenate(std::vector<std::string> a,
                                      const std::vector<std::string>& b) {
   a.insert(a.end(), b.begin(), b.end());
@@ -35,6 +39,7 @@ absl::Status Choice::OnEvent(const v1::SequenceEvent& event) {
                                             " tokens ahead with a credit of ",
                                             settings_.credit_window));
   }
+  if (absl::Status status = TakeLogprobs(event); !status.ok()) return status;
   undecoded_.insert(undecoded_.end(), event.token_ids().begin(), event.token_ids().end());
   if (event.has_finish()) {
     generator_finish_ = event.finish();
@@ -43,19 +48,76 @@ absl::Status Choice::OnEvent(const v1::SequenceEvent& event) {
   return absl::OkStatus();
 }
 
+absl::Status Choice::TakeLogprobs(const v1::SequenceEvent& event) {
+  for (const v1::TokenLogprobs& token : event.prompt_logprobs()) {
+    if (token.top_ids_size() == token.top_logprobs_size()) continue;
+    return absl::InternalError("generator sent another number of alternatives than of their ids");
+  }
+  if (event.prompt_logprobs_size() > 0 && event.first_prompt_index() != prompt_received_ + 1) {
+    return absl::InternalError(absl::StrCat("generator sent prompt token ",
+                                            event.first_prompt_index(), " where ",
+                                            prompt_received_ + 1, " follows"));
+  }
+  prompt_received_ += event.prompt_logprobs_size();
+  prompt_waiting_.insert(prompt_waiting_.end(), event.prompt_logprobs().begin(),
+                         event.prompt_logprobs().end());
+  if (!settings_.logprobs) return absl::OkStatus();
+  if (event.logprobs_size() != event.token_ids_size()) {
+    return absl::InternalError(absl::StrCat("generator sent ", event.logprobs_size(),
+                                            " log-probabilities for ", event.token_ids_size(),
+                                            " tokens"));
+  }
+  for (const v1::TokenLogprobs& token : event.logprobs()) {
+    if (token.top_ids_size() == token.top_logprobs_size()) continue;
+    return absl::InternalError("generator sent another number of alternatives than of their ids");
+  }
+  undecoded_logprobs_.insert(undecoded_logprobs_.end(), event.logprobs().begin(),
+                             event.logprobs().end());
+  return absl::OkStatus();
+}
+
 std::optional<v1::DetokenizeItem> Choice::NextItem() {
   if (finish_.has_value() || item_out_) return std::nullopt;
-  if (undecoded_.empty() && !generator_finish_.has_value()) return std::nullopt;
+  if (undecoded_.empty() && prompt_waiting_.empty() && !generator_finish_.has_value()) {
+    return std::nullopt;
+  }
   v1::DetokenizeItem item;
   item.set_key(settings_.key);
   item.set_seq(item_seq_);
   item.set_pending(pending_);
-  item.mutable_ids()->Add(undecoded_.begin(), undecoded_.end());
-  item_flush_ = generator_finish_.has_value();
+  item_lookup_.Clear();
+  item_prompt_.clear();
+  while (!prompt_waiting_.empty() && item_lookup_.size() < kMaxPromptLookups) {
+    item_lookup_.Add(prompt_waiting_.front().token_id(), prompt_waiting_.front());
+    item_prompt_.push_back(std::move(prompt_waiting_.front()));
+    prompt_waiting_.pop_front();
+  }
+  item_ids_.clear();
+  item_logprobs_.clear();
+  item_flush_ = false;
+  if (prompt_waiting_.empty()) {
+    // As many as the credit allows.
+    item_ids_ = std::exchange(undecoded_, {});
+    item_logprobs_ = std::exchange(undecoded_logprobs_, {});
+    item_flush_ = generator_finish_.has_value();
+  }
+  for (size_t i = 0; i < item_logprobs_.size(); ++i) {
+    item_lookup_.Add(item_ids_[i], item_logprobs_[i]);
+  }
+  item_lookup_.Fill(&item);
+  item.mutable_ids()->Add(item_ids_.begin(), item_ids_.end());
   item.set_flush(item_flush_);
-  item_ids_ = std::exchange(undecoded_, {});
   item_out_ = true;
   return item;
+}
+
+void Choice::AddPromptLogprobs(const v1::DetokenizeResult& result) {
+  if (item_prompt_.empty()) return;
+  if (delta_.prompt_logprobs.empty()) delta_.first_prompt_index = prompt_logprobs_made_ + 1;
+  for (const v1::TokenLogprobs& token : item_prompt_) {
+    delta_.prompt_logprobs.push_back(item_lookup_.Make(token.token_id(), token, result));
+  }
+  prompt_logprobs_made_ += static_cast<uint32_t>(item_prompt_.size());
 }
 
 absl::Status Choice::OnText(const v1::DetokenizeResult& result) {
@@ -67,8 +129,12 @@ absl::Status Choice::OnText(const v1::DetokenizeResult& result) {
   if (result.text_lengths_size() != static_cast<int>(item_ids_.size())) {
     return absl::InternalError("tokenizer answered another number of tokens than it was asked");
   }
+  if (static_cast<size_t>(result.lookup_tokens_size()) != item_lookup_.size()) {
+    return absl::InternalError("tokenizer looked up another number of tokens than it was asked");
+  }
   item_out_ = false;
   ++item_seq_;
+  AddPromptLogprobs(result);
   pending_ = item_flush_ ? std::string() : result.pending();
   if (delta_.token_ids.empty()) delta_.first_token_index = completion_tokens_;
   size_t begin = 0;
@@ -78,6 +144,9 @@ absl::Status Choice::OnText(const v1::DetokenizeResult& result) {
       return absl::InternalError("tokenizer's text lengths do not fit its text");
     }
     delta_.token_ids.push_back(item_ids_[i]);
+    if (settings_.logprobs) {
+      delta_.logprobs.push_back(item_lookup_.Make(item_ids_[i], item_logprobs_[i], result));
+    }
     ++completion_tokens_;
     const bool was_reasoning = parser_.in_reasoning();
     const bool stopped = PushText(text.substr(begin, end - begin));
@@ -100,7 +169,7 @@ bool Choice::PushText(absl::string_view piece) {
 
 void Choice::FinishIfComplete() {
   if (!generator_finish_.has_value() || item_out_) return;
-  if (!undecoded_.empty() || !pending_.empty()) return;
+  if (!undecoded_.empty() || !pending_.empty() || !prompt_waiting_.empty()) return;
   const bool length = generator_finish_->reason() == v1::SEQUENCE_FINISH_REASON_LENGTH;
   Finish(length ? v1::FINISH_REASON_LENGTH : v1::FINISH_REASON_STOP, std::nullopt);
 }

@@ -2,6 +2,7 @@
 #define QWENSERVE_SERVICES_GATEWAY_CHOICE_H_
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "qwenserve/v1/inference.pb.h"
 #include "qwenserve/v1/tokenizer.pb.h"
 #include "services/gateway/answer_parser.h"
+#include "services/gateway/logprob_lookup.h"
 #include "services/gateway/stop_strings.h"
 
 namespace qwenserve {
@@ -33,6 +35,8 @@ class Choice {
     bool tools_allowed = false;
     // Begins the answer's text.
     std::string echo_text;
+    // Each token has its log-probability with it.
+    bool logprobs = false;
   };
   explicit Choice(Settings settings);
 
@@ -41,7 +45,7 @@ class Choice {
   absl::Status OnEvent(const v1::SequenceEvent& event);
 
   // What the tokenizer should do next, if anything; at most one item is out at a time, because
-  // each needs the bytes left over by the one before.
+  // each needs the bytes left over by the one before. It also looks up the bytes of tokens.
   std::optional<v1::DetokenizeItem> NextItem();
   absl::Status OnText(const v1::DetokenizeResult& result);
 
@@ -61,6 +65,8 @@ class Choice {
  private:
   // True when the piece completes a stop string.
   bool PushText(absl::string_view piece);
+  absl::Status TakeLogprobs(const v1::SequenceEvent& event);
+  void AddPromptLogprobs(const v1::DetokenizeResult& result);
   void FinishIfComplete();
   void Finish(v1::FinishReason reason, std::optional<size_t> stop);
 
@@ -71,17 +77,24 @@ class Choice {
   // From the generator, for the tokenizer.
   uint32_t received_ = 0;
   std::vector<uint32_t> undecoded_;
+  std::vector<v1::TokenLogprobs> undecoded_logprobs_;  // one per id
+  std::deque<v1::TokenLogprobs> prompt_waiting_;
+  uint32_t prompt_received_ = 0;
   std::optional<v1::SequenceFinish> generator_finish_;
 
   // At the tokenizer.
   bool item_out_ = false;
   bool item_flush_ = false;
   std::vector<uint32_t> item_ids_;
+  std::vector<v1::TokenLogprobs> item_logprobs_;
+  std::vector<v1::TokenLogprobs> item_prompt_;
+  LogprobLookup item_lookup_;
   uint64_t item_seq_ = 0;
   std::string pending_;
 
   // For the client.
   AnswerDelta delta_;
+  uint32_t prompt_logprobs_made_ = 0;
   uint32_t completion_tokens_ = 0;
   uint32_t reasoning_tokens_ = 0;
   uint32_t taken_ = 0;

@@ -129,6 +129,16 @@ absl::StatusOr<PlacementRequest> GenerateCall::Plan(v1::PrepareResponse response
     return TooLong(prompt_tokens_, max_tokens_, limit);
   }
 
+  if (options.min_tokens() > max_tokens_) {
+    return InvalidField("options.min_tokens", absl::StrCat("is ", options.min_tokens(),
+                                                           ", there is room for ", max_tokens_));
+  }
+  for (const auto& [id, bias] : options.sampling().logit_bias()) {
+    if (id < model_.vocab_size) continue;
+    return InvalidField(absl::StrCat("options.sampling.logit_bias[", id, "]"),
+                        absl::StrCat("the vocabulary has ids 0 to ", model_.vocab_size - 1));
+  }
+
   PlacementRequest plan;
   plan.model = model_.name;
   plan.tokenizer_hash = model_.tokenizer_hash;
@@ -165,6 +175,10 @@ absl::Status GenerateCall::SubmitAll() {
   for (uint32_t i = 0; i < n; ++i) {
     v1::Submit one = submit;
     one.set_sample_index(i);
+    // The prompt is the same for all.
+    if (i == 0 && request_.prompt_logprobs.has_value()) {
+      one.set_prompt_logprobs(*request_.prompt_logprobs);
+    }
     const std::optional<uint64_t> sequence = replica_->Submit(std::move(one), shared_from_this());
     if (!sequence.has_value()) return WorkerLost("the generator was lost");
     samples_.push_back({Choice(MakeChoice(i)), *sequence});
@@ -189,7 +203,11 @@ v1::Submit GenerateCall::MakeSubmit() const {
   *submit.mutable_sampling() =
       ResolveSampling(request_.options.sampling(), replica_->hello().default_sampling());
   submit.set_max_tokens(max_tokens_);
+  submit.set_min_tokens(request_.options.min_tokens());
   submit.set_ignore_eos(request_.options.ignore_eos());
+  if (request_.options.has_top_logprobs()) {
+    submit.set_top_logprobs(request_.options.top_logprobs());
+  }
   if (!request_.options.ignore_eos()) {
     *submit.mutable_stop_token_ids() = prompt_.answer_format().stop_token_ids();
   }
@@ -214,6 +232,7 @@ Choice::Settings GenerateCall::MakeChoice(uint32_t index) {
   }
   settings.tools_allowed = request_.tools_allowed;
   settings.echo_text = request_.echo_text;
+  settings.logprobs = request_.options.has_top_logprobs();
   return settings;
 }
 

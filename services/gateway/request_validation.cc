@@ -39,7 +39,7 @@ absl::Status AtMost(absl::string_view field, uint64_t value, uint64_t limit,
   return InvalidField(field, absl::StrCat("has ", value, " ", unit, ", at most ", limit));
 }
 
-absl::Status CheckSampling(const v1::SamplingParams& sampling) {
+absl::Status CheckSampling(const v1::SamplingParams& sampling, const RequestLimits& limits) {
   if (sampling.has_temperature() && sampling.temperature() != 0) {
     QS_RETURN_IF_ERROR(
         InRange("options.sampling.temperature", sampling.temperature(), 0.001f, 100, "0 or "));
@@ -66,16 +66,25 @@ absl::Status CheckSampling(const v1::SamplingParams& sampling) {
     QS_RETURN_IF_ERROR(
         InRange("options.sampling.frequency_penalty", sampling.frequency_penalty(), -2, 2));
   }
-  if (!sampling.logit_bias().empty()) return NotBuiltYet("options.sampling.logit_bias");
+  QS_RETURN_IF_ERROR(AtMost("options.sampling.logit_bias", sampling.logit_bias().size(),
+                            limits.max_logit_bias, "ids"));
+  for (const auto& [id, bias] : sampling.logit_bias()) {
+    QS_RETURN_IF_ERROR(
+        InRange(absl::StrCat("options.sampling.logit_bias[", id, "]"), bias, -100, 100));
+  }
   return absl::OkStatus();
 }
 
 absl::Status CheckOptions(const v1::GenerationOptions& options, const RequestLimits& limits) {
-  QS_RETURN_IF_ERROR(CheckSampling(options.sampling()));
+  QS_RETURN_IF_ERROR(CheckSampling(options.sampling(), limits));
   if (options.has_max_tokens() && options.max_tokens() == 0) {
     return InvalidField("options.max_tokens", "is 0, must be at least 1");
   }
-  if (options.min_tokens() > 0) return NotBuiltYet("options.min_tokens");
+  if (options.has_max_tokens() && options.min_tokens() > options.max_tokens()) {
+    return InvalidField(
+        "options.min_tokens",
+        absl::StrCat("is ", options.min_tokens(), ", max_tokens is ", options.max_tokens()));
+  }
   if (options.n() > limits.max_n) {
     return InvalidField("options.n",
                         absl::StrCat("is ", options.n(), ", must be at most ", limits.max_n));
@@ -87,7 +96,8 @@ absl::Status CheckOptions(const v1::GenerationOptions& options, const RequestLim
     if (options.stop(i).empty()) return InvalidField(field, "must not be empty");
     QS_RETURN_IF_ERROR(AtMost(field, options.stop(i).size(), limits.max_stop_bytes, "bytes"));
   }
-  if (options.has_top_logprobs()) return NotBuiltYet("options.top_logprobs");
+  QS_RETURN_IF_ERROR(
+      InRange("options.top_logprobs", options.top_logprobs(), 0, limits.max_top_logprobs));
   QS_RETURN_IF_ERROR(AtMost("options.cache_salt", options.cache_salt().size(),
                             limits.max_cache_salt_bytes, "bytes"));
   return InRange("options.priority", options.priority(), -limits.max_priority, limits.max_priority);
@@ -218,6 +228,11 @@ absl::StatusOr<GenerateRequest> ValidateComplete(const v1::CompleteRequest& requ
       return InvalidField("prompt", "text or token_ids is required");
   }
   QS_RETURN_IF_ERROR(CheckOptions(request.options(), limits));
+  if (request.has_prompt_logprobs()) {
+    QS_RETURN_IF_ERROR(
+        InRange("prompt_logprobs", request.prompt_logprobs(), 0, limits.max_top_logprobs));
+    result.prompt_logprobs = request.prompt_logprobs();
+  }
   result.model = request.model();
   result.request_id = request.request_id();
   result.options = request.options();

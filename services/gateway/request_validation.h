@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -22,6 +23,9 @@ struct RequestLimits {
   int max_messages = 4096;
   int max_tools = 128;
   uint32_t max_n = 16;
+  // The engine's own.
+  uint32_t max_top_logprobs = 20;
+  int max_logit_bias = 1024;
   int max_stop_strings = 16;
   size_t max_stop_bytes = 256;  // each
   size_t max_request_id_bytes = 128;
@@ -39,14 +43,16 @@ struct GenerateRequest {
   v1::GenerationOptions options;
   // Comes before the answer's text.
   std::string echo_text;
+  // Set: the prompt's log-probabilities, with so many alternatives.
+  std::optional<uint32_t> prompt_logprobs;
   bool tools_allowed = false;
 
   uint32_t n() const { return options.n() == 0 ? 1 : options.n(); }
 };
 
 // INVALID_ARGUMENT with the path of the field; UNIMPLEMENTED, reason NOT_BUILT_YET, with the path
-// for what is part of the API but not built: logit_bias, top_logprobs, min_tokens, tool_choice
-// REQUIRED and FUNCTION, parallel_tool_calls = false, echo of token ids.
+// for what is part of the API but not built: tool_choice REQUIRED and FUNCTION,
+// parallel_tool_calls = false, echo of token ids.
 absl::StatusOr<GenerateRequest> ValidateChat(const v1::ChatRequest& request,
                                              const RequestLimits& limits);
 absl::StatusOr<GenerateRequest> ValidateComplete(const v1::CompleteRequest& request,

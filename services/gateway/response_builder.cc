@@ -10,6 +10,11 @@ void AddIds(const AnswerDelta& delta, Message* message) {
   message->mutable_token_ids()->Add(delta.token_ids.begin(), delta.token_ids.end());
 }
 
+template <typename List>
+void AddLogprobs(std::vector<v1::TokenLogprob>& logprobs, List* list) {
+  for (v1::TokenLogprob& token : logprobs) *list->Add() = std::move(token);
+}
+
 template <typename Response>
 auto* Choice(uint32_t index, Response* response) {
   while (response->choices_size() <= static_cast<int>(index)) {
@@ -38,6 +43,7 @@ void SetDelta(AnswerDelta delta, v1::StreamChatResponse* response) {
   message->set_reasoning(std::move(delta.reasoning));
   for (v1::ToolCallDelta& call : delta.tool_calls) *message->add_tool_calls() = std::move(call);
   AddIds(delta, message);
+  AddLogprobs(delta.logprobs, message->mutable_logprobs());
 }
 
 void SetDelta(AnswerDelta delta, v1::StreamCompleteResponse* response) {
@@ -46,11 +52,15 @@ void SetDelta(AnswerDelta delta, v1::StreamCompleteResponse* response) {
   message->set_first_token_index(delta.first_token_index);
   message->set_text(std::move(delta.text));
   AddIds(delta, message);
+  AddLogprobs(delta.logprobs, message->mutable_logprobs());
+  message->set_first_prompt_index(delta.first_prompt_index);
+  AddLogprobs(delta.prompt_logprobs, message->mutable_prompt_logprobs());
 }
 
 void AppendDelta(AnswerDelta delta, v1::ChatResponse* response) {
   v1::ChatChoice* choice = Choice(delta.choice, response);
   AddIds(delta, choice);
+  AddLogprobs(delta.logprobs, choice->mutable_logprobs());
   v1::ChatMessage* message = choice->mutable_message();
   message->mutable_content()->append(delta.text);
   message->mutable_reasoning()->append(delta.reasoning);
@@ -65,6 +75,8 @@ void AppendDelta(AnswerDelta delta, v1::ChatResponse* response) {
 void AppendDelta(AnswerDelta delta, v1::CompleteResponse* response) {
   v1::CompletionChoice* choice = Choice(delta.choice, response);
   AddIds(delta, choice);
+  AddLogprobs(delta.logprobs, choice->mutable_logprobs());
+  AddLogprobs(delta.prompt_logprobs, response->mutable_prompt_logprobs());
   choice->mutable_text()->append(delta.text);
 }
 

@@ -8,6 +8,7 @@
 #include "absl/algorithm/container.h"
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "engine/base/status_macros.h"
@@ -34,20 +35,15 @@ absl::Status CheckIds(const google::protobuf::RepeatedField<uint32_t>& ids, int6
   return absl::OkStatus();
 }
 
-absl::Status Unsupported(const std::string& field) {
-  return WithField(WithReason(absl::UnimplementedError(absl::StrCat(field, ": not built yet")),
-                              kReasonNotBuiltYet),
-                   field, "not built yet");
-}
-
 absl::StatusOr<SamplingParams> ToSamplingParams(const v1::Submit& submit) {
   const v1::SamplingParams& wire = submit.sampling();
   if (!wire.has_seed()) return InvalidField("sampling.seed", "must be set");
-  if (!wire.logit_bias().empty()) return Unsupported("sampling.logit_bias");
-  if (submit.min_tokens() > 0) return Unsupported("min_tokens");
-  if (submit.has_top_logprobs()) return Unsupported("top_logprobs");
-  if (wire.top_k() > INT32_MAX) {
-    return InvalidField("sampling.top_k", absl::StrCat(wire.top_k(), " is too large"));
+  // The engine counts in int32_t.
+  const std::pair<const char*, uint32_t> counts[] = {{"sampling.top_k", wire.top_k()},
+                                                     {"top_logprobs", submit.top_logprobs()},
+                                                     {"prompt_logprobs", submit.prompt_logprobs()}};
+  for (const auto& [field, count] : counts) {
+    if (count > INT32_MAX) return InvalidField(field, absl::StrCat(count, " is too large"));
   }
   SamplingParams params;
   if (wire.has_temperature()) params.temperature = wire.temperature();
@@ -59,16 +55,36 @@ absl::StatusOr<SamplingParams> ToSamplingParams(const v1::Submit& submit) {
   params.frequency_penalty = wire.frequency_penalty();
   params.seed = wire.seed();
   params.max_tokens = submit.max_tokens();
+  params.min_tokens = submit.min_tokens();
   params.ignore_eos = submit.ignore_eos();
+  if (submit.has_top_logprobs()) {
+    params.num_logprobs = static_cast<int32_t>(submit.top_logprobs());
+  }
+  if (submit.has_prompt_logprobs()) {
+    params.num_prompt_logprobs = static_cast<int32_t>(submit.prompt_logprobs());
+  }
+  for (const auto& [id, bias] : wire.logit_bias()) {
+    // Ids beyond int32_t turn negative, which is refused by name like any other unknown one.
+    params.logit_bias.push_back({static_cast<int32_t>(id), bias});
+  }
+  absl::c_sort(params.logit_bias,
+               [](const LogitBias& a, const LogitBias& b) { return a.id < b.id; });
   return params;
 }
 
-// The engine's errors begin with the field: "top_p is 2, must be ...".
+// The engine's errors begin with the field: "top_p is 2, must be ...". Most are in the message's
+// sampling part.
 absl::Status NameSamplingField(const absl::Status& status) {
   const absl::string_view message = status.message();
   const size_t space = std::min(message.find(' '), message.size());
-  return InvalidField(absl::StrCat("sampling.", message.substr(0, space)),
-                      absl::StripLeadingAsciiWhitespace(message.substr(space)));
+  const absl::string_view field = message.substr(0, space);
+  std::string path = absl::StrCat("sampling.", field);
+  if (field == "num_logprobs") path = "top_logprobs";
+  if (field == "num_prompt_logprobs") path = "prompt_logprobs";
+  if (field == "max_tokens" || field == "min_tokens" || absl::StartsWith(field, "stop_token_ids")) {
+    path = std::string(field);
+  }
+  return InvalidField(path, absl::StripLeadingAsciiWhitespace(message.substr(space)));
 }
 
 absl::Status CheckLengths(const v1::Submit& submit, const EngineInfo& info) {
@@ -136,6 +152,14 @@ void FillFinish(const SequenceEvent& event, absl::Span<const int32_t> eos_ids,
   }
 }
 
+void FillLogprobs(const SampledToken& token, v1::TokenLogprobs* wire) {
+  wire->set_logprob(token.logprob);
+  for (const TokenLogprob& top : token.top) {
+    wire->add_top_ids(static_cast<uint32_t>(top.id));
+    wire->add_top_logprobs(top.logprob);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<SequenceRequest> ToSequenceRequest(const v1::Submit& submit, const EngineInfo& info,
@@ -167,6 +191,15 @@ v1::SequenceEvent ToWireEvent(const SequenceEvent& event, uint64_t sequence, uin
   wire.set_attempt(attempt);
   wire.set_first_token_index(static_cast<uint32_t>(event.first_token_index));
   for (int32_t id : event.ids) wire.add_token_ids(static_cast<uint32_t>(id));
+  for (const SampledToken& token : event.logprobs) FillLogprobs(token, wire.add_logprobs());
+  if (!event.prompt_logprobs.empty()) {
+    wire.set_first_prompt_index(static_cast<uint32_t>(event.first_prompt_index));
+  }
+  for (const SampledToken& token : event.prompt_logprobs) {
+    v1::TokenLogprobs* scored = wire.add_prompt_logprobs();
+    scored->set_token_id(static_cast<uint32_t>(token.id));
+    FillLogprobs(token, scored);
+  }
   const bool finished = event.finish != FinishReason::kNone;
   if (finished || !event.ids.empty()) {
     wire.set_prompt_tokens(static_cast<uint32_t>(prompt_tokens));
@@ -198,6 +231,7 @@ v1::ServerHello MakeServerHello(const EngineInfo& info) {
   limits->set_max_session_sequences(static_cast<uint32_t>(info.max_running + info.max_waiting));
   limits->set_block_tokens(static_cast<uint32_t>(info.kv_block_size));
   limits->set_max_stop_token_ids(kMaxStopTokenIds);
+  limits->set_max_top_logprobs(kMaxTopLogprobs);
   v1::SamplingParams* defaults = hello.mutable_default_sampling();
   if (info.defaults.temperature) defaults->set_temperature(*info.defaults.temperature);
   if (info.defaults.top_p) defaults->set_top_p(*info.defaults.top_p);

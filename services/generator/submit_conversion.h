@@ -12,8 +12,7 @@ namespace qwenserve {
 
 // Checks a Submit against the replica's limits and turns it into the engine's terms. The gateway
 // has checked all of it already; the worker checks again, since a limit that only the edge knows is
-// no limit. Errors are INVALID_ARGUMENT, or UNIMPLEMENTED for what the engine cannot do yet; both
-// name the field and the numbers.
+// no limit. Errors are INVALID_ARGUMENT and name the field and the numbers.
 absl::StatusOr<SequenceRequest> ToSequenceRequest(const v1::Submit& submit, const EngineInfo& info,
                                                   absl::Time now);
 

@@ -54,6 +54,18 @@ def test_complete_takes_token_ids_and_a_seed(at):
     assert first["seed"] == 5
 
 
+def test_logprobs_are_printed_on_request(at):
+    flags = ("--prompt", "qwenserve is", "--max-tokens", 3, "--temperature", 0, "--logprobs", 2)
+    answer = json.loads(at("complete", *flags, "--prompt-logprobs", 0, "--output", "json").stdout)
+    assert [token["id"] for token in answer["logprobs"]] == answer["token_ids"]
+    assert all(len(token["top"]) == 2 and token["logprob"] <= 0 for token in answer["logprobs"])
+    assert "".join(token["token"] for token in answer["logprobs"]) == answer["text"]
+    assert len(answer["prompt_logprobs"]) == answer["usage"]["prompt_tokens"] - 1
+    text = at("complete", *flags)
+    assert text.stdout.strip() == answer["text"].strip()
+    assert text.stderr.count(" | ") == 6
+
+
 def test_chat_prints_the_answer_and_the_speed_apart(at):
     result = at("chat", "--message", "What is qwenserve?", "--temperature", 0)
     assert result.returncode == 0, result.stderr

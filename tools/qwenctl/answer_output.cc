@@ -1,12 +1,62 @@
 #include "tools/qwenctl/answer_output.h"
 
+#include <cstdint>
 #include <iostream>
+#include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "tools/qwenctl/commands.h"
 #include "tools/qwenctl/exit_codes.h"
 
 namespace qwenserve {
+
+namespace {
+
+// A token may be part of a character: then its bytes are spelled out.
+std::string TokenText(const std::string& bytes) {
+  return CheckText(bytes).empty() ? bytes : absl::CHexEscape(bytes);
+}
+
+template <typename Token>
+Json TokenToJson(const Token& token) {
+  return {{"id", token.token_id()},
+          {"token", TokenText(token.token())},
+          {"bytes", std::vector<int>(reinterpret_cast<const uint8_t*>(token.token().data()),
+                                     reinterpret_cast<const uint8_t*>(token.token().data()) +
+                                         token.token().size())},
+          {"logprob", token.logprob()}};
+}
+
+Json LogprobsToJson(const std::vector<v1::TokenLogprob>& logprobs) {
+  Json list = Json::array();
+  for (const v1::TokenLogprob& token : logprobs) {
+    Json entry = TokenToJson(token);
+    entry["top"] = Json::array();
+    for (const v1::TopLogprob& top : token.top()) entry["top"].push_back(TokenToJson(top));
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+// A line for each token: its own, then the alternatives'.
+void PrintLogprobs(absl::string_view title, const std::vector<v1::TokenLogprob>& logprobs) {
+  if (logprobs.empty()) return;
+  std::cerr << title << "\n";
+  for (const v1::TokenLogprob& token : logprobs) {
+    std::cerr << absl::StrFormat("%9.4f  \"%s\"", token.logprob(),
+                                 absl::Utf8SafeCEscape(TokenText(token.token())));
+    for (const v1::TopLogprob& top : token.top()) {
+      std::cerr << absl::StrFormat("  | %.4f \"%s\"", top.logprob(),
+                                   absl::Utf8SafeCEscape(TokenText(top.token())));
+    }
+    std::cerr << "\n";
+  }
+  std::cerr << std::flush;
+}
+
+}  // namespace
 
 Json AnswerToJson(const Answer& answer) {
   Json json = {{"text", answer.text},
@@ -16,6 +66,10 @@ Json AnswerToJson(const Answer& answer) {
                 {{"prompt_tokens", answer.usage.prompt_tokens()},
                  {"completion_tokens", answer.usage.completion_tokens()}}}};
   if (!answer.reasoning.empty()) json["reasoning"] = answer.reasoning;
+  if (!answer.logprobs.empty()) json["logprobs"] = LogprobsToJson(answer.logprobs);
+  if (!answer.prompt_logprobs.empty()) {
+    json["prompt_logprobs"] = LogprobsToJson(answer.prompt_logprobs);
+  }
   json["request_id"] = answer.request_id;
   json["seed"] = answer.seed;
   json["timing"] = {{"first_token_seconds", absl::ToDoubleSeconds(answer.time_to_first_token)},
@@ -53,6 +107,8 @@ int PrintAnswer(const ClientOptions& options,
   if (options.json()) {
     std::cout << AnswerToJson(*answer).dump() << std::endl;
   } else {
+    PrintLogprobs("Log-probabilities of the prompt:", answer->prompt_logprobs);
+    PrintLogprobs("Log-probabilities of the answer:", answer->logprobs);
     std::cerr << "[" << AnswerStats(*answer) << "]" << std::endl;
   }
   return kExitOk;

@@ -16,8 +16,8 @@ Json AnswerToJson(const Answer& answer);
 // "38 tokens, 41.2 tokens/s, first token after 52 ms, stop".
 std::string AnswerStats(const Answer& answer);
 
-// Asks by `ask`, prints the answer as --output says (text as it comes, then the statistics on
-// stderr; or one line of JSON) and returns the exit status.
+// Asks by `ask`, prints the answer as --output says (text as it comes, then log-probabilities and
+// the statistics on stderr; or one line of JSON) and returns the exit status.
 int PrintAnswer(const ClientOptions& options,
                 const std::function<absl::StatusOr<Answer>(const GatewayClient::OnText&)>& ask);
 

@@ -73,6 +73,9 @@ void AddGenerationFlags(CLI::App& command, v1::GenerationOptions* options) {
       ->check(CheckText)
       ->take_all()
       ->trigger_on_parse();
+  AddOptional<uint32_t>(command, "--logprobs",
+                        "Log-probability of each token and of so many alternatives",
+                        [options](uint32_t v) { options->set_top_logprobs(v); });
   command.add_flag_function(
       "--ignore-eos", [options](int64_t) { options->set_ignore_eos(true); },
       "Go on after the end of the text, up to --max-tokens");

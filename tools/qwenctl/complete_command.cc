@@ -42,6 +42,9 @@ void AddCompleteCommand(CLI::App& app, int* exit_code) {
       ->check(CheckTokenId)
       ->delimiter(',');
   prompt->require_option(1);
+  command->add_option_function<uint32_t>(
+      "--prompt-logprobs", [flags](uint32_t v) { flags->request.set_prompt_logprobs(v); },
+      "Log-probability of each prompt token after the first and of so many alternatives");
   command->callback([flags, exit_code] { *exit_code = RunComplete(*flags); });
 }
 

@@ -33,6 +33,13 @@ void ReadAnswer(Reader& reader, absl::Time start, const GatewayClient::OnText& o
       absl::StrAppend(&answer->reasoning, reasoning);
       answer->token_ids.insert(answer->token_ids.end(), delta.token_ids().begin(),
                                delta.token_ids().end());
+      answer->logprobs.insert(answer->logprobs.end(), delta.logprobs().begin(),
+                              delta.logprobs().end());
+      if constexpr (requires { delta.prompt_logprobs(); }) {
+        answer->prompt_logprobs.insert(answer->prompt_logprobs.end(),
+                                       delta.prompt_logprobs().begin(),
+                                       delta.prompt_logprobs().end());
+      }
       if (on_text) on_text(delta.text(), reasoning);
     } else if (event.has_finished()) {
       if (!event.finished().choices().empty()) {

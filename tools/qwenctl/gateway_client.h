@@ -31,6 +31,8 @@ struct Answer {
   std::string text;
   std::string reasoning;
   std::vector<uint32_t> token_ids;
+  std::vector<v1::TokenLogprob> logprobs;         // one per token id, when asked for
+  std::vector<v1::TokenLogprob> prompt_logprobs;  // likewise, from the second prompt token on
   v1::FinishReason finish_reason = v1::FINISH_REASON_UNSPECIFIED;
   v1::Usage usage;
   absl::Duration time_to_first_token = absl::InfiniteDuration();

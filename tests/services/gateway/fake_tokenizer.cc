@@ -46,6 +46,8 @@ v1::DetokenizeResult FakeDecode(const v1::DetokenizeItem& item) {
       result.set_text_lengths(item.ids_size() - 1, static_cast<uint32_t>(text.size()));
     }
   }
+  for (uint32_t id : item.lookup_ids())
+    result.add_lookup_tokens(std::string(1, static_cast<char>(id)));
   result.set_text(text);
   result.set_pending(bytes);
   return result;

@@ -46,11 +46,20 @@ const Case kCases[] = {
     {"options.sampling.presence_penalty", [](auto& r) { Sampling(r).set_presence_penalty(2.1f); }},
     {"options.sampling.frequency_penalty",
      [](auto& r) { Sampling(r).set_frequency_penalty(-2.1f); }},
-    {"options.sampling.logit_bias", [](auto& r) { (*Sampling(r).mutable_logit_bias())[5] = 1; },
-     absl::StatusCode::kUnimplemented},
+    {"options.sampling.logit_bias[5]",
+     [](auto& r) { (*Sampling(r).mutable_logit_bias())[5] = 100.5f; }},
+    {"options.sampling.logit_bias[5]",
+     [](auto& r) { (*Sampling(r).mutable_logit_bias())[5] = NAN; }},
+    {"options.sampling.logit_bias",
+     [](auto& r) {
+       for (uint32_t i = 0; i < 1025; ++i) (*Sampling(r).mutable_logit_bias())[i] = 1;
+     }},
     {"options.max_tokens", [](auto& r) { r.mutable_options()->set_max_tokens(0); }},
-    {"options.min_tokens", [](auto& r) { r.mutable_options()->set_min_tokens(1); },
-     absl::StatusCode::kUnimplemented},
+    {"options.min_tokens",
+     [](auto& r) {
+       r.mutable_options()->set_max_tokens(3);
+       r.mutable_options()->set_min_tokens(4);
+     }},
     {"options.n", [](auto& r) { r.mutable_options()->set_n(17); }},
     {"options.stop",
      [](auto& r) {
@@ -62,8 +71,7 @@ const Case kCases[] = {
        r.mutable_options()->add_stop("");
      }},
     {"options.stop[0]", [](auto& r) { r.mutable_options()->add_stop(std::string(257, 'x')); }},
-    {"options.top_logprobs", [](auto& r) { r.mutable_options()->set_top_logprobs(0); },
-     absl::StatusCode::kUnimplemented},
+    {"options.top_logprobs", [](auto& r) { r.mutable_options()->set_top_logprobs(21); }},
     {"options.cache_salt",
      [](auto& r) { r.mutable_options()->set_cache_salt(std::string(257, 'x')); }},
     {"options.priority", [](auto& r) { r.mutable_options()->set_priority(1001); }},
@@ -157,8 +165,10 @@ TEST(RequestValidationTest, TheLimitsThemselvesAreAllowed) {
   sampling.set_presence_penalty(-2);
   sampling.set_frequency_penalty(2);
   sampling.set_seed(~uint64_t{0});
+  for (uint32_t i = 0; i < 1024; ++i) (*sampling.mutable_logit_bias())[i] = i % 2 ? -100 : 100;
   request.mutable_options()->set_max_tokens(1);
-  request.mutable_options()->set_min_tokens(0);
+  request.mutable_options()->set_min_tokens(1);
+  request.mutable_options()->set_top_logprobs(20);
   request.mutable_options()->set_n(16);
   for (int i = 0; i < 16; ++i) request.mutable_options()->add_stop(std::string(256, 'x'));
   request.mutable_options()->set_priority(-1000);

@@ -42,9 +42,19 @@ TEST(SamplingRangesTest, TheEdgesAreTheEngines) {
         "presence_penalty", [&](v1::SamplingParams* p) { p->set_presence_penalty(value); },
         [&](SamplingParams* p) { p->presence_penalty = value; });
     same(
+        "logit_bias[7]", [&](v1::SamplingParams* p) { (*p->mutable_logit_bias())[7] = value; },
+        [&](SamplingParams* p) {
+          p->logit_bias = {{7, value}};
+        });
+    same(
         "frequency_penalty", [&](v1::SamplingParams* p) { p->set_frequency_penalty(value); },
         [&](SamplingParams* p) { p->frequency_penalty = value; });
   }
+}
+
+TEST(SamplingRangesTest, TheNumbersAreTheEngines) {
+  EXPECT_EQ(RequestLimits().max_top_logprobs, kMaxTopLogprobs);
+  EXPECT_EQ(RequestLimits().max_logit_bias, kMaxLogitBias);
 }
 
 }  // namespace

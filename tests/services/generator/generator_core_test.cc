@@ -198,16 +198,89 @@ TEST_F(GeneratorCoreTest, WhatTheEngineCannotDoIsRefusedByName) {
     return ErrorField(FromProtoStatus(message->step_events().events(0).finish().status()));
   };
   EXPECT_EQ(refused([](v1::Submit*) {}), "accepted");
-  EXPECT_EQ(refused([](v1::Submit* s) { s->set_min_tokens(1); }), "min_tokens");
-  EXPECT_EQ(refused([](v1::Submit* s) { s->set_top_logprobs(2); }), "top_logprobs");
-  EXPECT_EQ(refused([](v1::Submit* s) { (*s->mutable_sampling()->mutable_logit_bias())[1] = 1; }),
-            "sampling.logit_bias");
+  EXPECT_EQ(refused([](v1::Submit* s) { s->set_min_tokens(1000); }), "min_tokens");
+  EXPECT_EQ(refused([](v1::Submit* s) { s->set_top_logprobs(21); }), "top_logprobs");
+  EXPECT_EQ(refused([](v1::Submit* s) { s->set_top_logprobs(~0u); }), "top_logprobs");
+  EXPECT_EQ(refused([](v1::Submit* s) { s->set_prompt_logprobs(21); }), "prompt_logprobs");
+  EXPECT_EQ(refused([](v1::Submit* s) { s->add_stop_token_ids(1000); }), "stop_token_ids[0]");
+  for (uint32_t id : {1000u, ~0u}) {
+    EXPECT_EQ(
+        refused([id](v1::Submit* s) { (*s->mutable_sampling()->mutable_logit_bias())[id] = 1; }),
+        "sampling.logit_bias[0]");
+  }
+  EXPECT_EQ(refused([](v1::Submit* s) { (*s->mutable_sampling()->mutable_logit_bias())[3] = 101; }),
+            "sampling.logit_bias[3]");
   EXPECT_EQ(refused([](v1::Submit* s) { s->mutable_sampling()->clear_seed(); }), "sampling.seed");
   EXPECT_EQ(refused([](v1::Submit* s) { s->set_prompt_ids(1, 1000); }), "prompt_ids[1]");
   EXPECT_EQ(refused([](v1::Submit* s) { s->mutable_sampling()->set_top_p(2); }), "sampling.top_p");
   EXPECT_EQ(refused([](v1::Submit* s) { s->clear_prompt_ids(); }), "prompt_ids");
   EXPECT_EQ(refused([](v1::Submit* s) { s->set_max_tokens(0); }), "max_tokens");
   EXPECT_EQ(refused([](v1::Submit* s) { s->set_request_id(std::string(129, 'x')); }), "request_id");
+}
+
+TEST_F(GeneratorCoreTest, SamplingParametersReachTheEngine) {
+  std::shared_ptr<SessionOutbox> outbox;
+  const uint64_t session = Open(&outbox);
+  v1::SessionRequest request = Submit(1);
+  v1::Submit* submit = request.mutable_submit();
+  submit->set_sample_index(3);
+  submit->set_min_tokens(2);
+  submit->set_top_logprobs(5);
+  submit->set_prompt_logprobs(0);
+  submit->set_ignore_eos(true);
+  submit->add_stop_token_ids(7);
+  (*submit->mutable_sampling()->mutable_logit_bias())[9] = -1.5f;
+  (*submit->mutable_sampling()->mutable_logit_bias())[4] = 2.0f;
+  ASSERT_TRUE(core_.OnMessage(session, request, kStart).ok());
+  ASSERT_EQ(engine_.submitted.size(), 1u);
+  const SequenceRequest& taken = engine_.submitted.begin()->second;
+  EXPECT_EQ(taken.sample_index, 3);
+  EXPECT_EQ(taken.sampling.min_tokens, 2);
+  EXPECT_EQ(taken.sampling.num_logprobs, 5);
+  EXPECT_EQ(taken.sampling.num_prompt_logprobs, 0);
+  EXPECT_TRUE(taken.sampling.ignore_eos);
+  EXPECT_THAT(taken.sampling.stop_token_ids, ElementsAre(7));
+  ASSERT_EQ(taken.sampling.logit_bias.size(), 2u);
+  EXPECT_EQ(taken.sampling.logit_bias[0].id, 4);
+  EXPECT_EQ(taken.sampling.logit_bias[1].bias, -1.5f);
+}
+
+TEST_F(GeneratorCoreTest, LogprobsTravelWithTheTokens) {
+  std::shared_ptr<SessionOutbox> outbox;
+  const uint64_t session = Open(&outbox);
+  ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
+  StepEvents step = Step(LastHandle(), 0, {8});
+  step.sequences[0].logprobs = {{.id = 8, .logprob = -0.5f, .top = {{8, -0.5f}, {3, -2.0f}}}};
+  step.sequences[0].first_prompt_index = 1;
+  step.sequences[0].prompt_logprobs = {{.id = 6, .logprob = -4.0f}};
+  core_.OnStep(step);
+  const auto message = outbox->Take();
+  ASSERT_TRUE(message.has_value());
+  const v1::SequenceEvent& event = message->step_events().events(0);
+  ASSERT_EQ(event.logprobs_size(), 1);
+  EXPECT_EQ(event.logprobs(0).logprob(), -0.5f);
+  EXPECT_THAT(event.logprobs(0).top_ids(), ElementsAre(8, 3));
+  EXPECT_THAT(event.logprobs(0).top_logprobs(), ElementsAre(-0.5f, -2.0f));
+  EXPECT_EQ(event.first_prompt_index(), 1u);
+  ASSERT_EQ(event.prompt_logprobs_size(), 1);
+  EXPECT_EQ(event.prompt_logprobs(0).token_id(), 6u);
+  EXPECT_EQ(event.prompt_logprobs(0).logprob(), -4.0f);
+}
+
+TEST_F(GeneratorCoreTest, BrokenLogitsAreAnInternalErrorWithAReason) {
+  std::shared_ptr<SessionOutbox> outbox;
+  const uint64_t session = Open(&outbox);
+  ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
+  StepEvents step = Step(LastHandle(), 0, {}, FinishReason::kNumeric);
+  step.sequences[0].error = absl::InternalError("the model's logits for token 5");
+  core_.OnStep(step);
+  const auto message = outbox->Take();
+  ASSERT_TRUE(message.has_value());
+  const v1::SequenceFinish& finish = message->step_events().events(0).finish();
+  EXPECT_EQ(finish.reason(), v1::SEQUENCE_FINISH_REASON_ERROR);
+  const absl::Status status = FromProtoStatus(finish.status());
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(ErrorReason(status), kReasonNumeric);
 }
 
 TEST_F(GeneratorCoreTest, ASequenceNumberThatIsOpenEndsTheSession) {
