@@ -2,6 +2,8 @@
 #define QWENSERVE_ENGINE_RUNTIME_ENGINE_OPTIONS_H_
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 
 #include "absl/time/time.h"
@@ -9,6 +11,8 @@
 #include "kernels/kv_format.h"
 
 namespace qwenserve {
+
+class Backend;
 
 enum class RankMode { kThreads, kProcesses };
 
@@ -37,6 +41,9 @@ struct EngineOptions {
   // Highest logits that each of several ranks sends per row to draw from; 0 = whole rows always.
   int64_t sample_pairs = 64;
   absl::Duration step_timeout = absl::Seconds(120);  // a rank that takes longer fails the group
+  // What stands between model and device; null = nothing. For benchmarks and tests: ranks in other
+  // processes do without.
+  std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)> wrap_backend = nullptr;
 };
 
 }  // namespace qwenserve

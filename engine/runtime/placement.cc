@@ -181,6 +181,7 @@ absl::StatusOr<Placement> ChoosePlacement(const EngineOptions& options,
     rank.rank = r;
     rank.kv_format = options.kv_format;
     rank.step_timeout = options.step_timeout;
+    rank.wrap_backend = options.wrap_backend;
     rank.sample_pairs = options.sample_pairs;
     placement.ranks.push_back(std::move(rank));
   }

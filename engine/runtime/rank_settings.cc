@@ -99,7 +99,9 @@ absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view text) {
   return settings;
 }
 
-absl::StatusOr<std::unique_ptr<Backend>> MakeRankBackend(const RankSettings& settings) {
+namespace {
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeDevice(const RankSettings& settings) {
   if (settings.device == "cuda") return MakeCudaBackend(settings.rank);
   if (settings.device != "cpu") {
     return absl::InvalidArgumentError(
@@ -110,6 +112,14 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeRankBackend(const RankSettings& set
   options.cpus = settings.cpus;
   options.isa = settings.isa;
   return MakeCpuBackend(options);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeRankBackend(const RankSettings& settings) {
+  QS_ASSIGN_OR_RETURN(std::unique_ptr<Backend> device, MakeDevice(settings));
+  if (settings.wrap_backend == nullptr) return device;
+  return settings.wrap_backend(std::move(device));
 }
 
 }  // namespace qwenserve

@@ -1,6 +1,7 @@
 #ifndef QWENSERVE_ENGINE_RUNTIME_RANK_SETTINGS_H_
 #define QWENSERVE_ENGINE_RUNTIME_RANK_SETTINGS_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -33,6 +34,8 @@ struct RankSettings {
   BatchLimits limits;
   int64_t sample_pairs = 64;  // see RowSampler; the same in all ranks
   absl::Duration step_timeout = absl::Seconds(120);
+  // Not for ranks in other processes; see EngineOptions.
+  std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)> wrap_backend = nullptr;
 };
 
 // As one JSON object, the command line of a follower process.

@@ -44,3 +44,10 @@ def test_bad_flags_are_refused():
     done = subprocess.run([BENCH, "engine", "--model", MODEL, "--weights", "int3"],
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 1 and 'weights "int3"' in done.stderr
+
+
+def test_step_runs_the_whole_batch_without_kernels():
+    result = bench("step", "--model", MODEL, "--threads", "1", "--batch", "1", "8", "--prompt",
+                   "40", "--decode", "200", "--repeat", "2")  # fmt: skip
+    assert [line["batch"] for line in result["step_overhead"]] == [1, 8]
+    assert all(line["seconds"] > 0 for line in result["step_overhead"])

@@ -22,6 +22,7 @@ struct BenchOutput {
 
 void AddEngineCommand(CLI::App& app, BenchOutput* output);
 void AddLoadCommand(CLI::App& app, BenchOutput* output);
+void AddStepCommand(CLI::App& app, BenchOutput* output);
 
 // Flags that say which engine to measure: --model --weights --threads --isa --tp --tp-mode.
 struct EngineFlags {

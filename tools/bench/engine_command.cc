@@ -3,6 +3,7 @@
 // Prefill: from Submit to the first token of one sequence. Decode: the steps in which `batch`
 // sequences draw a token each, sampling and scheduling included. Each repeat stands between two
 // readings of the machine's streaming bandwidth by as many threads.
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -52,6 +53,9 @@ class EngineMeasurement {
     QS_ASSIGN_OR_RETURN(EngineOptions options, OptionsFrom(settings_.flags));
     // Not more memory than the measurement needs.
     options.max_running = settings_.batch;
+    // Prefills in one step each, so that the whole batch decodes together for long.
+    options.max_batch_tokens = std::max(options.max_batch_tokens, settings_.prompt);
+    options.max_step = absl::Hours(1);
     options.max_model_len = settings_.prompt + settings_.decode + 1;
     const StepLog::Clock::time_point began = StepLog::Clock::now();
     QS_ASSIGN_OR_RETURN(

@@ -2,6 +2,7 @@
 //
 //   qwenserve_bench engine --model DIR --weights bf16 --threads 2 --prompt 512 --decode 64 --batch
 //   1 qwenserve_bench load   --model DIR --weights bf16 --threads 2 --max-model-len 8192
+//   qwenserve_bench step   --model DIR --threads 2 --batch 1 64
 //
 // --output json prints one JSON object, text the same as lines. Byte counts and rates are per
 // second and in bytes.
@@ -27,6 +28,7 @@ int Main(int argc, char** argv) {
   BenchOutput output;
   AddEngineCommand(app, &output);
   AddLoadCommand(app, &output);
+  AddStepCommand(app, &output);
   CLI11_PARSE(app, argc, argv);
   if (!output.status.ok()) {
     std::cerr << "qwenserve_bench: " << output.status.message() << "\n";
