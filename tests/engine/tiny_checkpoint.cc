@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <bit>
 #include <cmath>
 #include <filesystem>
 #include <random>
@@ -18,7 +19,8 @@ namespace {
 
 // Normal noise as large as keeps the activations' size over a layer; norms near 1. The embedding is
 // larger, so that logits differ by more than rounding.
-std::string RandomData(const RawTensor& tensor, std::mt19937& random) {
+void RandomData(DType dtype, std::mt19937& random, RawTensor* tensor_to_fill) {
+  RawTensor& tensor = *tensor_to_fill;
   const bool is_norm =
       absl::StrContains(tensor.name, "norm") || absl::StrContains(tensor.name, "ln_");
   const bool is_bias = absl::EndsWith(tensor.name, "bias");
@@ -27,13 +29,18 @@ std::string RandomData(const RawTensor& tensor, std::mt19937& random) {
       absl::StrContains(tensor.name, "embed") || absl::StrContains(tensor.name, "wte");
   const double scale = is_norm || is_bias ? 0.1 : is_embedding ? 0.5 : 1.0 / std::sqrt(fan_in);
   std::normal_distribution<double> noise(is_norm ? 1.0 : 0.0, scale);
-  std::string data;
-  for (size_t i = 0; i < tensor.data.size() / 2; ++i) {
-    const uint16_t bits = FloatToBf16(static_cast<float>(noise(random)));
-    data += static_cast<char>(bits & 0xff);
-    data += static_cast<char>(bits >> 8);
+  const size_t count = tensor.data.size() / 2;
+  tensor.data.clear();
+  for (size_t i = 0; i < count; ++i) {
+    const float value = static_cast<float>(noise(random));
+    const uint32_t bits = dtype == DType::kF32   ? std::bit_cast<uint32_t>(value)
+                          : dtype == DType::kF16 ? FloatToF16(value)
+                                                 : FloatToBf16(value);
+    for (size_t byte = 0; byte < DTypeBytes(dtype); ++byte) {
+      tensor.data += static_cast<char>(bits >> (8 * byte) & 0xff);
+    }
   }
-  return data;
+  tensor.dtype = dtype == DType::kF32 ? "F32" : dtype == DType::kF16 ? "F16" : "BF16";
 }
 
 // Removes at the program's end what it wrote: its number is in the names, so that several copies of
@@ -78,9 +85,9 @@ std::string WriteTinyCheckpoint(const std::string& name, const TinyModel& model)
   std::vector<RawTensor> tensors = ModelTensors(config);
   std::mt19937 random(model.seed);
   for (RawTensor& tensor : tensors) {
-    tensor.data = RandomData(tensor, random);
+    RandomData(model.dtype, random, &tensor);
     if (model.nan_id < 0 || !absl::StrContains(tensor.name, "embed")) continue;
-    const size_t row = static_cast<size_t>(tensor.shape.back()) * 2;
+    const size_t row = static_cast<size_t>(tensor.shape.back()) * DTypeBytes(model.dtype);
     tensor.data.replace(model.nan_id * row, row, std::string(row, '\xff'));
   }
   static Directories directories;

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "kernels/dtype.h"
+
 namespace qwenserve {
 
 // A model small enough to run in a millisecond and random enough to give every prompt another
@@ -20,9 +22,10 @@ struct TinyModel {
   int eos_id = 1;
   uint32_t seed = 1;
   int nan_id = -1;  // the embedding of this id is not a number; the head is sound
+  DType dtype = DType::kBf16;
 };
 
-// Writes config.json and model.safetensors (bf16) into a fresh directory, which goes when the
+// Writes config.json and model.safetensors into a fresh directory, which goes when the
 // program ends, and returns its path.
 std::string WriteTinyCheckpoint(const std::string& name, const TinyModel& model);
 

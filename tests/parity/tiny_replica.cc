@@ -20,6 +20,15 @@ class Rank {
  public:
   absl::Status Init(const Checkpoint& checkpoint, const std::vector<ForcedSequence>& sequences,
                     const RunOptions& options, Communicator* communicator);
+  std::vector<std::string> KvBytes() const {
+    std::vector<std::string> bytes;
+    for (const Buffer& layer : kv_buffers_) {
+      std::string copy(layer.bytes(), '\0');
+      backend_->CopyToHost(layer.data(), layer.bytes(), copy.data());
+      bytes.push_back(std::move(copy));
+    }
+    return bytes;
+  }
   absl::Status RunStep(const std::vector<ForcedSequence>& sequences, const Step& step,
                        Logits& logits);
 
@@ -52,7 +61,7 @@ absl::Status Rank::Init(const Checkpoint& checkpoint, const std::vector<ForcedSe
   if (options.change_config) options.change_config(config_);
   QS_ASSIGN_OR_RETURN(shard_, MakeShardPlan(config_, options.tp, communicator->rank()));
   QS_ASSIGN_OR_RETURN(weights_,
-                      LoadWeights(checkpoint, shard_, WeightChoice::kAuto, *backend_, nullptr));
+                      LoadWeights(checkpoint, shard_, options.weights, *backend_, nullptr));
   int64_t rows = 0, longest = 0;
   for (const ForcedSequence& sequence : sequences) {
     rows += static_cast<int64_t>(sequence.ids.size());
@@ -174,6 +183,7 @@ Logits RunSteps(const std::string& model_dir, const std::vector<ForcedSequence>&
     Rank rank;
     QS_RETURN_IF_ERROR(rank.Init(**checkpoint, sequences, options, communicator.get()));
     for (const Step& step : steps) QS_RETURN_IF_ERROR(rank.RunStep(sequences, step, by_rank[r]));
+    if (r == 0 && options.kv_bytes != nullptr) *options.kv_bytes = rank.KvBytes();
     return absl::OkStatus();
   };
   std::vector<std::thread> threads;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/loader/checkpoint.h"
+#include "engine/loader/weight_choice.h"
 #include "kernels/backend.h"
 
 namespace qwenserve {
@@ -37,6 +38,9 @@ struct RunOptions {
   KvFormat kv_format = KvFormat::kF32;
   // Changes what the model is run as, after it has been loaded.
   std::function<void(ModelConfig&)> change_config;
+  WeightChoice weights = WeightChoice::kAuto;
+  // When set: takes the bytes of each layer's cache on rank 0, as they are at the end.
+  std::vector<std::string>* kv_bytes = nullptr;
 };
 
 // logits[sequence][position] = [vocab_size] of every position that a step computed.

@@ -61,11 +61,17 @@ Answer EngineHarness::WaitForIds(uint64_t sequence, size_t count) {
 
 std::vector<std::vector<int32_t>> EngineHarness::GenerateAll(
     const std::vector<SequenceRequest>& requests) {
+  std::vector<std::vector<int32_t>> ids;
+  for (Answer& answer : AnswerAll(requests)) ids.push_back(std::move(answer.ids));
+  return ids;
+}
+
+std::vector<Answer> EngineHarness::AnswerAll(const std::vector<SequenceRequest>& requests) {
   std::vector<uint64_t> sequences;
   for (const SequenceRequest& request : requests) sequences.push_back(Submit(request));
-  std::vector<std::vector<int32_t>> ids;
-  for (uint64_t sequence : sequences) ids.push_back(Wait(sequence).ids);
-  return ids;
+  std::vector<Answer> answers;
+  for (uint64_t sequence : sequences) answers.push_back(Wait(sequence));
+  return answers;
 }
 
 std::vector<pid_t> EngineHarness::follower_pids() {

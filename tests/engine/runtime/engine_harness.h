@@ -43,6 +43,8 @@ class EngineHarness {
   Answer Generate(SequenceRequest request) { return Wait(Submit(std::move(request))); }
   // All at once; the ids in the order of the requests.
   std::vector<std::vector<int32_t>> GenerateAll(const std::vector<SequenceRequest>& requests);
+  // Likewise, with everything that was sent.
+  std::vector<Answer> AnswerAll(const std::vector<SequenceRequest>& requests);
 
   std::vector<pid_t> follower_pids();
 

@@ -1,0 +1,370 @@
+// The same request gives the same tokens and log-probabilities, bit for bit, whatever runs beside
+// it and however the work was cut: for every format of weights and cache. What it is compared with
+// is the request alone, on one thread, with a cold cache.
+#include <algorithm>
+#include <bit>
+#include <map>
+#include <ostream>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/runtime/follower.h"
+#include "gtest/gtest.h"
+#include "tests/engine/runtime/engine_harness.h"
+#include "tests/engine/tiny_checkpoint.h"
+#include "tests/parity/tiny_replica.h"
+
+namespace qwenserve {
+namespace {
+
+struct Format {
+  std::string name;
+  std::string architecture;
+  DType dtype = DType::kBf16;
+  WeightChoice weights = WeightChoice::kAuto;
+  KvFormat kv = KvFormat::kBf16;
+};
+
+std::ostream& operator<<(std::ostream& out, const Format& format) { return out << format.name; }
+
+constexpr int kVocab = 320;
+constexpr char kQwen1[] = "QWenLMHeadModel";
+constexpr char kQwen2[] = "Qwen2ForCausalLM";
+constexpr char kQwen3[] = "Qwen3ForCausalLM";
+
+const std::string& ModelDir(const Format& format) {
+  static std::map<std::string, std::string> dirs;
+  std::string& dir = dirs[format.name];
+  if (dir.empty()) {
+    TinyModel model;
+    model.architecture = format.architecture;
+    model.dtype = format.dtype;
+    model.vocab_size = kVocab;
+    if (format.architecture == kQwen1) model.num_kv_heads = model.num_query_heads;
+    dir = WriteTinyCheckpoint("determinism_" + format.name, model);
+  }
+  return dir;
+}
+
+// The bits of a float as a number, so that NaN equals itself and 0 differs from -0.
+using TokenBits = std::vector<std::tuple<int32_t, uint32_t>>;
+
+void Append(const SampledToken& token, TokenBits* bits) {
+  bits->emplace_back(token.id, std::bit_cast<uint32_t>(token.logprob));
+  for (const TokenLogprob& other : token.top) {
+    bits->emplace_back(other.id, std::bit_cast<uint32_t>(other.logprob));
+  }
+}
+
+// All that a client can see of an answer.
+struct Seen {
+  std::vector<int32_t> ids;
+  TokenBits logprobs;
+  TokenBits prompt_logprobs;
+  FinishReason finish = FinishReason::kNone;
+  bool operator==(const Seen&) const = default;
+};
+
+std::ostream& operator<<(std::ostream& out, const Seen& seen) {
+  for (int32_t id : seen.ids) out << id << " ";
+  for (const auto& [id, bits] : seen.logprobs)
+    out << id << ":" << std::hex << bits << std::dec << " ";
+  return out;
+}
+
+Seen SeenOf(const Answer& answer) {
+  Seen seen;
+  seen.ids = answer.ids;
+  for (const SampledToken& token : answer.tokens) Append(token, &seen.logprobs);
+  for (const SampledToken& token : answer.prompt_logprobs) Append(token, &seen.prompt_logprobs);
+  seen.finish = answer.finish;
+  return seen;
+}
+
+std::vector<Seen> SeenOf(const std::vector<Answer>& answers) {
+  std::vector<Seen> all;
+  for (const Answer& answer : answers) all.push_back(SeenOf(answer));
+  return all;
+}
+
+// Prompts of 1 to 70 tokens, some with a common beginning of several blocks; greedy, sampled and
+// with all penalties; log-probabilities of some, of the prompt of a few.
+std::vector<SequenceRequest> Requests(int count) {
+  std::vector<SequenceRequest> requests = MixedRequests(count, kVocab);
+  for (int i = 0; i < count; ++i) {
+    SequenceRequest& request = requests[i];
+    if (i % 3 == 0) {
+      std::vector<int32_t> shared(40);
+      for (int j = 0; j < 40; ++j) shared[j] = (7 * j + 5) % kVocab;
+      shared.insert(shared.end(), request.prompt_ids.begin(), request.prompt_ids.end());
+      request.prompt_ids = shared;
+    }
+    request.sampling.max_tokens = 24;
+    if (i % 2 == 0) request.sampling.num_logprobs = i % 5;
+    if (i % 7 == 1) request.sampling.num_prompt_logprobs = 2;
+    if (i % 4 == 1) request.sampling.logit_bias = {{3, 1.5f}, {17, -100.0f}};
+    if (i % 5 == 2) {
+      request.sampling.ignore_eos = false;
+      request.sampling.min_tokens = 4;
+    }
+    request.sample_index = i % 3;
+  }
+  return requests;
+}
+
+class Determinism : public testing::TestWithParam<Format> {
+ protected:
+  EngineOptions Options() const {
+    EngineOptions options = TinyOptions(ModelDir(GetParam()));
+    options.weights = GetParam().weights;
+    options.kv_format = GetParam().kv;
+    options.max_running = 32;
+    options.kv_cache_bytes = 4 << 20;
+    return options;
+  }
+
+  // The yardstick: one request at a time, one thread, nothing kept.
+  const std::vector<Seen>& Expected() {
+    static std::map<std::string, std::vector<Seen>> cache;
+    std::vector<Seen>& expected = cache[GetParam().name];
+    if (expected.empty()) {
+      EngineOptions options = Options();
+      options.num_threads = 1;
+      options.prefix_cache = false;
+      EngineHarness harness(options);
+      EXPECT_TRUE(harness.status().ok()) << harness.status();
+      for (const SequenceRequest& request : requests_) {
+        expected.push_back(SeenOf(harness.Generate(request)));
+      }
+    }
+    return expected;
+  }
+
+  // All requests at once, in groups of `batch`.
+  void ExpectSame(EngineHarness& harness, size_t batch) {
+    ASSERT_TRUE(harness.status().ok()) << harness.status();
+    for (size_t begin = 0; begin < requests_.size(); begin += batch) {
+      const size_t end = std::min(requests_.size(), begin + batch);
+      const std::vector<SequenceRequest> part(requests_.begin() + begin, requests_.begin() + end);
+      const std::vector<Seen> answers = SeenOf(harness.AnswerAll(part));
+      for (size_t i = 0; i < answers.size(); ++i) {
+        ASSERT_EQ(answers[i], Expected()[begin + i]) << "request " << begin + i;
+      }
+    }
+  }
+
+  const std::vector<SequenceRequest> requests_ = Requests(32);
+};
+
+TEST_P(Determinism, TheRequestsTellFormatsAndSeedsApart) {
+  size_t distinct = 0;
+  for (size_t i = 1; i < Expected().size(); ++i) {
+    distinct += Expected()[i].ids != Expected()[i - 1].ids ? 1 : 0;
+  }
+  EXPECT_GT(distinct, Expected().size() * 3 / 4);
+}
+
+TEST_P(Determinism, InBatchesWithStrangers) {
+  for (size_t batch : {2, 3, 5, 8, 32}) {
+    SCOPED_TRACE(batch);
+    EngineOptions options = Options();
+    options.prefix_cache = false;
+    EngineHarness harness(options);
+    ExpectSame(harness, batch);
+  }
+}
+
+TEST_P(Determinism, WithAnyChunksAndThreads) {
+  for (int64_t budget : {16, 17, 40, 512}) {
+    for (int threads : {1, 2, 3, 4}) {
+      SCOPED_TRACE(budget);
+      SCOPED_TRACE(threads);
+      EngineOptions options = Options();
+      options.max_batch_tokens = budget;
+      options.max_running = std::min<int64_t>(options.max_running, budget);
+      options.num_threads = threads;
+      options.prefix_cache = false;
+      EngineHarness harness(options);
+      ExpectSame(harness, 32);
+    }
+  }
+}
+
+TEST_P(Determinism, FromAColdAndAWarmCache) {
+  EngineHarness harness(Options());
+  ExpectSame(harness, 1);
+  ExpectSame(harness, 32);
+  const Answer again = harness.Generate(requests_[0]);
+  EXPECT_GE(again.cached_prompt_tokens, 32);
+  EXPECT_EQ(SeenOf(again), Expected()[0]);
+}
+
+TEST_P(Determinism, AfterForcedPreemption) {
+  EngineOptions options = Options();
+  options.max_model_len = 160;
+  options.kv_cache_bytes = 0;
+  // Room for about two of the longest.
+  EngineHarness probe(Options());
+  ASSERT_TRUE(probe.status().ok()) << probe.status();
+  options.kv_cache_bytes = (4 << 20) / probe.engine().Stats().total_blocks * 22;
+  EngineHarness harness(options);
+  ExpectSame(harness, 32);
+  EXPECT_GT(harness.engine().Stats().counters.preemptions, 0);
+}
+
+TEST_P(Determinism, ResumedAtEveryIndex) {
+  EngineHarness harness(Options());
+  ASSERT_TRUE(harness.status().ok()) << harness.status();
+  for (size_t i : {0, 1, 5, 8, 9}) {
+    const Seen& whole = Expected()[i];
+    std::vector<SequenceRequest> resumed;
+    for (size_t done = 0; done < whole.ids.size(); ++done) {
+      SequenceRequest request = requests_[i];
+      request.sampling.num_prompt_logprobs = -1;
+      request.resumed_ids.assign(whole.ids.begin(), whole.ids.begin() + done);
+      resumed.push_back(request);
+    }
+    const std::vector<Answer> answers = harness.AnswerAll(resumed);
+    for (size_t done = 0; done < answers.size(); ++done) {
+      SCOPED_TRACE(testing::Message() << "request " << i << " from " << done);
+      const Seen seen = SeenOf(answers[done]);
+      EXPECT_EQ(seen.ids, std::vector<int32_t>(whole.ids.begin() + done, whole.ids.end()));
+      EXPECT_EQ(seen.finish, whole.finish);
+      ASSERT_LE(seen.logprobs.size(), whole.logprobs.size());
+      EXPECT_EQ(seen.logprobs,
+                TokenBits(whole.logprobs.end() - seen.logprobs.size(), whole.logprobs.end()));
+      if (!whole.logprobs.empty()) EXPECT_FALSE(seen.logprobs.empty());
+    }
+  }
+}
+
+TEST_P(Determinism, OverRanksAsThreadsAndAsProcesses) {
+  for (int tp : {2, 3}) {
+    SCOPED_TRACE(tp);
+    EngineOptions options = Options();
+    options.tp = tp;
+    EngineOptions alone = options;
+    alone.prefix_cache = false;
+    std::vector<Seen> expected;
+    EngineHarness single(alone);
+    ASSERT_TRUE(single.status().ok()) << single.status();
+    for (const SequenceRequest& request : requests_) {
+      expected.push_back(SeenOf(single.Generate(request)));
+    }
+    for (RankMode mode : {RankMode::kThreads, RankMode::kProcesses}) {
+      options.rank_mode = mode;
+      options.num_threads = 4;
+      EngineHarness harness(options);
+      ASSERT_TRUE(harness.status().ok()) << harness.status();
+      EXPECT_EQ(SeenOf(harness.AnswerAll(requests_)), expected);
+      EXPECT_EQ(harness.engine().info().fingerprint, single.engine().info().fingerprint);
+    }
+  }
+}
+
+TEST_P(Determinism, TheCacheOfDecodingEqualsThatOfPrefill) {
+  std::vector<ForcedSequence> sequences;
+  for (size_t i : {0, 3, 8}) sequences.push_back({requests_[i].prompt_ids, 4});
+  std::vector<std::string> decoded, chunked, whole;
+  RunOptions options;
+  options.weights = GetParam().weights;
+  options.kv_format = GetParam().kv;
+  const auto run = [&](int threads, const std::vector<Step>& steps, std::vector<std::string>* kv) {
+    options.make_backend = [threads] { return *MakeCpuBackend({.num_threads = threads}); };
+    options.kv_bytes = kv;
+    return RunSteps(ModelDir(GetParam()), sequences, steps, options);
+  };
+  const Logits by_token = run(1, Chunked(sequences, 1), &decoded);
+  const Logits by_chunk = run(2, Chunked(sequences, 19), &chunked);
+  const Logits at_once = run(3, OneShot(sequences), &whole);
+  EXPECT_TRUE(decoded == whole) << "keys and values made by decoding differ from those of prefill";
+  EXPECT_TRUE(chunked == whole);
+  EXPECT_EQ(by_token, at_once);
+  EXPECT_EQ(by_chunk, at_once);
+}
+
+TEST_P(Determinism, OnEveryInstructionSetOfTheSameKernels) {
+  // Those that promise the same bits, by the fingerprint.
+  EngineOptions options = Options();
+  options.isa = "portable";
+  EngineHarness portable(options);
+  ASSERT_TRUE(portable.status().ok()) << portable.status();
+  const std::vector<Seen> expected = SeenOf(portable.AnswerAll(requests_));
+  for (const std::string isa : {"avx2", "avx512", "avx512bf16", "neon"}) {
+    if (!CpuIsaName(isa).ok()) continue;
+    options.isa = isa;
+    EngineHarness harness(options);
+    ASSERT_TRUE(harness.status().ok()) << harness.status();
+    if (harness.engine().info().fingerprint != portable.engine().info().fingerprint) continue;
+    EXPECT_EQ(SeenOf(harness.AnswerAll(requests_)), expected) << isa;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Formats, Determinism,
+    testing::Values(Format{"bf16", kQwen2},
+                    Format{"f32_kv_f32", kQwen2, DType::kF32, {}, KvFormat::kF32},
+                    Format{"fp16", kQwen2, DType::kF16}, Format{"qwen1_bf16", kQwen1},
+                    Format{"qwen3_bf16_kv_int8", kQwen3, DType::kBf16, {}, KvFormat::kInt8},
+                    Format{"int8", kQwen2, DType::kBf16, WeightChoice::kInt8},
+                    Format{"int4", kQwen2, DType::kBf16, WeightChoice::kInt4},
+                    Format{"qwen1_int4_kv_int8", kQwen1, DType::kBf16, WeightChoice::kInt4,
+                           KvFormat::kInt8},
+                    Format{"qwen3_int8", kQwen3, DType::kF16, WeightChoice::kInt8}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(Fingerprint, ChangesWithEachOfItsParts) {
+  std::map<std::string, std::string> seen;
+  const auto add = [&](const std::string& name, const EngineOptions& options) {
+    EngineHarness harness(options);
+    ASSERT_TRUE(harness.status().ok()) << name << harness.status();
+    const std::string fingerprint = harness.engine().info().fingerprint;
+    for (const auto& [other, value] : seen) EXPECT_NE(fingerprint, value) << name << " " << other;
+    seen[name] = fingerprint;
+  };
+  TinyModel model;
+  const EngineOptions base =
+      TinyOptions(WriteTinyCheckpoint(absl::StrCat("fingerprint", seen.size()), model));
+  add("base", base);
+  EngineOptions options = base;
+  options.weights = WeightChoice::kInt8;
+  add("int8", options);
+  options.weights = WeightChoice::kInt4;
+  add("int4", options);
+  options = base;
+  options.kv_format = KvFormat::kF32;
+  add("kv f32", options);
+  options.kv_format = KvFormat::kInt8;
+  add("kv int8", options);
+  options = base;
+  options.tp = 2;
+  add("tp 2", options);
+  model.seed = 2;
+  add("other weights",
+      TinyOptions(WriteTinyCheckpoint(absl::StrCat("fingerprint", seen.size()), model)));
+  model.seed = 1;
+  model.eos_id = 7;
+  add("other eos",
+      TinyOptions(WriteTinyCheckpoint(absl::StrCat("fingerprint", seen.size()), model)));
+  model.eos_id = 1;
+  model.architecture = kQwen3;
+  add("other family",
+      TinyOptions(WriteTinyCheckpoint(absl::StrCat("fingerprint", seen.size()), model)));
+
+  EngineOptions threads = base;
+  threads.num_threads = 3;
+  threads.max_batch_tokens = 64;
+  EngineHarness same(threads);
+  EXPECT_EQ(same.engine().info().fingerprint, seen["base"]) << "these change no token";
+}
+
+}  // namespace
+}  // namespace qwenserve
+
+int main(int argc, char** argv) {
+  if (qwenserve::IsFollowerCommand(argc, argv)) return qwenserve::RunFollower(argc, argv);
+  testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}
