@@ -203,6 +203,9 @@ extern const KernelTable kPortableKernels;
 extern const KernelTable kAvx2Kernels;
 extern const KernelTable kAvx512Kernels;
 extern const Bf16DotKernels kAvx512Bf16Dot;
+// Defined on 64 bit Arm only.
+extern const KernelTable kNeonKernels;
+extern const KernelTable kNeonDotKernels;
 
 }  // namespace qwenserve
 

@@ -441,6 +441,7 @@ void QuantizeRowsAvx2(const QuantizeArgs& args, int64_t row_begin, int64_t row_e
         }
         const float scale = amax / 127.0f;
         out.scales[b * out.rows + r] = scale;
+        out.code_sums[b * out.rows + r] = sum;
         group_sum = __builtin_fmaf(scale, static_cast<float>(sum), group_sum);
       }
       out.sums[g * out.rows + r] = group_sum;

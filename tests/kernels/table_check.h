@@ -1,0 +1,16 @@
+#ifndef QWENSERVE_TESTS_KERNELS_TABLE_CHECK_H_
+#define QWENSERVE_TESTS_KERNELS_TABLE_CHECK_H_
+
+#include <vector>
+
+#include "kernels/cpu/kernel_table.h"
+
+namespace qwenserve {
+
+// The tables that this machine can run, but for the portable one. One implementation per
+// architecture.
+std::vector<const KernelTable*> TablesOfThisMachine();
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_TESTS_KERNELS_TABLE_CHECK_H_
