@@ -20,6 +20,7 @@ struct BenchOutput {
   absl::Status status;
 };
 
+void AddBesideCommand(CLI::App& app, BenchOutput* output);
 void AddEngineCommand(CLI::App& app, BenchOutput* output);
 void AddLoadCommand(CLI::App& app, BenchOutput* output);
 void AddStepCommand(CLI::App& app, BenchOutput* output);

@@ -1,8 +1,9 @@
 // qwenserve_bench: measures one part of a replica, beside what the machine can do in the same run.
 //
-//   qwenserve_bench engine --model DIR --weights bf16 --threads 2 --prompt 512 --decode 64 --batch
-//   1 qwenserve_bench load   --model DIR --weights bf16 --threads 2 --max-model-len 8192
+//   qwenserve_bench engine --model DIR --threads 2 --prompt 512 --decode 64 --batch 1
+//   qwenserve_bench load   --model DIR --threads 2 --max-model-len 8192
 //   qwenserve_bench step   --model DIR --threads 2 --batch 1 64
+//   qwenserve_bench beside --model DIR --threads 2 --prompt 8192 --chats 4
 //
 // --output json prints one JSON object, text the same as lines. Byte counts and rates are per
 // second and in bytes.
@@ -29,6 +30,7 @@ int Main(int argc, char** argv) {
   AddEngineCommand(app, &output);
   AddLoadCommand(app, &output);
   AddStepCommand(app, &output);
+  AddBesideCommand(app, &output);
   CLI11_PARSE(app, argc, argv);
   if (!output.status.ok()) {
     std::cerr << "qwenserve_bench: " << output.status.message() << "\n";
