@@ -1,7 +1,6 @@
 #include "kernels/cpu/row_scan.h"
 
 #include <algorithm>
-#include <bit>
 #include <limits>
 
 namespace qwenserve {
@@ -9,10 +8,9 @@ namespace {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
-// Buckets of a distance below the highest logit: 0 for the highest, later ones for lower logits, 16
-// per power of two.
+// Equal steps of -log(p), which ends at 87.33 since p is 0 from there on.
 constexpr int kBuckets = 1 << 12;
-int Bucket(float distance) { return static_cast<int>(std::bit_cast<uint32_t>(distance) >> 19); }
+constexpr float kBucketsPerStep = kBuckets / 87.5f;
 
 }  // namespace
 
@@ -26,15 +24,9 @@ RowScan::RowScan(const KernelTable& kernels, RunChunks run, const float* logits,
       scratch_(*scratch) {}
 
 bool RowScan::FindMaxima() {
-  constexpr int64_t kBlocksPerChunk = kChunk / kSampleBlock;
+  // By one thread: 150,000 ids take it 10 us, about what it costs to call the others.
   scratch_.maxima.resize((count_ + kSampleBlock - 1) / kSampleBlock);
-  float* maxima = scratch_.maxima.data();
-  std::vector<char> sound(chunks());
-  run_(chunks(), [&](int64_t c) {
-    sound[c] = kernels_.block_maxima(logits_ + c * kChunk, std::min(kChunk, count_ - c * kChunk),
-                                     maxima + c * kBlocksPerChunk);
-  });
-  sound_ = std::all_of(sound.begin(), sound.end(), [](char s) { return s != 0; });
+  sound_ = kernels_.block_maxima(logits_, count_, scratch_.maxima.data());
   max_ = kMinusInfinity;
   for (float m : scratch_.maxima) max_ = std::max(max_, m);
   return sound_ && max_ != kMinusInfinity;
@@ -109,25 +101,43 @@ Race RowScan::RunRace(uint64_t key, float min_p) const {
   return winner;
 }
 
-void RowScan::CutTopP(float top_p, int64_t total) {
+void RowScan::CutTopP(float top_p, int64_t total, float inverse_temperature) {
+  // Every stripe of the row has its own buckets and candidates; sums are exact, so their number
+  // changes nothing.
+  constexpr int64_t kStripes = 8;
+  const auto end_of = [count = count_](int64_t stripe) { return (stripe + 1) * count / kStripes; };
+  const auto step_of = [max = max_, scale = inverse_temperature * kBucketsPerStep,
+                        logits = logits_](int64_t i) { return (max - logits[i]) * scale; };
   float* p = scratch_.p.data();
-  std::vector<int64_t> masses(kBuckets);
-  for (int64_t i = 0; i < count_; ++i) {
-    if (p[i] > 0) masses[Bucket(max_ - logits_[i])] += MassOf(p[i]);
-  }
+  std::vector<int64_t> masses(kStripes * kBuckets);
+  run_(kStripes, [&masses, p, end_of, step_of](int64_t stripe) {
+    int64_t* own = masses.data() + stripe * kBuckets;
+    for (int64_t i = end_of(stripe - 1); i < end_of(stripe); ++i) {
+      if (p[i] > 0) own[std::min(static_cast<int>(step_of(i)), kBuckets - 1)] += MassOf(p[i]);
+    }
+  });
+  for (int64_t i = kBuckets; i < kStripes * kBuckets; ++i) masses[i % kBuckets] += masses[i];
   const double target = static_cast<double>(top_p) * static_cast<double>(total);
   int edge = 0;
   int64_t before = 0;
   while (edge + 1 < kBuckets && static_cast<double>(before + masses[edge]) < target) {
     before += masses[edge++];
   }
+
+  std::vector<std::vector<Candidate>> found(kStripes);
+  const float first = static_cast<float>(edge), behind = static_cast<float>(edge + 1);
+  run_(kStripes, [&found, logits = logits_, p, end_of, step_of, first, behind](int64_t stripe) {
+    for (int64_t i = end_of(stripe - 1); i < end_of(stripe); ++i) {
+      const float step = step_of(i);
+      // Not a branch, which no one could predict.
+      p[i] *= static_cast<float>(step < behind);
+      if (step >= first && step < behind) {
+        found[stripe].push_back({logits[i], static_cast<int32_t>(i)});
+      }
+    }
+  });
   std::vector<Candidate> candidates;
-  for (int64_t i = 0; i < count_; ++i) {
-    if (p[i] == 0) continue;
-    const int bucket = Bucket(max_ - logits_[i]);
-    if (bucket == edge) candidates.push_back({logits_[i], static_cast<int32_t>(i)});
-    if (bucket > edge) p[i] = 0;
-  }
+  for (const auto& own : found) candidates.insert(candidates.end(), own.begin(), own.end());
   std::sort(candidates.begin(), candidates.end(), Before);
   std::vector<float> weights;
   for (const Candidate& c : candidates) weights.push_back(p[c.id]);

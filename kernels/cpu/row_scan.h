@@ -31,9 +31,9 @@ struct SampleScratch {
   std::vector<float> threshold;  // [blocks]
 };
 
-// The passes over one row, or a rank's part of one: logits[0..count) of the ids from first_id. Each
-// pass is cut into chunks of kChunk ids whatever the number of threads, and what the chunks find is
-// combined in a way that has no order: maxima, whole numbers, races.
+// The passes over one row, or a rank's part of one: logits[0..count) of the ids from first_id. Long
+// passes are cut into chunks of kChunk ids whatever the number of threads, and what the chunks find
+// is combined in a way that has no order: maxima, whole numbers, races.
 class RowScan {
  public:
   static constexpr int64_t kChunk = 4096;  // a multiple of kSampleBlock
@@ -56,9 +56,9 @@ class RowScan {
   int64_t Weigh(float max, float inverse_temperature);
   // After Weigh. Those with p > 0 and p >= min_p take part.
   Race RunRace(uint64_t key, float min_p) const;
-  // After Weigh: p = 0 for all but the shortest prefix, in the order of Before, whose mass is at
-  // least top_p * total.
-  void CutTopP(float top_p, int64_t total);
+  // After Weigh with max() and the same temperature: p = 0 for all but the shortest prefix, in the
+  // order of Before, whose mass is at least top_p * total.
+  void CutTopP(float top_p, int64_t total, float inverse_temperature);
 
  private:
   int64_t chunks() const { return (count_ + kChunk - 1) / kChunk; }

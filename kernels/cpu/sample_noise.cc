@@ -15,10 +15,6 @@ constexpr uint64_t kGolden = 0x9e3779b97f4a7c15u;
 
 }  // namespace
 
-int64_t MassOf(float p) {
-  return static_cast<int64_t>(((static_cast<double>(p) + 1536.0) - 1536.0) * 0x1p42);
-}
-
 // x = m * 2^e with m in [2/3, 4/3], log(m) = 2 atanh((m - 1) / (m + 1)).
 double LogOf(double x) {
   int exponent = 0;

@@ -12,7 +12,10 @@ namespace qwenserve {
 
 // Sums of probabilities are kept in these units, where they are exact in any order.
 inline constexpr double kMassUnit = 0x1p-42;
-int64_t MassOf(float p);
+inline int64_t MassOf(float p) {
+  // In [1024, 2048) a double's last bit is 2^-42.
+  return static_cast<int64_t>(((static_cast<double>(p) + 1536.0) - 1536.0) * 0x1p42);
+}
 
 // Natural logarithm of x > 0.
 double LogOf(double x);

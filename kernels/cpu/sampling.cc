@@ -87,11 +87,12 @@ int32_t Draw(const KernelTable& kernels, const SampleRow& row, int64_t vocab_siz
   if (row.top_k > 0 && row.top_k < vocab_size) {
     return DrawFromTop(kernels, row, scan.Top(row.top_k), -1);
   }
-  const int64_t total = scan.Weigh(scan.max(), 1.0f / row.temperature);
+  const float inverse = 1.0f / row.temperature;
+  const int64_t total = scan.Weigh(scan.max(), inverse);
   if (row.top_p < 1.0f) {
     const int32_t id = DrawFromTop(kernels, row, scan.Top(kFirstNucleus), total);
     if (id >= 0) return id;
-    scan.CutTopP(row.top_p, total);
+    scan.CutTopP(row.top_p, total, inverse);
   }
   return scan.RunRace(NoiseKey(row), row.min_p).id();
 }

@@ -66,6 +66,8 @@ constexpr char kRefusedName[] = "qwenserve_grpc_connections_refused_total";
 constexpr char kRefusedHelp[] = "Connections reset instead of accepted, by cause";
 constexpr char kFinishedName[] = "qwenserve_sequences_finished_total";
 constexpr char kFinishedHelp[] = "Sequences that ended, by reason";
+constexpr char kSampledRowsName[] = "qwenserve_sampled_rows_total";
+constexpr char kSampledRowsHelp[] = "Rows sampled by several ranks, by what they sent rank 0";
 constexpr char kWorkersName[] = "qwenserve_gateway_workers_ready";
 constexpr char kWorkersHelp[] = "Workers that can be given requests";
 constexpr char kLostName[] = "qwenserve_gateway_workers_lost_total";
@@ -219,6 +221,10 @@ GeneratorMetrics::GeneratorMetrics(Metrics& metrics, const std::string& model)
                                   {{"model", model}})),
       preemptions(AddCounter(metrics, "qwenserve_preemptions_total",
                              "Sequences put back for want of KV blocks", {{"model", model}})),
+      rows_from_pairs(AddCounter(metrics, kSampledRowsName, kSampledRowsHelp,
+                                 {{"model", model}, {"way", "pairs"}})),
+      rows_gathered(AddCounter(metrics, kSampledRowsName, kSampledRowsHelp,
+                               {{"model", model}, {"way", "gathered"}})),
       prefix_cache_queried_tokens(AddCounter(
           metrics, "qwenserve_prefix_cache_queried_tokens_total",
           "Tokens that admitted sequences asked the prefix cache for", {{"model", model}})),

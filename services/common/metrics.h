@@ -109,6 +109,8 @@ struct GeneratorMetrics {
   Counter& cached_prompt_tokens;
   Counter& generated_tokens;
   Counter& preemptions;
+  Counter& rows_from_pairs;
+  Counter& rows_gathered;
   Counter& prefix_cache_queried_tokens;
   Counter& prefix_cache_hit_tokens;
   Counter& prefix_cache_evictions;

@@ -235,21 +235,30 @@ void Attention(benchmark::State& state, const HeadLayout& heads, KvFormat format
   state.counters["us_per_layer"] = limits.best_seconds() * 1e6 / num_layers;
 }
 
+// One row. Its logits are as a model's: a bell of 2.5 wide, and some that stand out.
 void BM_Sample(benchmark::State& state) {
-  std::unique_ptr<Backend> backend = *MakeCpuBackend({.isa = Isa()});
-  std::vector<float> logits(kVocabulary), copy;
+  std::unique_ptr<Backend> backend =
+      *MakeCpuBackend({.num_threads = static_cast<int>(state.range(4)), .isa = Isa()});
+  std::vector<float> logits(kVocabulary);
   uint32_t random = 1;
   for (float& v : logits) {
-    random = random * 1664525u + 1013904223u;
-    v = static_cast<float>(random >> 8) * 0x1p-24f * 12.0f;
+    float sum = -6;
+    for (int i = 0; i < 12; ++i) {
+      random = random * 1664525u + 1013904223u;
+      sum += static_cast<float>(random >> 8) * 0x1p-24f;
+    }
+    v = 2.5f * sum;
   }
+  for (int i = 0; i < 40; ++i) logits[i * 3001] = 18.0f - 0.2f * static_cast<float>(i);
   SampleRow row;
-  row.top_k = static_cast<int32_t>(state.range(0));
-  row.top_p = static_cast<float>(state.range(1)) * 0.01f;
+  row.temperature = static_cast<float>(state.range(0)) * 0.01f;
+  row.top_k = static_cast<int32_t>(state.range(1));
+  row.top_p = static_cast<float>(state.range(2)) * 0.01f;
+  row.num_logprobs = static_cast<int32_t>(state.range(3));
   SampledToken token;
   for (auto _ : state) {
-    copy = logits;
-    backend->Sample(copy.data(), kVocabulary, kVocabulary, {&row, 1}, &token);
+    // Nothing edits the logits of such a row, so they need no restoring.
+    backend->Sample(logits.data(), kVocabulary, kVocabulary, {&row, 1}, &token);
     ++row.position;
   }
   benchmark::DoNotOptimize(token.id);
@@ -270,12 +279,19 @@ constexpr auto kLinearRows = [](benchmark::internal::Benchmark* b) {
 BENCHMARK(BM_LinearsBf16)->Apply(kLinearRows);
 BENCHMARK(BM_LinearsInt8)->Apply(kLinearRows);
 BENCHMARK(BM_LinearsInt4)->Apply(kLinearRows);
-BENCHMARK(BM_Sample)
-    ->ArgNames({"top_k", "top_p_percent"})
-    ->Args({0, 100})
-    ->Args({0, 80})
-    ->Args({20, 80})
-    ->Unit(benchmark::kMillisecond);
+BENCHMARK(BM_Sample)->Apply([](benchmark::internal::Benchmark* b) {
+  b->ArgNames({"temperature_percent", "top_k", "top_p_percent", "logprobs", "threads"})
+      ->Unit(benchmark::kMillisecond)
+      ->UseRealTime();
+  for (int64_t threads : {1, 2, 4}) {
+    b->Args({0, 0, 100, -1, threads});    // greedy
+    b->Args({0, 0, 100, 5, threads});     // with log-probabilities
+    b->Args({70, 20, 80, -1, threads});   // what Qwen's checkpoints ask for
+    b->Args({100, 0, 100, -1, threads});  // the whole vocabulary
+    b->Args({100, 0, 90, -1, threads});   // a small set
+    b->Args({300, 0, 90, -1, threads});   // a set of many thousands
+  }
+});
 
 void RegisterAttention() {
   const struct {
