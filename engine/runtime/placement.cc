@@ -16,6 +16,7 @@ namespace {
 constexpr int64_t kReserveBytes = int64_t{256} << 20;
 // More than any machine has cores; asking for a million must not end the process.
 constexpr int kMaxThreads = 4096;
+constexpr absl::Duration kMaxStep = absl::Hours(1);
 
 absl::Status CheckPositive(absl::string_view name, int64_t value) {
   if (value > 0) return absl::OkStatus();
@@ -28,9 +29,10 @@ absl::Status CheckOptions(const EngineOptions& options) {
   QS_RETURN_IF_ERROR(CheckPositive("max_waiting", options.max_waiting));
   QS_RETURN_IF_ERROR(
       CheckPositive("step_timeout (ms)", absl::ToInt64Milliseconds(options.step_timeout)));
-  if (options.max_step < absl::ZeroDuration()) {
+  if (options.max_step < absl::ZeroDuration() || options.max_step > kMaxStep) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "max_step is ", absl::FormatDuration(options.max_step), ", must not be negative"));
+        "max_step is ", absl::FormatDuration(options.max_step),
+        ", must be 0 (chosen from what decoding takes) to ", absl::FormatDuration(kMaxStep)));
   }
   if (options.max_model_len < 0 || options.kv_cache_bytes < 0 || options.num_threads < 0) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -44,8 +46,8 @@ absl::Status CheckOptions(const EngineOptions& options) {
                      " and max_running (", options.max_running, ") at most ", 1 << 16));
   }
   if (options.sample_pairs < 0 || options.sample_pairs > kMaxSamplePairs) {
-    return absl::InvalidArgumentError(absl::StrCat("sample_pairs is ", options.sample_pairs,
-                                                   ", must be 0 to ", kMaxSamplePairs));
+    return absl::InvalidArgumentError(
+        absl::StrCat("sample_pairs is ", options.sample_pairs, ", must be 0 to ", kMaxSamplePairs));
   }
   if (options.num_threads > kMaxThreads) {
     return absl::InvalidArgumentError(

@@ -85,7 +85,8 @@ absl::Duration StepCost::Prefill(int64_t first_position, int64_t rows) const {
 }
 
 int64_t StepCost::RowsWithin(absl::Duration time, int64_t first_position) const {
-  const double seconds = absl::ToDoubleSeconds(time);
+  // An hour is as good as no limit, and its square is a number.
+  const double seconds = std::min(absl::ToDoubleSeconds(time), 3600.0);
   if (weight_ == 0 || seconds <= 0) return 0;
   // rows * (first + rows * slope / 2) = seconds
   const double first = RowSeconds(static_cast<double>(first_position));

@@ -135,6 +135,8 @@ TEST_F(PlacementTest, RefusesImpossibleOptions) {
   refused([](EngineOptions& o) { o.max_batch_tokens = 0; }, "max_batch_tokens");
   refused([](EngineOptions& o) { o.max_running = -1; }, "max_running");
   refused([](EngineOptions& o) { o.max_waiting = 0; }, "max_waiting");
+  refused([](EngineOptions& o) { o.max_step = -absl::Milliseconds(1); }, "max_step");
+  refused([](EngineOptions& o) { o.max_step = absl::InfiniteDuration(); }, "max_step");
   refused([](EngineOptions& o) { o.step_timeout = absl::ZeroDuration(); }, "step_timeout");
   refused([](EngineOptions& o) { o.max_model_len = 513; }, "513");
   refused([](EngineOptions& o) { o.max_batch_tokens = 1 << 30; }, "max_batch_tokens");

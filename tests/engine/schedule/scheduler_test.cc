@@ -86,6 +86,9 @@ TEST_F(SchedulerTest, RefusesBadRequestsByName) {
   request.resumed_ids = {1, 1, 1};
   EXPECT_THAT(message(request), HasSubstr("resumed_ids has 3 ids"));
   request = Request(2, 2);
+  request.priority = 1001;
+  EXPECT_THAT(message(request), HasSubstr("priority is 1001, must be from -1000 to 1000"));
+  request.priority = 0;
   request.credit = -1;
   EXPECT_THAT(message(request), HasSubstr("credit"));
   EXPECT_EQ(scheduler_.num_waiting(), 0);
