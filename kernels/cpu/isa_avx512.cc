@@ -168,6 +168,7 @@ void TileRows(int64_t rows, const float* a, int64_t lda, const typename Format::
 
 #include "kernels/cpu/linear_inl.h"
 #include "kernels/cpu/quant_avx512_inl.h"
+#include "kernels/cpu/quantize_avx512_inl.h"
 
 // What attention stands on.
 typedef __m512 Vf;

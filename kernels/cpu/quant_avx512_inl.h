@@ -82,14 +82,20 @@ inline __m512 GroupScales(const QuantLinearArgs& args, int64_t slot) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(args.scales + slot)));
 }
 
-inline void StoreOutputs(const QuantLinearArgs& args, int64_t panel, int64_t row, __m512 value) {
+inline void StoreOutputs(const QuantLinearArgs& args, int64_t panel, int64_t row, __m512 value,
+                         bool around_caches) {
   const int64_t column = panel * kPanelColumns;
   const int64_t columns = Min(kPanelColumns, args.out_features - column);
   const auto mask = static_cast<__mmask16>(0xffffu >> (kPanelColumns - columns));
+  float* out = args.out + row * args.out_features + column;
   if (args.bias != nullptr) {
     value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, args.bias + column));
   }
-  _mm512_mask_storeu_ps(args.out + row * args.out_features + column, mask, value);
+  if (around_caches && columns == kPanelColumns) {
+    _mm512_stream_ps(out, value);
+  } else {
+    _mm512_mask_storeu_ps(out, mask, value);
+  }
 }
 
 // One panel for a few rows from `row` on, the weights straight from memory.
@@ -144,7 +150,7 @@ void StreamPanel(const QuantLinearArgs& args, const QuantShape& shape, int64_t p
     for (int r = 0; r < rows; ++r) acc[r] = _mm512_fmadd_ps(part[r], scale, acc[r]);
   }
 #pragma GCC unroll 8
-  for (int r = 0; r < rows; ++r) StoreOutputs(args, panel, row + r, acc[r]);
+  for (int r = 0; r < rows; ++r) StoreOutputs(args, panel, row + r, acc[r], false);
 }
 
 // Some blocks of one group, of one or two panels, for all rows of a row block.
@@ -219,10 +225,13 @@ void ChunkTile(const QuantActivations& x, const QuantChunk& chunk, int64_t row, 
       for (int p = 0; p < panels; ++p) {
         w[p] = _mm512_load_si512(weights);
         weights += 64;
+        // Or the compiler loads it again for each row.
+        asm volatile("" : "+v"(w[p]));
       }
 #pragma GCC unroll 8
       for (int r = 0; r < rows; ++r) {
-        const __m512i four = Broadcast4(codes + r * 32 + u * 4);
+        __m512i four = Broadcast4(codes + r * 32 + u * 4);
+        asm volatile("" : "+v"(four));
 #pragma GCC unroll 2
         for (int p = 0; p < panels; ++p) dot[r][p] = _mm512_dpbusd_epi32(dot[r][p], w[p], four);
       }
@@ -282,6 +291,13 @@ void ChunkRows(const QuantActivations& x, const QuantChunk& chunk, QuantSums& su
   }
 }
 
+// Outputs that no cache holds are better not fetched before they are written.
+inline bool StoresAroundCaches(const QuantLinearArgs& args) {
+  constexpr int64_t kCacheFloats = 1 << 20;
+  return args.x.rows * args.out_features >= kCacheFloats &&
+         args.out_features % kPanelColumns == 0 && reinterpret_cast<uintptr_t>(args.out) % 64 == 0;
+}
+
 // Asks for the outputs of a row block, a share with each chunk: stores to memory far away would
 // otherwise come in a burst.
 inline void PrefetchOutputs(const QuantLinearArgs& args, int64_t panel, int panels,
@@ -299,6 +315,7 @@ inline void PrefetchOutputs(const QuantLinearArgs& args, int64_t panel, int pane
 template <bool int8, int panels>
 void BlockedPanels(const QuantLinearArgs& args, const QuantShape& shape, int64_t panel) {
   QuantSums sums;
+  const bool around_caches = StoresAroundCaches(args);
   for (int64_t row = 0; row < args.x.rows; row += kQuantRowBlock) {
     QuantChunk chunk;
     chunk.row = row;
@@ -320,7 +337,7 @@ void BlockedPanels(const QuantLinearArgs& args, const QuantShape& shape, int64_t
         chunk.blocks = Min(kChunkBlocks, end - b);
         chunk.first = b == begin;
         chunk.last = b + chunk.blocks == end;
-        PrefetchOutputs(args, panel, panels, chunk, shape.blocks);
+        if (!around_caches) PrefetchOutputs(args, panel, panels, chunk, shape.blocks);
         UnpackChunk<int8, panels>(args, panel, chunk, sums.weights);
         ChunkRows<int8, panels>(args.x, chunk, sums);
       }
@@ -328,7 +345,7 @@ void BlockedPanels(const QuantLinearArgs& args, const QuantShape& shape, int64_t
     for (int64_t r = 0; r < chunk.rows; ++r) {
       for (int p = 0; p < panels; ++p) {
         StoreOutputs(args, panel + p, row + r,
-                     _mm512_load_ps(sums.acc + (r * 2 + p) * kPanelColumns));
+                     _mm512_load_ps(sums.acc + (r * 2 + p) * kPanelColumns), around_caches);
       }
     }
   }
@@ -378,69 +395,10 @@ void QuantLinearPanels(const QuantLinearArgs& args, int64_t panel_begin, int64_t
   if (args.x.rows >= kBlockedFromRows) {
     for (; panel + 2 <= panel_end; panel += 2) BlockedPanels<int8, 2>(args, shape, panel);
     if (panel < panel_end) BlockedPanels<int8, 1>(args, shape, panel);
+    _mm_sfence();  // what went around the caches is there for the other threads, too
     return;
   }
   for (; panel < panel_end; ++panel) StreamRows<int8>(args, shape, panel);
-}
-
-// One block of a row; returns the sum of its codes.
-inline int32_t QuantizeBlock(__m512 low, __m512 high, int8_t* codes, float* scale) {
-  constexpr float kSmallestAmax = 1e-30f;  // the inverse of a smaller scale would not be finite
-  const __m512 magnitudes = _mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high));
-  float amax = _mm512_reduce_max_ps(magnitudes);
-  // max drops a NaN, which must make the block's scale NaN, and so the row.
-  const bool is_nan = _mm512_cmp_ps_mask(low, high, _CMP_UNORD_Q) != 0;
-  if (is_nan) amax = __builtin_nanf("");
-  *scale = amax / 127.0f;
-  const bool sound = amax >= kSmallestAmax && amax <= 3.402823466e38f;
-  const __m512 inverse = _mm512_set1_ps(sound ? 127.0f / amax : 0.0f);
-  const auto mask = static_cast<__mmask16>(sound ? 0xffff : 0);
-  const __m512i first = _mm512_maskz_cvtps_epi32(mask, _mm512_mul_ps(low, inverse));
-  const __m512i second = _mm512_maskz_cvtps_epi32(mask, _mm512_mul_ps(high, inverse));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), _mm512_cvtepi32_epi8(first));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + 16), _mm512_cvtepi32_epi8(second));
-  return _mm512_reduce_add_epi32(_mm512_add_epi32(first, second));
-}
-
-void QuantizeRows(const QuantizeArgs& args, int64_t row_begin, int64_t row_end) {
-  const QuantActivations& out = args.out;
-  const int64_t blocks = args.packed_inputs / 32;
-  for (int64_t r = row_begin; r < row_end; ++r) {
-    const float* x = args.x + r * args.in_features;
-    float group_sum = 0;
-    int64_t group = 0, group_end = args.group_size / 32;
-    for (int64_t b = 0; b < blocks; ++b) {
-      __m512 low, high;
-      if (args.input_order != nullptr) {
-        const __m512i last = _mm512_set1_epi32(static_cast<int32_t>(args.in_features - 1));
-        const auto gather = [&](const int32_t* order) {
-          const __m512i index = _mm512_loadu_si512(order);
-          const __mmask16 valid = _mm512_cmpge_epi32_mask(index, _mm512_setzero_si512()) &
-                                  _mm512_cmple_epi32_mask(index, last);
-          return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), valid, index, x, sizeof(float));
-        };
-        low = gather(args.input_order + b * 32);
-        high = gather(args.input_order + b * 32 + 16);
-      } else if (b * 32 + 32 <= args.in_features) {
-        low = _mm512_loadu_ps(x + b * 32);
-        high = _mm512_loadu_ps(x + b * 32 + 16);
-      } else {
-        const uint32_t mask = (1u << (args.in_features - b * 32)) - 1;
-        low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), x + b * 32);
-        high = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), x + b * 32 + 16);
-      }
-      const int64_t at = b * out.rows + r;
-      const int32_t sum = QuantizeBlock(low, high, out.codes + at * 32, out.scales + at);
-      out.code_sums[at] = sum;
-      group_sum = __builtin_fmaf(out.scales[at], static_cast<float>(sum), group_sum);
-      if (b + 1 == group_end || b + 1 == blocks) {
-        out.sums[group * out.rows + r] = group_sum;
-        group_sum = 0;
-        ++group;
-        group_end += args.group_size / 32;
-      }
-    }
-  }
 }
 
 #endif  // QWENSERVE_KERNELS_CPU_QUANT_AVX512_INL_H_
