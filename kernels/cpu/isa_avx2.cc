@@ -70,8 +70,9 @@ void ExpandPanel(const typename Format::Storage* b, int64_t count, float* out) {
 }
 
 // Bytes of weights, over all streams, that are asked for ahead of their use: what a core must have
-// under way to draw its share of the memory's bandwidth.
-constexpr int64_t kPrefetchBytes = 4096;
+// under way to draw its share of the memory's bandwidth. At the end of a panel that reaches into
+// the next group of panels, without which every group would begin with a wait.
+constexpr int64_t kPrefetchBytes = 8192;
 
 // c[r][16 p + j] = init or 0, then a chain of fused multiply-adds over k ascending, then + bias.
 // b: element k of panel p starts at b + p * panel_stride + k * ldb. rows * panels <= 6, so that all
@@ -87,24 +88,28 @@ void Tile(const float* a, int64_t lda, const typename Format::Storage* b, int64_
       sum[r][v] = init ? _mm256_loadu_ps(c + r * ldc + 8 * v) : _mm256_setzero_ps();
     }
   }
-  for (int64_t i = 0; i < k; ++i) {
+  constexpr int64_t kRowBytes = kPanelColumns * static_cast<int64_t>(sizeof(*b));
+  constexpr int64_t kAheadRows = kPrefetchBytes / panels / kRowBytes;
+  const int64_t next_group = (panels - 1) * panel_stride + kAheadRows * kPanelColumns;
+  int64_t i = 0, ahead = kAheadRows * kPanelColumns;
+  for (int64_t end = k - kAheadRows; i < k; end = k, ahead = next_group) {
+    for (; i < end; ++i) {
 #pragma GCC unroll 8
-    for (int p = 0; p < panels; ++p) {
-      const auto* source = b + p * panel_stride + i * ldb;
-      if (prefetch) {
-        _mm_prefetch(reinterpret_cast<const char*>(source) + kPrefetchBytes / panels, _MM_HINT_T0);
-      }
-      __m256 low, high;
-      Format::Load16(source, low, high);
+      for (int p = 0; p < panels; ++p) {
+        const auto* source = b + p * panel_stride + i * ldb;
+        if (prefetch) _mm_prefetch(reinterpret_cast<const char*>(source + ahead), _MM_HINT_T0);
+        __m256 low, high;
+        Format::Load16(source, low, high);
 #pragma GCC unroll 8
-      for (int r = 0; r < rows; ++r) {
-        const __m256 x = _mm256_broadcast_ss(a + r * lda + i);
-        sum[r][2 * p] = _mm256_fmadd_ps(x, low, sum[r][2 * p]);
-        sum[r][2 * p + 1] = _mm256_fmadd_ps(x, high, sum[r][2 * p + 1]);
+        for (int r = 0; r < rows; ++r) {
+          const __m256 x = _mm256_broadcast_ss(a + r * lda + i);
+          sum[r][2 * p] = _mm256_fmadd_ps(x, low, sum[r][2 * p]);
+          sum[r][2 * p + 1] = _mm256_fmadd_ps(x, high, sum[r][2 * p + 1]);
+        }
+        // The next panel loads its inputs anew: kept over panels, they would push sums out of the
+        // registers.
+        if (panels > 1) asm volatile("" ::: "memory");
       }
-      // The next panel loads its inputs anew: kept over panels, they would push sums out of the
-      // registers.
-      if (panels > 1) asm volatile("" ::: "memory");
     }
   }
 #pragma GCC unroll 8
