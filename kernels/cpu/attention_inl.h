@@ -15,6 +15,8 @@
 // From here on keys and values are widened to float once for all queries.
 constexpr int64_t kExpandFromQueries = 2 * kAttentionTileRows + 1;
 
+inline int64_t Max(int64_t a, int64_t b) { return a > b ? a : b; }
+
 constexpr int64_t kSegmentBlocks = kAttentionSegment / kPanelColumns;
 constexpr int64_t kChunk = kGroupPanels * kPanelColumns;  // positions worked on at once
 
@@ -52,6 +54,7 @@ inline SoftmaxState StateAt(float* memory, int64_t queries, int64_t padded_dim) 
 struct AttentionScratch {
   int64_t padded_dim;
   int64_t queries;
+  bool expanded;  // keys and values are widened to float once for all queries
   float* q;       // [queries][head_dim], scaled
   float* scores;  // [queries][kAttentionSegment], then probabilities
   float* keys;    // [kGroupPanels][head_dim][16]
@@ -62,10 +65,12 @@ struct AttentionScratch {
   const char* blocks[kSegmentBlocks + kGroupPanels];
 };
 
+template <typename Format>
 inline AttentionScratch ScratchOf(const AttentionArgs& args) {
   AttentionScratch s;
   s.padded_dim = (args.head_dim + 15) / 16 * 16;
   s.queries = args.rows * args.heads;
+  s.expanded = s.queries >= kExpandFromQueries || Format::kAlwaysExpand;
   s.q = args.scratch;
   s.scores = s.q + s.queries * args.head_dim;
   s.keys = s.scores + s.queries * kAttentionSegment;
@@ -87,6 +92,19 @@ inline int64_t FirstThatSees(const AttentionArgs& args, int64_t position) {
   return row <= 0 ? 0 : Min(row, args.rows) * args.heads;
 }
 
+// What is read kGroupPanels blocks after a block's keys, or values: at the end of a segment's keys
+// its values begin, and behind those the next segment's keys.
+inline const char* AfterKeys(const AttentionArgs& args, const AttentionScratch& s, int64_t block) {
+  return block + kGroupPanels < kSegmentBlocks
+             ? s.blocks[block + kGroupPanels]
+             : s.blocks[block + kGroupPanels - kSegmentBlocks] + args.kv.value_offset;
+}
+inline const char* AfterValues(const AttentionArgs& args, const AttentionScratch& s,
+                               int64_t block) {
+  const char* next = s.blocks[block + kGroupPanels];
+  return block + kGroupPanels < kSegmentBlocks ? next + args.kv.value_offset : next;
+}
+
 // Scores of the queries from `first` on over `count` blocks from the segment's block `block` on.
 template <typename Format>
 void ScoreBlocks(const AttentionArgs& args, const AttentionScratch& s, int64_t first, int64_t block,
@@ -96,11 +114,11 @@ void ScoreBlocks(const AttentionArgs& args, const AttentionScratch& s, int64_t f
   const float* q = s.q + first * dim;
   float* scores = s.scores + first * kAttentionSegment + block * kPanelColumns;
   const char* const* blocks = s.blocks + block;
-  if (s.queries >= kExpandFromQueries || Format::kAlwaysExpand) {
+  if (s.expanded) {
     const float* panels[kGroupPanels];
     for (int p = 0; p < count; ++p) {
       float* out = s.keys + p * dim * kPanelColumns;
-      ExpandKeys<Format>(blocks[p], args.kv, dim, out);
+      ExpandKeys<Format>(blocks[p], AfterKeys(args, s, block + p), args.kv, dim, out);
       panels[p] = out;
     }
     AttentionTiles<F32, false>(rows, count, q, dim, panels, panels, kPanelColumns, dim, false,
@@ -110,10 +128,7 @@ void ScoreBlocks(const AttentionArgs& args, const AttentionScratch& s, int64_t f
     const T* next[kGroupPanels];
     for (int p = 0; p < count; ++p) {
       panels[p] = reinterpret_cast<const T*>(blocks[p]);
-      // At the segment's end its first values come next.
-      const bool last = block + p + kGroupPanels >= kSegmentBlocks;
-      next[p] = reinterpret_cast<const T*>(last ? s.blocks[p] + args.kv.value_offset
-                                                : blocks[p + kGroupPanels]);
+      next[p] = reinterpret_cast<const T*>(AfterKeys(args, s, block + p));
     }
     AttentionTiles<Format, true>(rows, count, q, dim, panels, next, kPanelColumns, dim, false,
                                  scores, kAttentionSegment);
@@ -185,31 +200,31 @@ void SoftmaxSegment(const AttentionArgs& args, const AttentionScratch& s, int64_
   *total = SumLanes(Load8(all) + Load8(all + 8));
 }
 
-// sum[d] += the chain of p[t] * v[t][d] over `count` positions from `start` of the segment on, all
-// in one chunk, for the queries first .. end.
+// sum[d] += the chain of p[t] * v[t][d] over `count` positions from start + offset of the segment
+// on, for the queries first .. end. All are in the chunk that begins at start; offset is 0 unless
+// values are expanded.
 template <typename Format>
 void AddValues(const AttentionArgs& args, const AttentionScratch& s, const SoftmaxState& state,
-               int64_t first, int64_t end, int64_t start, int64_t count) {
+               int64_t first, int64_t end, int64_t start, int64_t offset, int64_t count) {
   using T = typename Format::Storage;
-  const bool expanded = s.queries >= kExpandFromQueries || Format::kAlwaysExpand;
   constexpr int64_t kColumns = kGroupPanels * kPanelColumns;
   for (int64_t c = 0; c < s.padded_dim; c += kColumns) {
     const int panels = static_cast<int>(Min(kColumns, s.padded_dim - c) / kPanelColumns);
     float* sum = state.sum + first * s.padded_dim + c;
-    const float* p = s.scores + first * kAttentionSegment + start;
-    if (expanded) {
+    const float* p = s.scores + first * kAttentionSegment + start + offset;
+    if (s.expanded) {
       const float* columns[kGroupPanels];
-      for (int i = 0; i < panels; ++i) columns[i] = s.values + (c + i * kPanelColumns) * kChunk;
+      for (int i = 0; i < panels; ++i) {
+        columns[i] = s.values + (c + i * kPanelColumns) * kChunk + offset * kPanelColumns;
+      }
       AttentionTiles<F32, false>(end - first, panels, p, kAttentionSegment, columns, columns,
-                                 kPanelColumns, count, start != 0, sum, s.padded_dim);
+                                 kPanelColumns, count, start + offset != 0, sum, s.padded_dim);
       continue;
     }
     if constexpr (!Format::kAlwaysExpand) {
       for (int64_t t = 0; t < count; t += kPanelColumns) {
         const int64_t block = (start + t) / kPanelColumns;
-        const char* next = s.blocks[block + kGroupPanels];
-        // Behind the segment come the next one's keys.
-        if (block + kGroupPanels < kSegmentBlocks) next += args.kv.value_offset;
+        const char* next = AfterValues(args, s, block);
         const T* columns[kGroupPanels];
         const T* next_columns[kGroupPanels];
         for (int i = 0; i < panels; ++i) {
@@ -221,6 +236,27 @@ void AddValues(const AttentionArgs& args, const AttentionScratch& s, const Softm
                                      next_columns, s.padded_dim, Min(kPanelColumns, count - t),
                                      start + t != 0, sum, s.padded_dim);
       }
+    }
+  }
+}
+
+// The values of the chunk that begins at `start` of the segment, for the queries that see any of
+// it.
+template <typename Format>
+void AddChunk(const AttentionArgs& args, const AttentionScratch& s, const SoftmaxState& state,
+              int64_t segment_start, int64_t start, int64_t count) {
+  const int64_t partly = FirstThatSees(args, segment_start + start);
+  const int64_t fully = FirstThatSees(args, segment_start + start + count - 1);
+  AddValues<Format>(args, s, state, fully, s.queries, start, 0, count);
+  // Rows whose own position is in the chunk: a tile of them goes as far as its first row sees.
+  const int64_t rows = s.expanded ? Max(1, kAttentionTileRows / args.heads) : 1;
+  for (int64_t j = partly; j < fully; j += rows * args.heads) {
+    const int64_t end = Min(j + rows * args.heads, fully);
+    const int64_t common = SeenBy(args, j, segment_start) - start;
+    AddValues<Format>(args, s, state, j, end, start, 0, common);
+    for (int64_t i = j + args.heads; i < end; i += args.heads) {
+      AddValues<Format>(args, s, state, i, i + args.heads, start, common,
+                        SeenBy(args, i, segment_start) - start - common);
     }
   }
 }
@@ -257,17 +293,15 @@ void AttentionSegment(const AttentionArgs& args, AttentionScratch& s, int64_t se
   }
   for (int64_t start = 0; start < positions; start += kChunk) {
     const int64_t chunk = Min(kChunk, positions - start);
-    if (s.queries >= kExpandFromQueries || Format::kAlwaysExpand) {
-      ExpandValues<Format>(s.blocks + start / kPanelColumns, args.kv, chunk, s.padded_dim,
-                           s.values);
+    if (s.expanded) {
+      for (int64_t at = 0; at < chunk; at += kPanelColumns) {
+        const int64_t block = (start + at) / kPanelColumns;
+        ExpandValues<Format>(s.blocks[block], AfterValues(args, s, block), args.kv,
+                             Min(kPanelColumns, chunk - at), s.padded_dim,
+                             s.values + at * kPanelColumns);
+      }
     }
-    const int64_t partly = FirstThatSees(args, segment_start + start);
-    const int64_t fully = FirstThatSees(args, segment_start + start + chunk - 1);
-    for (int64_t j = partly; j < fully; j += args.heads) {
-      AddValues<Format>(args, s, state, j, j + args.heads, start,
-                        SeenBy(args, j, segment_start) - start);
-    }
-    AddValues<Format>(args, s, state, fully, s.queries, start, chunk);
+    AddChunk<Format>(args, s, state, segment_start, start, chunk);
   }
 }
 
@@ -297,7 +331,7 @@ inline void FinishAttention(const AttentionArgs& args, const SoftmaxState& state
 
 template <typename Format>
 void Attention(const AttentionArgs& args) {
-  AttentionScratch s = ScratchOf(args);
+  AttentionScratch s = ScratchOf<Format>(args);
   for (int64_t j = 0; j < s.queries; ++j) {
     const float* q = args.q + j / args.heads * args.q_row_stride + j % args.heads * args.head_dim;
     Map(

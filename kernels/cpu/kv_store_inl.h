@@ -73,30 +73,32 @@ void StoreKv<Int8Kv>(const float* key, const float* value, int64_t head_dim, int
   scales[kPanelColumns] = StoreInt8(value, head_dim, values, 1);
 }
 
+// `next`: what to ask the memory for meanwhile, as large as the keys.
 template <typename Format>
-void ExpandKeys(const char* block, const KvHeadArgs&, int64_t dim, float* out) {
+void ExpandKeys(const char* block, const char* next, const KvHeadArgs&, int64_t dim, float* out) {
   using T = typename Format::Storage;
   const T* keys = reinterpret_cast<const T*>(block);
   for (int64_t d = 0; d < dim; ++d) {
     Vf w[kPanelVectors];
+    __builtin_prefetch(reinterpret_cast<const T*>(next) + d * kPanelColumns);
     LoadPanel<Format>(keys + d * kPanelColumns, w);
     for (int v = 0; v < kPanelVectors; ++v)
       StoreVf(out + d * kPanelColumns + v * kVectorFloats, w[v]);
   }
 }
 
-// out: [padded_dim / 16][kGroupPanels * 16][16], of `count` positions of consecutive blocks.
+// out: of `count` positions, panels of 16 columns kGroupPanels * 16 positions apart.
 template <typename Format>
-void ExpandValues(const char* const* blocks, const KvHeadArgs& kv, int64_t count,
+void ExpandValues(const char* block, const char* next, const KvHeadArgs& kv, int64_t count,
                   int64_t padded_dim, float* out) {
   using T = typename Format::Storage;
   constexpr int64_t kPanelFloats = kGroupPanels * kPanelColumns * kPanelColumns;
+  const T* values = reinterpret_cast<const T*>(block + kv.value_offset);
   for (int64_t t = 0; t < count; ++t) {
-    const T* values = reinterpret_cast<const T*>(blocks[t / kPanelColumns] + kv.value_offset) +
-                      t % kPanelColumns * padded_dim;
     for (int64_t c = 0; c < padded_dim; c += kPanelColumns) {
+      __builtin_prefetch(reinterpret_cast<const T*>(next) + t * padded_dim + c);
       Vf w[kPanelVectors];
-      LoadPanel<Format>(values + c, w);
+      LoadPanel<Format>(values + t * padded_dim + c, w);
       float* to = out + c / kPanelColumns * kPanelFloats + t * kPanelColumns;
       for (int v = 0; v < kPanelVectors; ++v) StoreVf(to + v * kVectorFloats, w[v]);
     }
@@ -105,7 +107,8 @@ void ExpandValues(const char* const* blocks, const KvHeadArgs& kv, int64_t count
 
 // scale * (code - zero), as the format is defined.
 template <>
-void ExpandKeys<QwenInt8Kv>(const char* block, const KvHeadArgs& kv, int64_t dim, float* out) {
+void ExpandKeys<QwenInt8Kv>(const char* block, const char*, const KvHeadArgs& kv, int64_t dim,
+                            float* out) {
   const uint8_t* keys = reinterpret_cast<const uint8_t*>(block);
   const float* scales = KeyScales(block, kv);
   const float* zeros = scales + 2 * kPanelColumns;
@@ -118,19 +121,16 @@ void ExpandKeys<QwenInt8Kv>(const char* block, const KvHeadArgs& kv, int64_t dim
 }
 
 template <>
-void ExpandValues<QwenInt8Kv>(const char* const* blocks, const KvHeadArgs& kv, int64_t count,
+void ExpandValues<QwenInt8Kv>(const char* block, const char*, const KvHeadArgs& kv, int64_t count,
                               int64_t padded_dim, float* out) {
   constexpr int64_t kPanelFloats = kGroupPanels * kPanelColumns * kPanelColumns;
+  const uint8_t* values = reinterpret_cast<const uint8_t*>(block + kv.value_offset);
+  const float* scales = ValueScales(block, kv);
+  const float* zeros = scales + 2 * kPanelColumns;
   for (int64_t t = 0; t < count; ++t) {
-    const char* block = blocks[t / kPanelColumns];
-    const int64_t slot = t % kPanelColumns;
-    const uint8_t* values =
-        reinterpret_cast<const uint8_t*>(block + kv.value_offset) + slot * padded_dim;
-    const float scale = ValueScales(block, kv)[slot];
-    const float zero = ValueScales(block, kv)[2 * kPanelColumns + slot];
     for (int64_t d = 0; d < padded_dim; ++d) {
       out[d / kPanelColumns * kPanelFloats + t * kPanelColumns + d % kPanelColumns] =
-          (static_cast<float>(values[d]) - zero) * scale;
+          (static_cast<float>(values[t * padded_dim + d]) - zeros[t]) * scales[t];
     }
   }
 }
