@@ -129,9 +129,9 @@ void RowScan::CutTopP(float top_p, int64_t total, float inverse_temperature) {
   run_(kStripes, [&found, logits = logits_, p, end_of, step_of, first, behind](int64_t stripe) {
     for (int64_t i = end_of(stripe - 1); i < end_of(stripe); ++i) {
       const float step = step_of(i);
-      // Not a branch, which no one could predict.
+      // No branches that no one could predict.
       p[i] *= static_cast<float>(step < behind);
-      if (step >= first && step < behind) {
+      if ((step >= first) & (step < behind)) {
         found[stripe].push_back({logits[i], static_cast<int32_t>(i)});
       }
     }
