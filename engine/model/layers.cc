@@ -36,9 +36,9 @@ absl::Status GatherLogits(const ModelState& state, int64_t first, int64_t count,
   if (state.communicator->size() == 1) return absl::OkStatus();
   const Activations& activations = *state.activations;
   const int64_t width = state.shard->max_vocab_rows;
-  return state.communicator->AllGather(activations.logits.as<float>() + first * width, count, width,
-                                       activations.gathered.as<float>() +
-                                           to * state.shard->tp * width);
+  return state.communicator->AllGather(
+      activations.logits.as<float>() + first * width, count, width,
+      activations.gathered.as<float>() + to * state.shard->tp * width);
 }
 
 LogitsView LogitsOf(const ModelState& state) {

@@ -35,9 +35,9 @@ struct ModelState {
   Communicator* communicator = nullptr;
 };
 
-// The one forward pass, for every model of the family. Stores keys and values, and leaves the normed
-// output of every row in activations.hidden. The error is the communicator's; device errors come
-// from Backend::Sync.
+// The one forward pass, for every model of the family. Stores keys and values, and leaves the
+// normed output of every row in activations.hidden. The error is the communicator's; device errors
+// come from Backend::Sync.
 absl::Status Forward(const ModelState& state, const ForwardBatch& batch);
 
 // After Forward, as often as wanted: this rank's part of the logits of the given rows (device,

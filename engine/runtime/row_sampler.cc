@@ -91,7 +91,8 @@ absl::Status RowSampler::ExchangeTops(const ModelState& state, absl::Span<const 
       row.sound &= message[0] >= 0;
       if (message[0] <= 0) continue;
       parts[rank].resize(std::min<size_t>(static_cast<size_t>(message[0]), pairs_));
-      std::memcpy(static_cast<void*>(parts[rank].data()), message + 1, parts[rank].size() * sizeof(TokenLogit));
+      std::memcpy(static_cast<void*>(parts[rank].data()), message + 1,
+                  parts[rank].size() * sizeof(TokenLogit));
     }
     if (row.sound) row.top = MergeTops(parts, pairs_, &row.all_in_top);
   }
