@@ -143,6 +143,12 @@ struct NormRopeArgs {
   float scale;           // after the rotation
 };
 
+struct QuantLinearKernels {
+  // As in KernelTable. int8, int4.
+  void (*linear[2])(const QuantLinearArgs& args, int64_t panel_begin, int64_t panel_end,
+                    float* scratch);
+};
+
 struct KernelTable {
   const char* name;
 
@@ -203,6 +209,7 @@ extern const KernelTable kPortableKernels;
 extern const KernelTable kAvx2Kernels;
 extern const KernelTable kAvx512Kernels;
 extern const Bf16DotKernels kAvx512Bf16Dot;
+extern const QuantLinearKernels kAmxQuantLinear;
 // Defined on 64 bit Arm only.
 extern const KernelTable kNeonKernels;
 extern const KernelTable kNeonDotKernels;

@@ -11,6 +11,9 @@ namespace qwenserve {
 // architecture.
 std::vector<const KernelTable*> TablesOfThisMachine();
 
+// The AMX kernels over tile instructions in plain C++.
+const KernelTable* AmxStandIn();
+
 }  // namespace qwenserve
 
 #endif  // QWENSERVE_TESTS_KERNELS_TABLE_CHECK_H_

@@ -3,7 +3,7 @@
 namespace qwenserve {
 
 std::vector<const KernelTable*> TablesOfThisMachine() {
-  std::vector<const KernelTable*> tables;
+  std::vector<const KernelTable*> tables = {AmxStandIn()};
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     tables.push_back(&kAvx2Kernels);
   }
