@@ -37,7 +37,8 @@ int main(int argc, char** argv) {
   flags.OneOf({"threads", "processes"});
   flags.Add("device", &engine.device, "auto, cpu or cuda");
   flags.OneOf({"auto", "cpu", "cuda"});
-  flags.Add("isa", &engine.isa, "CPU instruction set: auto, portable, avx2, avx512 or avx512bf16");
+  flags.Add("isa", &engine.isa,
+            "CPU instruction set: auto, portable, avx2, avx512, avx512bf16, amx, neon or neondot");
   flags.Add("weights", &weights,
             "auto = as the checkpoint holds them; int8 or int4: quantised while loading");
   flags.OneOf({"auto", "bf16", "int8", "int4"});
