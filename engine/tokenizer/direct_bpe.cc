@@ -24,7 +24,7 @@ std::unique_ptr<DirectBpe> DirectBpe::Create(const Vocab& vocab, const MergeTabl
   for (const int32_t id : reachable) {
     absl::string_view bytes = vocab.tokens[static_cast<size_t>(id)];
     bytes.remove_suffix(1);
-    bpe->tokens_[static_cast<size_t>(id)].shorter = bpe->trie_->Longest(bytes);
+    bpe->tokens_[static_cast<size_t>(id)].shorter = bpe->trie_->Longest(bytes).id;
   }
   return bpe;
 }
@@ -95,28 +95,31 @@ int64_t DirectBpe::Encode(absl::string_view piece, std::vector<int32_t>* ids) co
   std::vector<bool> hopeless;  // places behind which nothing fits; empty until there is one
   size_t at = 0;
   int64_t tried = 0;
-  int32_t next = trie_->Longest(piece);
+  TokenTrie::Match next = trie_->Longest(piece);
+  const auto take_shorter = [&] {
+    next.id = tokens_[static_cast<size_t>(next.id)].shorter;
+    if (next.id >= 0) next.size = tokens_[static_cast<size_t>(next.id)].size;
+  };
+  const auto fits = [&] {
+    ++tried;
+    if (!hopeless.empty() && hopeless[at + static_cast<size_t>(next.size)]) return false;
+    return ids->size() == before || StayApart(ids->back(), next.id, kNever, kNever);
+  };
   while (true) {
-    const auto fits = [&](int32_t id) {
-      ++tried;
-      const auto end = at + static_cast<size_t>(tokens_[static_cast<size_t>(id)].size);
-      if (!hopeless.empty() && hopeless[end]) return false;
-      return ids->size() == before || StayApart(ids->back(), id, kNever, kNever);
-    };
-    while (next >= 0 && !fits(next)) next = tokens_[static_cast<size_t>(next)].shorter;
-    if (next >= 0) {
-      ids->push_back(next);
-      at += static_cast<size_t>(tokens_[static_cast<size_t>(next)].size);
+    while (next.id >= 0 && !fits()) take_shorter();
+    if (next.id >= 0) {
+      ids->push_back(next.id);
+      at += static_cast<size_t>(next.size);
       if (at == piece.size()) return tried;
       next = trie_->Longest(piece.substr(at));
       continue;
     }
     if (hopeless.empty()) hopeless.resize(piece.size() + 1);
     hopeless[at] = true;
-    const Token& last = tokens_[static_cast<size_t>(ids->back())];
+    next.id = ids->back();
     ids->pop_back();
-    at -= static_cast<size_t>(last.size);
-    next = last.shorter;
+    at -= static_cast<size_t>(tokens_[static_cast<size_t>(next.id)].size);
+    take_shorter();
   }
 }
 

@@ -27,7 +27,8 @@ TokenTrie::TokenTrie(const std::vector<std::string>& tokens, std::vector<int32_t
     Subtree tree = open.back();
     open.pop_back();
     if (tree.begin != tree.end && bytes(ids[tree.begin]).size() == tree.depth) {
-      nodes_[static_cast<size_t>(tree.node)].longest = ids[tree.begin++];
+      nodes_[static_cast<size_t>(tree.node)].longest = {ids[tree.begin++],
+                                                        static_cast<int32_t>(tree.depth)};
     }
     if (tree.begin == tree.end) continue;
     children.clear();

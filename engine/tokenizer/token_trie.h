@@ -17,8 +17,13 @@ class TokenTrie {
   // Of `tokens` (bytes by id) those in `ids`, all different and none empty.
   TokenTrie(const std::vector<std::string>& tokens, std::vector<int32_t> ids);
 
-  // The id of the longest token that `text` starts with, or -1.
-  int32_t Longest(absl::string_view text) const {
+  struct Match {
+    int32_t id = -1;  // -1: none
+    int32_t size = 0;
+  };
+
+  // The longest token that `text` starts with.
+  Match Longest(absl::string_view text) const {
     int32_t node = 0;
     for (const char c : text) {
       const int32_t child = nodes_[static_cast<size_t>(node)].base + static_cast<unsigned char>(c);
@@ -32,10 +37,11 @@ class TokenTrie {
   static constexpr int32_t kFree = -1;
   static constexpr int32_t kRoot = -2;  // nobody's child
 
-  struct Node {
+  // In one cache line, and with the size beside the id: a text waits for little else than memory.
+  struct alignas(16) Node {
     int32_t base = 0;  // of a leaf any: no node names it as parent
     int32_t parent = kFree;
-    int32_t longest = -1;  // id of the longest token on the way to it
+    Match longest = {};  // the longest token on the way to it
   };
   // Sorted tokens [begin, end) share the bytes that lead to `node`.
   struct Subtree {

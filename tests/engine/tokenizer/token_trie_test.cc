@@ -11,9 +11,9 @@ namespace qwenserve {
 namespace {
 
 TEST(TokenTrieTest, EmptyTrieAndEmptyTextHaveNothing) {
-  EXPECT_EQ(TokenTrie({}, {}).Longest(std::string(3, '\0')), -1);
-  EXPECT_EQ(TokenTrie({"a"}, {0}).Longest(""), -1);
-  EXPECT_EQ(TokenTrie({"a"}, {}).Longest("a"), -1);
+  EXPECT_EQ(TokenTrie({}, {}).Longest(std::string(3, '\0')).id, -1);
+  EXPECT_EQ(TokenTrie({"a"}, {0}).Longest("").id, -1);
+  EXPECT_EQ(TokenTrie({"a"}, {}).Longest("a").id, -1);
 }
 
 TEST(TokenTrieTest, RandomTokensAgainstASearch) {
@@ -41,7 +41,11 @@ TEST(TokenTrieTest, RandomTokensAgainstASearch) {
         const bool starts = text.compare(0, tokens[id].size(), tokens[id]) == 0;
         if (starts && (longest < 0 || tokens[id].size() > tokens[longest].size())) longest = id;
       }
-      ASSERT_EQ(trie.Longest(text), longest);
+      const TokenTrie::Match match = trie.Longest(text);
+      ASSERT_EQ(match.id, longest);
+      if (longest >= 0) {
+        ASSERT_EQ(match.size, static_cast<int32_t>(tokens[longest].size()));
+      }
     }
   }
 }
