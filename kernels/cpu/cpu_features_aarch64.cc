@@ -18,8 +18,8 @@ absl::StatusOr<const KernelTable*> ChooseKernels(const std::string& isa) {
   if (isa == "portable") return &kPortableKernels;
   if (isa == "neon") return &kNeonKernels;
   if (isa != "neondot") {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "unknown instruction set \"", isa, "\"; known: auto, portable, neon, neondot"));
+    return absl::InvalidArgumentError(absl::StrCat("unknown instruction set \"", isa,
+                                                   "\"; known: auto, portable, neon, neondot"));
   }
   if (!HasDotProduct()) {
     return absl::InvalidArgumentError(

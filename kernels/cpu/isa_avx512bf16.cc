@@ -11,8 +11,8 @@ namespace qwenserve {
 namespace {
 
 // Bytes of weights, over all streams, that are asked for ahead of their use.
-constexpr int64_t kPrefetchBytes = 4096;
-constexpr int64_t kOnePanelRows = 6;
+constexpr int64_t kPrefetchBytes = 8192;
+constexpr int64_t kOnePanelRows = 12;
 constexpr int64_t kMaxTileRows = 12;
 // Pairs of inputs that many rows use at a time: two panels of it (320 KiB) stay in the second
 // cache.

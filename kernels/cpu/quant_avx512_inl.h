@@ -6,8 +6,8 @@
 // beforehand, in the integer sum. Sums of a block are exact, so the order in it is free; what
 // follows is QuantLinearArgs' order. Included by isa_avx512.cc, inside an anonymous namespace.
 
-// Bytes of weights that are asked for ahead of their use by a product that streams them.
-constexpr int64_t kQuantPrefetch = 4096;
+// Blocks of weights that are asked for ahead of their use by a product that streams them.
+constexpr int64_t kPrefetchBlocks = 16;
 // Rows whose sums are all in registers while the weights stream by.
 constexpr int64_t kMaxStreamRows = 8;
 // From here on weights are unpacked once for many rows. Rows of a register tile, of two panels;
@@ -98,9 +98,18 @@ inline void StoreOutputs(const QuantLinearArgs& args, int64_t panel, int64_t row
   }
 }
 
+// Which weights a pass over a panel asks for: those `blocks` ahead of each of its blocks number
+// `turn` mod `turns`.
+struct PrefetchShare {
+  int64_t blocks, turn, turns;
+};
+
 // One panel for a few rows from `row` on, the weights straight from memory.
 template <bool int8, int rows>
-void StreamPanel(const QuantLinearArgs& args, const QuantShape& shape, int64_t panel, int64_t row) {
+void StreamPanel(const QuantLinearArgs& args, const QuantShape& shape, int64_t panel, int64_t row,
+                 const PrefetchShare& prefetch) {
+  constexpr int64_t kBlockBytes = int8 ? 512 : 256;
+  int64_t until_turn = prefetch.turn;
   const QuantActivations& x = args.x;
   const uint8_t* weight = BlockOf<int8>(args, panel, 0);
   __m512 acc[rows];
@@ -118,18 +127,20 @@ void StreamPanel(const QuantLinearArgs& args, const QuantShape& shape, int64_t p
     const int64_t end = Min((g + 1) * shape.group_blocks, shape.blocks);
     for (int64_t b = g * shape.group_blocks; b < end; ++b) {
       const int8_t* codes = x.codes + (b * x.rows + row) * 32;
+      // Four bits are bound by arithmetic where rows need several passes: no turns.
+      const bool ask = !int8 || until_turn == 0;
+      until_turn = ask ? prefetch.turns - 1 : until_turn - 1;
+      const int64_t distance = int8 ? prefetch.blocks : kPrefetchBlocks;
+      const auto* ahead = reinterpret_cast<const char*>(weight + distance * kBlockBytes);
       __m512i dot[rows];
 #pragma GCC unroll 8
       for (int r = 0; r < rows; ++r) dot[r] = StartSum<int8>(x, b, row + r);
 #pragma GCC unroll 4
       for (int64_t i = 0; i < kBlockUnits / 2; ++i) {
-        constexpr int64_t kStep = int8 ? 128 : 64;
-        _mm_prefetch(reinterpret_cast<const char*>(weight + i * kStep + kQuantPrefetch),
-                     _MM_HINT_T0);
-        if (int8) {
-          _mm_prefetch(reinterpret_cast<const char*>(weight + i * kStep + kQuantPrefetch + 64),
-                       _MM_HINT_T0);
-        }
+        constexpr int64_t kStep = kBlockBytes / (kBlockUnits / 2);
+        // Line by line: asking for a whole block at once holds up the loads.
+        if (ask) _mm_prefetch(ahead + i * kStep, _MM_HINT_T0);
+        if (ask && kStep > 64) _mm_prefetch(ahead + i * kStep + 64, _MM_HINT_T0);
         __m512i first, second;
         LoadUnits<int8>(weight, i, first, second);
 #pragma GCC unroll 8
@@ -138,7 +149,7 @@ void StreamPanel(const QuantLinearArgs& args, const QuantShape& shape, int64_t p
           dot[r] = _mm512_dpbusd_epi32(dot[r], second, Broadcast4(codes + r * 32 + i * 8 + 4));
         }
       }
-      weight += int8 ? 512 : 256;
+      weight += kBlockBytes;
 #pragma GCC unroll 8
       for (int r = 0; r < rows; ++r) {
         part[r] = _mm512_fmadd_ps(_mm512_set1_ps(x.scales[b * x.rows + row + r]),
@@ -357,30 +368,32 @@ void StreamRows(const QuantLinearArgs& args, const QuantShape& shape, int64_t pa
   int64_t row = 0;
   for (int64_t t = 0; t < tiles; ++t) {
     const int64_t height = (args.x.rows - row + tiles - t - 1) / (tiles - t);
+    // Of several passes over a panel each brings in a share of the next one.
+    const PrefetchShare prefetch = {tiles == 1 ? kPrefetchBlocks : shape.blocks, t, tiles};
     switch (height) {
       case 1:
-        StreamPanel<int8, 1>(args, shape, panel, row);
+        StreamPanel<int8, 1>(args, shape, panel, row, prefetch);
         break;
       case 2:
-        StreamPanel<int8, 2>(args, shape, panel, row);
+        StreamPanel<int8, 2>(args, shape, panel, row, prefetch);
         break;
       case 3:
-        StreamPanel<int8, 3>(args, shape, panel, row);
+        StreamPanel<int8, 3>(args, shape, panel, row, prefetch);
         break;
       case 4:
-        StreamPanel<int8, 4>(args, shape, panel, row);
+        StreamPanel<int8, 4>(args, shape, panel, row, prefetch);
         break;
       case 5:
-        StreamPanel<int8, 5>(args, shape, panel, row);
+        StreamPanel<int8, 5>(args, shape, panel, row, prefetch);
         break;
       case 6:
-        StreamPanel<int8, 6>(args, shape, panel, row);
+        StreamPanel<int8, 6>(args, shape, panel, row, prefetch);
         break;
       case 7:
-        StreamPanel<int8, 7>(args, shape, panel, row);
+        StreamPanel<int8, 7>(args, shape, panel, row, prefetch);
         break;
       case 8:
-        StreamPanel<int8, 8>(args, shape, panel, row);
+        StreamPanel<int8, 8>(args, shape, panel, row, prefetch);
         break;
     }
     row += height;
