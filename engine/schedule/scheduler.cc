@@ -126,6 +126,43 @@ void Scheduler::AddCredit(uint64_t sequence, int64_t tokens) {
   s.credit = std::min(options_.max_model_len, s.credit + std::min(tokens, options_.max_model_len));
 }
 
+Scheduler::Ahead Scheduler::AheadOf(const Sequence& s, bool by_length) const {
+  const double computed_share = counters_.queried_tokens == 0
+                                    ? 1.0
+                                    : 1.0 - static_cast<double>(counters_.hit_tokens) /
+                                                static_cast<double>(counters_.queried_tokens);
+  Ahead ahead;
+  ahead.sequences = num_running();
+  for (const Sequence* other : running_) {
+    if (other->rows_left() == 1 || (by_length && !FewerRowsLeft(other, &s))) continue;
+    ahead.rows += static_cast<double>(other->rows_left());
+  }
+  for (const Sequence* other : waiting_) {
+    const bool before = by_length ? FewerRowsLeft(other, &s) : AdmittedBefore()(other, &s);
+    if (!before || other->credit == 0) continue;
+    ahead.rows += computed_share * static_cast<double>(other->rows_left());
+    ++ahead.sequences;
+  }
+  return ahead;
+}
+
+double Scheduler::SecondsBehind(const Ahead& ahead) const {
+  const int64_t decoding = std::count_if(running_.begin(), running_.end(),
+                                         [](const Sequence* s) { return s->rows_left() == 1; });
+  double row_seconds = absl::ToDoubleSeconds(cost_.Prefill(0, 1));
+  if (decoding > 0 && row_seconds > 0) {
+    const absl::Duration alone = cost_.Decode(decoding);
+    const int64_t fit = cost_.RowsWithin(StepTarget(decoding) - alone, 0);
+    const int64_t step_rows =
+        std::min(std::max<int64_t>(fit, kKvBlockSize), options_.max_batch_tokens);
+    row_seconds += absl::ToDoubleSeconds(alone) / static_cast<double>(step_rows);
+  }
+  const double seconds = ahead.rows * row_seconds;
+  const int64_t places = ahead.sequences + 1 - max_running_;
+  if (places <= 0 || full_finishes_ <= 0) return seconds;
+  return std::max(seconds, static_cast<double>(places) * full_seconds_ / full_finishes_);
+}
+
 // Optimistic where nothing is known, so that nobody is refused for nothing: every token ahead is
 // taken at the price of a short context, and a place in the batch as they have become free lately.
 absl::Status Scheduler::CheckDeadline(const Sequence& s, absl::Time now) const {
@@ -135,42 +172,21 @@ absl::Status Scheduler::CheckDeadline(const Sequence& s, absl::Time now) const {
     return absl::DeadlineExceededError(
         absl::StrCat("the deadline passed ", absl::FormatDuration(-left), " ago"));
   }
-  double rows = 0;
-  int64_t decoding = 0;
-  for (const Sequence* other : running_) {
-    if (other->rows_left() == 1) ++decoding;
-    if (other->rows_left() > 1) rows += static_cast<double>(other->rows_left());
-  }
-  const double computed_share = counters_.queried_tokens == 0
-                                    ? 1.0
-                                    : 1.0 - static_cast<double>(counters_.hit_tokens) /
-                                                static_cast<double>(counters_.queried_tokens);
-  int64_t sequences_ahead = num_running();
-  for (const Sequence* other : waiting_) {
-    if (!AdmittedBefore()(other, &s)) break;
-    if (other->credit == 0) continue;
-    rows += computed_share * static_cast<double>(other->rows_left());
-    ++sequences_ahead;
-  }
-  double row_seconds = absl::ToDoubleSeconds(cost_.Prefill(0, 1));
-  if (decoding > 0 && row_seconds > 0) {
-    const absl::Duration alone = cost_.Decode(decoding);
-    const int64_t fit = cost_.RowsWithin(StepTarget(decoding) - alone, 0);
-    const int64_t step_rows =
-        std::min(std::max<int64_t>(fit, kKvBlockSize), options_.max_batch_tokens);
-    row_seconds += absl::ToDoubleSeconds(alone) / static_cast<double>(step_rows);
-  }
-  double seconds = rows * row_seconds;
-  const int64_t places = sequences_ahead + 1 - max_running_;
-  if (places > 0 && full_finishes_ > 0) {
-    seconds = std::max(seconds, static_cast<double>(places) * full_seconds_ / full_finishes_);
+  Ahead ahead = AheadOf(s, /*by_length=*/false);
+  double seconds = SecondsBehind(ahead);
+  // AdmitShort lets it pass all that have more to compute while two places are free.
+  if (!options_.whole_prompts && num_running() + 1 < max_running_) {
+    const Ahead shorter = AheadOf(s, /*by_length=*/true);
+    if (SecondsBehind(shorter) < seconds) {
+      ahead = shorter;
+      seconds = SecondsBehind(shorter);
+    }
   }
   if (absl::Seconds(seconds) <= left) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrFormat("the deadline is in %.3f s, and the sequence could start in about %.3f s at "
-                      "the earliest: %.0f "
-                      "tokens and %d sequences are before it, of which %d run at once",
-                      absl::ToDoubleSeconds(left), seconds, rows, sequences_ahead, max_running_));
+  return absl::ResourceExhaustedError(absl::StrFormat(
+      "the deadline is in %.3f s, and the sequence could start in about %.3f s at the earliest: "
+      "%.0f tokens and %d sequences are before it, of which %d run at once",
+      absl::ToDoubleSeconds(left), seconds, ahead.rows, ahead.sequences, max_running_));
 }
 
 void Scheduler::EndDue(absl::Time now, std::vector<SequenceEvent>* events) {

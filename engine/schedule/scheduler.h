@@ -112,6 +112,13 @@ class Scheduler {
   using Leaders = absl::flat_hash_map<BlockKey, const Sequence*>;
 
   absl::Status Check(const SequenceRequest& request) const;
+  // What has to be computed before a sequence that comes now: by turns, or by length.
+  struct Ahead {
+    double rows = 0;
+    int64_t sequences = 0;
+  };
+  Ahead AheadOf(const Sequence& sequence, bool by_length) const;
+  double SecondsBehind(const Ahead& ahead) const;  // at least, by what was measured
   absl::Status CheckDeadline(const Sequence& sequence, absl::Time now) const;
   void EndDue(absl::Time now, std::vector<SequenceEvent>* events);
 

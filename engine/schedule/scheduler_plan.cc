@@ -23,8 +23,6 @@ int64_t CommonPrefix(absl::Span<const int32_t> a, absl::Span<const int32_t> b) {
 // logits.
 int64_t ShareableBlocks(const Sequence& s) { return (s.num_tokens() - 1) / kKvBlockSize; }
 
-bool FewerRowsLeft(const Sequence* a, const Sequence* b) { return a->rows_left() < b->rows_left(); }
-
 }  // namespace
 
 StepPlan Scheduler::Schedule(absl::Time now, std::vector<SequenceEvent>* events) {

@@ -80,6 +80,11 @@ struct AdmittedBefore {
   }
 };
 
+// Who is served first where the shortest is.
+inline bool FewerRowsLeft(const Sequence* a, const Sequence* b) {
+  return a->rows_left() < b->rows_left();
+}
+
 }  // namespace qwenserve
 
 #endif  // QWENSERVE_ENGINE_SCHEDULE_SEQUENCE_H_

@@ -237,8 +237,8 @@ TEST(Fairness, WhatHasALowPriorityIsServedWhenItsTimeHasCome) {
 
 class DeadlineTest : public testing::Test {
  protected:
-  absl::Status AddWithin(absl::Duration time, int priority = 0) {
-    SequenceRequest request = RequestOf(100, 10, 70000);
+  absl::Status AddWithin(absl::Duration time, int priority = 0, int length = 100) {
+    SequenceRequest request = RequestOf(length, 10, 70000);
     request.deadline = run_.now() + time;
     request.priority = priority;
     return run_.driver().scheduler.Add(std::move(request), run_.now()).status();
@@ -268,12 +268,25 @@ TEST_F(DeadlineTest, WhatCannotStartBehindTheQueuedTokensIsRefusedWithTheNumbers
   for (int i = 0; i < 3; ++i) run_.Step();
   ASSERT_TRUE(AddWithin(absl::Seconds(1)).ok());  // 464 tokens of the first are left
   for (int i = 0; i < 2; ++i) run_.Add(RequestOf(8000, 4, 10000 * (i + 1)));
-  const absl::Status refused = AddWithin(absl::Seconds(1));
+  const absl::Status refused = AddWithin(absl::Seconds(1), 0, 9000);
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(refused.message()), HasSubstr("the deadline is in 1.000 s"));
   EXPECT_THAT(std::string(refused.message()), HasSubstr("16564 tokens and 4 sequences"));
-  EXPECT_TRUE(AddWithin(absl::Seconds(20)).ok());
-  EXPECT_TRUE(AddWithin(absl::Seconds(1), 10).ok());  // goes before them
+  EXPECT_TRUE(AddWithin(absl::Seconds(20), 0, 9000).ok());
+  EXPECT_TRUE(AddWithin(absl::Seconds(1), 10, 9000).ok());  // goes before them
+}
+
+TEST_F(DeadlineTest, WhatPassesALongPromptIsNotRefusedForIt) {
+  run_.Add(RequestOf(8000, 4));
+  for (int i = 0; i < 3; ++i) run_.Step();
+  run_.Add(RequestOf(8000, 4, 10000));
+  // Six seconds of work are before it, but it is the shortest.
+  SequenceRequest request = RequestOf(100, 10, 70000);
+  request.deadline = run_.now() + absl::Seconds(1);
+  const auto id = run_.driver().scheduler.Add(std::move(request), run_.now());
+  ASSERT_TRUE(id.ok()) << id.status();
+  EXPECT_LT(run_.TimeToFirstToken(*id), absl::Seconds(1));
+  EXPECT_EQ(AddWithin(absl::Seconds(1), 0, 9000).code(), absl::StatusCode::kResourceExhausted);
 }
 
 TEST_F(DeadlineTest, WhatCannotGetAPlaceInTheBatchIsRefused) {
