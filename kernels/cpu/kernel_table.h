@@ -193,10 +193,10 @@ struct KernelTable {
   int64_t (*race_next)(const float* p, int64_t count, uint64_t key, int64_t first_id, double bound);
 };
 
-// K is cut into pieces of this size so that an expanded panel (16 KiB) stays in the first cache.
+// K is cut into pieces of this size so that an expanded panel (20 KiB) stays in the first cache.
 // The running sums go through memory as floats, which changes no bit.
-inline constexpr int64_t kLinearDepthBlock = 256;
-// Rows whose inputs of one depth block stay in the second cache.
+inline constexpr int64_t kLinearDepthBlock = 320;
+// At most so many rows at once: their inputs of one depth block stay in the second cache.
 inline constexpr int64_t kLinearRowBlock = 240;
 inline constexpr int64_t kLinearScratchFloats =
     (kLinearDepthBlock + kLinearRowBlock) * kPanelColumns;

@@ -66,8 +66,11 @@ void LinearBlocked(const LinearArgs& args, int64_t panel_begin, int64_t panel_en
   const int64_t k = args.in_features;
   float* expanded = scratch;
   float* partial = scratch + kLinearDepthBlock * kPanelColumns;  // sums of an incomplete last panel
-  for (int64_t row = 0; row < args.rows; row += kLinearRowBlock) {
-    const int64_t rows = Min(kLinearRowBlock, args.rows - row);
+  // Nearly equal blocks, in whole tiles of 6 or 12 rows.
+  const int64_t row_blocks = (args.rows + kLinearRowBlock - 1) / kLinearRowBlock;
+  const int64_t row_block = ((args.rows + row_blocks - 1) / row_blocks + 11) / 12 * 12;
+  for (int64_t row = 0; row < args.rows; row += row_block) {
+    const int64_t rows = Min(row_block, args.rows - row);
     for (int64_t depth = 0; depth < k; depth += kLinearDepthBlock) {
       const int64_t depth_count = Min(kLinearDepthBlock, k - depth);
       const bool last = depth + depth_count == k;
