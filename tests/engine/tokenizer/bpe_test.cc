@@ -140,6 +140,7 @@ TEST(BpeTest, SteppingBackTakesLinearlyManySteps) {
   std::vector<std::pair<std::string, std::string>> merges = Doublings();
   merges.emplace_back("a", "b");
   merges.emplace_back("aa", "ab");
+  merges.emplace_back("aa", "a");
   merges.emplace_back("aaa", "b");  // no result has it
   const Vocab vocab = MakeVocab(merges);
   const auto bpe = Bpe::Create(vocab);
