@@ -27,6 +27,23 @@ absl::StatusOr<Admission::Ticket> Admission::Enter(size_t bytes) {
   return Ticket(this, size);
 }
 
+absl::Status Admission::Ticket::Grow(size_t bytes) {
+  if (absl::Status status = admission_->Add(static_cast<int64_t>(bytes)); !status.ok()) {
+    return status;
+  }
+  bytes_ += static_cast<int64_t>(bytes);
+  return absl::OkStatus();
+}
+
+absl::Status Admission::Add(int64_t bytes) {
+  absl::MutexLock lock(&mutex_);
+  if (requests_ > 1 && bytes_ + bytes > limits_.max_bytes) {
+    return Full(bytes_, limits_.max_bytes, "bytes");
+  }
+  bytes_ += bytes;
+  return absl::OkStatus();
+}
+
 int64_t Admission::in_flight() const {
   absl::MutexLock lock(&mutex_);
   return requests_;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 
@@ -18,7 +19,8 @@ class Admission {
  public:
   struct Limits {
     int64_t max_requests = 4096;
-    // Of the requests as sent; their ids and answers are of the same order.
+    // Of the requests as sent, since their ids and answers are of the same order; for what is not,
+    // see Ticket::Grow.
     int64_t max_bytes = 256 << 20;
   };
 
@@ -37,6 +39,10 @@ class Admission {
       if (admission_ != nullptr) admission_->Leave(bytes_);
     }
 
+    // The request will hold so many bytes more, until the ticket goes. Errors as of Enter, and
+    // nothing has changed then.
+    absl::Status Grow(size_t bytes);
+
    private:
     Admission* admission_ = nullptr;
     int64_t bytes_ = 0;
@@ -50,6 +56,7 @@ class Admission {
   int64_t in_flight() const;
 
  private:
+  absl::Status Add(int64_t bytes);
   void Leave(int64_t bytes);
 
   const Limits limits_;

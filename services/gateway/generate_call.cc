@@ -16,6 +16,10 @@
 namespace qwenserve {
 namespace {
 
+// What a token and its log-probability take in memory as part of an answer: id, number, bytes, and
+// what protobuf and the allocator add.
+constexpr size_t kLogprobBytes = 128;
+
 uint64_t DrawSeed() {
   thread_local absl::BitGen random;
   // Clients in languages whose numbers are doubles can repeat it exactly.
@@ -137,6 +141,12 @@ absl::StatusOr<PlacementRequest> GenerateCall::Plan(v1::PrepareResponse response
     if (id < model_.vocab_size) continue;
     return InvalidField(absl::StrCat("options.sampling.logit_bias[", id, "]"),
                         absl::StrCat("the vocabulary has ids 0 to ", model_.vocab_size - 1));
+  }
+
+  if (request_.prompt_logprobs.has_value()) {
+    // They come at the pace of the prompt, not of the client: a hundred times the request's size.
+    const size_t tokens = size_t{prompt_tokens_} * (1 + *request_.prompt_logprobs);
+    QS_RETURN_IF_ERROR(ticket_.Grow(tokens * kLogprobBytes));
   }
 
   PlacementRequest plan;

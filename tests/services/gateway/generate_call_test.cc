@@ -2,7 +2,9 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -67,7 +69,7 @@ class FakeReplica : public GeneratorReplica {
 
 class GenerateCallTest : public testing::Test {
  protected:
-  GenerateCallTest() : registry_("gateway"), metrics_(registry_), admission_(Admission::Limits()) {
+  GenerateCallTest() : registry_("gateway"), metrics_(registry_), admission_({.max_bytes = 10000}) {
     KnownTokenizer tokenizer;
     tokenizer.description.set_model("m");
     tokenizer.description.set_tokenizer_hash("h");
@@ -90,15 +92,16 @@ class GenerateCallTest : public testing::Test {
   }
 
   // Up to the prompt's preparation.
-  void Start() {
+  void Start(std::optional<uint32_t> prompt_logprobs = std::nullopt) {
     GenerateRequest request;
+    request.prompt_logprobs = prompt_logprobs;
     request.prompt.set_text("x");
     call_->Start(std::move(request), 1);
     ASSERT_TRUE(text_.prepared);
   }
-  void Prepared() {
+  void Prepared(int prompt_tokens = 1) {
     v1::PrepareResponse response;
-    response.add_prompt_ids(7);
+    for (int i = 0; i < prompt_tokens; ++i) response.add_prompt_ids(7);
     response.set_tokenizer_hash("h");
     std::exchange(text_.prepared, nullptr)(std::move(response));
   }
@@ -135,6 +138,28 @@ TEST_F(GenerateCallTest, PlacesOfAnEndedCallAreGivenBackWithoutItsLock) {
   listener->OnPlaced(replica);
   EXPECT_EQ(replica->released, 1u);
   EXPECT_TRUE(asked);
+}
+
+TEST_F(GenerateCallTest, LogprobsOfAPromptCountAsMemoryOfTheGateway) {
+  auto other = std::make_unique<Admission::Ticket>(*admission_.Enter(1));
+  Start(20);
+  Prepared(90);
+  EXPECT_EQ(placer_.waiting, nullptr);
+  const GenerateCall::Output end = call_->Next();
+  ASSERT_TRUE(std::holds_alternative<absl::Status>(end));
+  EXPECT_EQ(std::get<absl::Status>(end).code(), absl::StatusCode::kResourceExhausted);
+  // Alone it may be as large as it likes, and gives everything back.
+  call_ = std::make_shared<GenerateCall>(GatewayMetrics::kComplete, absl::InfiniteFuture(),
+                                         services_, std::make_shared<FakeSink>());
+  other.reset();
+  Start(20);
+  Prepared(90);
+  EXPECT_NE(placer_.waiting, nullptr);
+  EXPECT_FALSE(admission_.Enter(1).ok());
+  call_->Abort();
+  placer_.waiting = nullptr;
+  call_ = nullptr;
+  EXPECT_TRUE(admission_.Enter(9999).ok());
 }
 
 }  // namespace
