@@ -83,27 +83,9 @@ absl::StatusOr<absl::flat_hash_map<std::string, std::string>> ReadIndex(const st
   return files;
 }
 
-// The element type of a tensor that carries weights.
-absl::StatusOr<DType> WeightDType(const SafetensorsEntry& entry, const std::string& path) {
-  const auto at = [&] { return absl::StrCat(path, ": tensor \"", ShownText(entry.name), "\""); };
-  for (const char* suffix : {".qweight", ".qzeros", ".g_idx"}) {
-    if (absl::EndsWith(entry.name, suffix)) {
-      return absl::UnimplementedError(
-          absl::StrCat(at(),
-                       " belongs to a GPTQ or AWQ checkpoint, which is not supported yet; use "
-                       "the bf16 or fp16 checkpoint of the model"));
-    }
-  }
-  if (entry.dtype == "BF16") return DType::kBf16;
-  if (entry.dtype == "F16") return DType::kF16;
-  if (entry.dtype == "F32") return DType::kF32;
-  if (absl::StartsWith(entry.dtype, "F8")) {
-    return absl::UnimplementedError(absl::StrCat(at(), " is FP8 (", entry.dtype,
-                                                 "), which is not supported; use the bf16 "
-                                                 "checkpoint of the model"));
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat(at(), " is ", entry.dtype, "; supported are BF16, F16 and F32"));
+bool IsPackedName(absl::string_view name) {
+  return absl::EndsWith(name, ".qweight") || absl::EndsWith(name, ".qzeros") ||
+         absl::EndsWith(name, ".g_idx");
 }
 
 }  // namespace
@@ -121,12 +103,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
   const std::string config_path = Join(dir, "config.json");
   QS_ASSIGN_OR_RETURN(const Json config, ReadJsonFile(config_path, kMaxConfigBytes));
   QS_ASSIGN_OR_RETURN(checkpoint->config_, ParseModelConfig(config, config_path));
-  if (Exists(Join(dir, "quantize_config.json"))) {
-    return absl::UnimplementedError(
-        absl::StrCat(dir,
-                     ": quantize_config.json marks a GPTQ or AWQ checkpoint, which is not "
-                     "supported yet; use the bf16 or fp16 checkpoint of the model"));
-  }
+  QS_RETURN_IF_ERROR(checkpoint->ReadQuantizationFile(config, config_path));
   QS_ASSIGN_OR_RETURN(checkpoint->defaults_, ReadGenerationDefaults(dir, checkpoint->config_));
   if (Exists(Join(dir, kSingleFile))) {
     QS_RETURN_IF_ERROR(checkpoint->AddFile(std::string(kSingleFile)));
@@ -140,6 +117,47 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
   return checkpoint;
 }
 
+absl::Status Checkpoint::ReadQuantizationFile(const Json& config, const std::string& config_path) {
+  for (const char* name : {"quantize_config.json", "quant_config.json"}) {
+    const std::string path = Join(dir_, name);
+    if (!Exists(path)) continue;
+    QS_ASSIGN_OR_RETURN(const Json json, ReadJsonFile(path, kMaxConfigBytes));
+    const auto field = config.find("quantization_config");
+    const bool in_config = field != config.end() && !field->is_null();
+    QS_ASSIGN_OR_RETURN(config_.quantization,
+                        ParseQuantization({in_config ? &*field : nullptr,
+                                           absl::StrCat(config_path, ": quantization_config")},
+                                          {&json, path}));
+    return absl::OkStatus();
+  }
+  return absl::OkStatus();
+}
+
+// The element type of a tensor that carries weights.
+absl::StatusOr<DType> Checkpoint::TypeOf(const std::string& name, const std::string& dtype,
+                                         const std::string& path) const {
+  const auto at = [&] { return absl::StrCat(path, ": tensor \"", ShownText(name), "\""); };
+  if (IsPackedName(name)) {
+    if (!config_.quantization.has_value()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(at(), " belongs to a GPTQ or AWQ checkpoint, but neither config.json nor ",
+                       "quantize_config.json says how it is quantised"));
+    }
+    if (dtype == "I32") return DType::kF32;
+    return absl::InvalidArgumentError(absl::StrCat(at(), " is ", dtype, ", must be I32"));
+  }
+  if (dtype == "BF16") return DType::kBf16;
+  if (dtype == "F16") return DType::kF16;
+  if (dtype == "F32") return DType::kF32;
+  if (absl::StartsWith(dtype, "F8")) {
+    return absl::UnimplementedError(absl::StrCat(at(), " is FP8 (", dtype,
+                                                 "), which is not supported; use the bf16 "
+                                                 "checkpoint of the model"));
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(at(), " is ", dtype, "; supported are BF16, F16 and F32"));
+}
+
 absl::Status Checkpoint::AddFile(const std::string& name) {
   QS_ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> file, MappedFile::Open(Join(dir_, name)));
   QS_ASSIGN_OR_RETURN(const std::vector<SafetensorsEntry> entries,
@@ -149,7 +167,8 @@ absl::Status Checkpoint::AddFile(const std::string& name) {
     TensorRef tensor;
     tensor.name = entry.name;
     tensor.file = file->path();
-    QS_ASSIGN_OR_RETURN(tensor.dtype, WeightDType(entry, file->path()));
+    QS_ASSIGN_OR_RETURN(tensor.dtype, TypeOf(entry.name, entry.dtype, file->path()));
+    tensor.is_int32 = IsPackedName(entry.name);
     tensor.shape = entry.shape;
     QS_ASSIGN_OR_RETURN(const absl::Span<const uint8_t> data,
                         file->Slice(entry.offset, entry.bytes));
@@ -194,7 +213,7 @@ absl::Status Checkpoint::AddIndexedFiles() {
 // The files are right about tied embeddings where config.json is not: some copies of tied models
 // say false. Qwen1 has no tied models, so there a missing head stays an error.
 absl::Status Checkpoint::DecideTying(const std::string& config_path) {
-  const bool has_head = Find("lm_head.weight") != nullptr;
+  const bool has_head = Find("lm_head.weight") != nullptr || Find("lm_head.qweight") != nullptr;
   if (!has_head && config_.style == CheckpointStyle::kQwen1 && !config_.tied_embeddings) {
     return absl::InvalidArgumentError(
         absl::StrCat(dir_, ": tensor \"lm_head.weight\" is missing, and ", config_path,
@@ -210,6 +229,7 @@ void Checkpoint::HashContent(const std::string& config_json) {
   constexpr int64_t kSampleBytes = 64;
   Sha256 hash;
   hash.Update(config_json);
+  if (config_.quantization.has_value()) hash.Update(DescribeQuantization(*config_.quantization));
   for (const TensorRef& tensor : tensors_) {
     hash.Update(absl::StrCat("\n", tensor.name, " ", static_cast<int>(tensor.dtype), " ",
                              ShapeString(tensor.shape), "\n"));

@@ -9,6 +9,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "engine/base/json_reader.h"
 #include "engine/model/model_config.h"
 #include "kernels/dtype.h"
 
@@ -21,17 +22,19 @@ struct TensorRef {
   std::string name;
   std::string file;  // for messages
   DType dtype = DType::kF32;
+  bool is_int32 = false;  // words of a quantised module; dtype then says nothing
   std::vector<int64_t> shape;
   const void* data = nullptr;
   int64_t bytes = 0;
   size_t file_index = 0;  // of the checkpoint that made it
 };
 
-// A model directory: config.json, generation_config.json and one safetensors file or several with
-// an index. Opening checks every header: names unique over all files, sizes equal shape times
-// element size, no overlap, nothing outside a file, the index consistent with the files. Tensors
-// that hold no weights (IsIgnoredTensor) are left out. Reading weights happens later. Immutable;
-// may be shared by the threads of several ranks.
+// A model directory: config.json, generation_config.json, for some quantised models
+// quantize_config.json or quant_config.json, and one safetensors file or several with an index.
+// Opening checks every header: names unique over all files, sizes equal shape times element size,
+// no overlap, nothing outside a file, the index consistent with the files. Tensors that hold no
+// weights (IsIgnoredTensor) are left out. Reading weights happens later. Immutable; may be shared
+// by the threads of several ranks.
 class Checkpoint {
  public:
   // UNIMPLEMENTED naming the format for .bin, FP8, MoE, VL and other unsupported checkpoints, with
@@ -50,14 +53,17 @@ class Checkpoint {
   // Tells the kernel that this tensor's pages will not be read again.
   void ReleasePages(const TensorRef& tensor) const;
 
-  // Hex hash over config.json and, per tensor, name, dtype, shape and a sample of its bytes: tells
-  // checkpoints apart for the numerics fingerprint without reading all of them.
+  // Hex hash over config.json, the quantisation and, per tensor, name, dtype, shape and a sample of
+  // its bytes: tells checkpoints apart for the numerics fingerprint without reading all of them.
   const std::string& content_hash() const { return content_hash_; }
 
  private:
   Checkpoint();
   absl::Status AddFile(const std::string& name);
   absl::Status AddIndexedFiles();
+  absl::Status ReadQuantizationFile(const Json& config, const std::string& config_path);
+  absl::StatusOr<DType> TypeOf(const std::string& name, const std::string& dtype,
+                               const std::string& path) const;
   absl::Status DecideTying(const std::string& config_path);
   void HashContent(const std::string& config_json);
 

@@ -34,6 +34,11 @@ absl::StatusOr<LinearWeight> LoadMatrix(absl::Span<const WeightSource> sources, 
                                         int64_t padded_rows, Backend& backend,
                                         const std::function<void(int64_t)>& on_rows);
 
+// Bytes that LoadMatrix will hold, rows rounded up to 16; zero points counted even if all turn out
+// to be the middle.
+int64_t LoadedMatrixBytes(absl::Span<const WeightSource> sources, WeightChoice choice,
+                          int64_t padded_rows);
+
 }  // namespace qwenserve
 
 #endif  // QWENSERVE_ENGINE_LOADER_MATRIX_LOADER_H_

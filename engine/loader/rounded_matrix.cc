@@ -4,9 +4,8 @@
 #include <cstring>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
-#include "engine/base/json_reader.h"
 #include "engine/loader/group_rounding.h"
+#include "engine/loader/tensor_errors.h"
 #include "kernels/check.h"
 
 namespace qwenserve {
@@ -52,10 +51,8 @@ class RoundedMatrix final : public CheckpointMatrix {
 
  private:
   absl::Status At(int64_t row, int64_t begin, int64_t count, const absl::Status& status) const {
-    return absl::Status(
-        status.code(),
-        absl::StrCat(tensor_.file, ": tensor \"", ShownText(tensor_.name), "\": row ", row,
-                     ", columns ", begin, " to ", begin + count - 1, ", ", status.message()));
+    return TensorError(tensor_, "row ", row, ", columns ", begin, " to ", begin + count - 1, ", ",
+                       status.message());
   }
 
   const TensorRef& tensor_;

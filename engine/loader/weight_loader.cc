@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "engine/base/status_macros.h"
 #include "engine/loader/matrix_loader.h"
@@ -65,6 +67,40 @@ LinearWeight& MatrixOf(ModelWeights& weights, const WeightPart& part) {
   }
 }
 
+// The parts of each field, which follow each other.
+std::vector<absl::Span<const WeightSource>> FieldsOf(absl::Span<const WeightSource> sources) {
+  std::vector<absl::Span<const WeightSource>> fields;
+  for (size_t begin = 0, end = 0; begin < sources.size(); begin = end) {
+    const WeightPart& first = sources[begin].part;
+    while (end < sources.size() && sources[end].part.field == first.field &&
+           sources[end].part.layer == first.layer) {
+      ++end;
+    }
+    fields.push_back(sources.subspan(begin, end - begin));
+  }
+  return fields;
+}
+
+// Rows that a matrix must have at least.
+int64_t RowsOf(WeightField field, const ShardPlan& shard) {
+  const bool vocabulary = field == WeightField::kEmbedding || field == WeightField::kHead;
+  return vocabulary ? shard.max_vocab_rows : 0;
+}
+
+// A quantised checkpoint stays as it is; asking for the width that it has rounds what it left in
+// float, which is the embedding and the head.
+absl::Status CheckChoice(const Checkpoint& checkpoint, WeightChoice choice) {
+  const auto& quantization = checkpoint.config().quantization;
+  if (!quantization.has_value() || choice == WeightChoice::kAuto) return absl::OkStatus();
+  if (choice == (quantization->bits == 4 ? WeightChoice::kInt4 : WeightChoice::kInt8)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("weights \"", WeightChoiceName(choice), "\" do not fit ", checkpoint.dir(),
+                   ", which is quantised already (", DescribeQuantization(*quantization),
+                   "); use auto, or the float checkpoint of the model"));
+}
+
 // Loads field after field and tells how far it is, in bytes of the checkpoint.
 class Loader {
  public:
@@ -80,18 +116,10 @@ class Loader {
   }
 
   absl::StatusOr<ModelWeights> Load() {
+    QS_RETURN_IF_ERROR(CheckChoice(checkpoint_, choice_));
     QS_ASSIGN_OR_RETURN(const std::vector<WeightSource> sources,
                         ResolveSources(checkpoint_, shard_));
-    for (size_t begin = 0; begin < sources.size();) {
-      size_t end = begin + 1;
-      const auto same_field = [&](const WeightSource& other) {
-        return other.part.field == sources[begin].part.field &&
-               other.part.layer == sources[begin].part.layer;
-      };
-      while (end < sources.size() && same_field(sources[end])) ++end;
-      QS_RETURN_IF_ERROR(LoadField(absl::MakeConstSpan(sources).subspan(begin, end - begin)));
-      begin = end;
-    }
+    for (const auto field : FieldsOf(sources)) QS_RETURN_IF_ERROR(LoadField(field));
     return std::move(weights_);
   }
 
@@ -108,16 +136,26 @@ class Loader {
     if (IsVector(part.field)) {
       QS_ASSIGN_OR_RETURN(VectorOf(weights_, part), LoadVector(sources, backend_));
     } else {
-      const bool vocabulary =
-          part.field == WeightField::kEmbedding || part.field == WeightField::kHead;
       QS_ASSIGN_OR_RETURN(MatrixOf(weights_, part),
-                          LoadMatrix(sources, choice_, vocabulary ? shard_.max_vocab_rows : 0,
-                                     backend_, TellRows(bytes, rows)));
+                          LoadMatrix(sources, choice_, RowsOf(part.field, shard_), backend_,
+                                     TellRows(bytes, rows)));
+      NoteFloats(sources, MatrixOf(weights_, part));
     }
     for (const TensorRef* tensor : tensors) checkpoint_.ReleasePages(*tensor);
     done_ += bytes;
     Tell(done_);
     return absl::OkStatus();
+  }
+
+  void NoteFloats(absl::Span<const WeightSource> sources, const LinearWeight& matrix) {
+    for (const WeightSource& source : sources) {
+      if (source.matrix == nullptr || IsQuantized(matrix.format)) continue;
+      weights_.notes.push_back(
+          absl::StrCat("layer ", source.part.layer, ": ", source.part.tensor, " and ",
+                       sources.size() - 1, " more parts of its matrix are not quantised alike; ",
+                       "the matrix is held as ", WeightFormatName(matrix.format)));
+      return;
+    }
   }
 
   // Counts the rows of one field that are read, by whatever thread, and tells their share of its
@@ -156,6 +194,24 @@ absl::StatusOr<ModelWeights> LoadWeights(const Checkpoint& checkpoint, const Sha
                                          WeightChoice choice, Backend& backend,
                                          const LoadProgress& progress) {
   return Loader(checkpoint, shard, choice, backend, progress).Load();
+}
+
+absl::StatusOr<int64_t> LoadedBytes(const Checkpoint& checkpoint, const ShardPlan& shard,
+                                    WeightChoice choice) {
+  QS_RETURN_IF_ERROR(CheckChoice(checkpoint, choice));
+  QS_ASSIGN_OR_RETURN(const std::vector<WeightSource> sources, ResolveSources(checkpoint, shard));
+  int64_t bytes = 0;
+  for (const auto field : FieldsOf(sources)) {
+    const WeightField kind = field.front().part.field;
+    if (!IsVector(kind)) {
+      bytes += LoadedMatrixBytes(field, choice, RowsOf(kind, shard));
+      continue;
+    }
+    for (const WeightSource& source : field) {
+      bytes += source.part.rows.size() * static_cast<int64_t>(sizeof(float));
+    }
+  }
+  return bytes;
 }
 
 }  // namespace qwenserve

@@ -26,6 +26,11 @@ absl::StatusOr<ModelWeights> LoadWeights(const Checkpoint& checkpoint, const Sha
                                          WeightChoice choice, Backend& backend,
                                          const LoadProgress& progress);
 
+// Bytes that LoadWeights will hold at most, but for alignment; without reading weights. Errors as
+// of LoadWeights, as far as headers tell.
+absl::StatusOr<int64_t> LoadedBytes(const Checkpoint& checkpoint, const ShardPlan& shard,
+                                    WeightChoice choice);
+
 }  // namespace qwenserve
 
 #endif  // QWENSERVE_ENGINE_LOADER_WEIGHT_LOADER_H_

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -29,9 +28,6 @@ struct WeightSource {
 // INVALID_ARGUMENT naming file, tensor and numbers.
 absl::StatusOr<std::vector<WeightSource>> ResolveSources(const Checkpoint& checkpoint,
                                                          const ShardPlan& shard);
-
-// "FILE: tensor "NAME"", for messages.
-std::string TensorPlace(const TensorRef& tensor);
 
 }  // namespace qwenserve
 

@@ -77,21 +77,13 @@ absl::StatusOr<CheckpointStyle> ReadStyle(const ConfigReader& reader, std::strin
                             architecture.empty() ? model_type : architecture, kSupported);
 }
 
-absl::Status CheckNotQuantized(const ConfigReader& reader) {
-  const Json* config = reader.Find("quantization_config");
-  if (config == nullptr) return absl::OkStatus();
-  if (!config->is_object()) return reader.Invalid("quantization_config", "is not an object");
-  const ConfigReader quantization(*config, absl::StrCat(reader.source(), ": quantization_config"));
-  QS_ASSIGN_OR_RETURN(const std::string method, quantization.String("quant_method", "unnamed"));
-  const absl::string_view verdict =
-      method == "gptq" || method == "awq" ? "is not supported yet" : "is not supported";
-  return reader.Unsupported(
-      "quantization_config.quant_method", method,
-      absl::StrCat(method == "fp8"    ? "FP8"
-                   : method == "gptq" ? "GPTQ"
-                   : method == "awq"  ? "AWQ"
-                                      : "this format",
-                   " ", verdict, "; use the bf16 or fp16 checkpoint of the model"));
+absl::Status ReadQuantization(const ConfigReader& reader, ModelConfig& config) {
+  const Json* json = reader.Find("quantization_config");
+  if (json == nullptr) return absl::OkStatus();
+  QS_ASSIGN_OR_RETURN(
+      config.quantization,
+      ParseQuantization({json, absl::StrCat(reader.source(), ": quantization_config")}, {}));
+  return absl::OkStatus();
 }
 
 // What all styles share once their sizes are read.
@@ -281,7 +273,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const Json& json, const std::string
   const ConfigReader reader(json, source);
   ModelConfig config;
   QS_ASSIGN_OR_RETURN(config.style, ReadStyle(reader, config.architecture));
-  QS_RETURN_IF_ERROR(CheckNotQuantized(reader));
+  QS_RETURN_IF_ERROR(ReadQuantization(reader, config));
   QS_RETURN_IF_ERROR(config.style == CheckpointStyle::kQwen1 ? ReadQwen1(reader, config)
                                                              : ReadQwen2(reader, config));
   QS_ASSIGN_OR_RETURN(config.tied_embeddings, reader.Bool("tie_word_embeddings", false));

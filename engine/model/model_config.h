@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/base/json_reader.h"
+#include "engine/model/quantization_config.h"
 
 namespace qwenserve {
 
@@ -44,6 +45,8 @@ struct ModelConfig {
   int64_t ntk_train_length = 0;
   int64_t logn_train_length = 0;
   std::optional<YarnScaling> yarn;
+  // Of the matrices that the checkpoint holds quantised; empty for a float checkpoint.
+  std::optional<QuantizationConfig> quantization;
 };
 
 // Errors name the field, its value and what is supported instead (UNIMPLEMENTED for FP8, MoE, VL

@@ -2,6 +2,7 @@
 #define QWENSERVE_ENGINE_MODEL_WEIGHTS_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "kernels/buffer.h"
@@ -29,6 +30,7 @@ struct ModelWeights {
   LinearWeight head;       // [V, H]; no data when tied: use Head()
   Buffer final_norm;       // [H]
   std::vector<LayerWeights> layers;
+  std::vector<std::string> notes;  // what is unusual about how they are held, for the log
 
   const LinearWeight& Head() const { return head.data.empty() ? embedding : head; }
   // The norm that follows layer i: the next layer's first, or the final one.

@@ -9,6 +9,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/loader/group_rounding.h"
 #include "kernels/check.h"
+#include "spdlog/spdlog.h"
 
 namespace qwenserve {
 
@@ -31,6 +32,7 @@ absl::Status ModelRunner::TakeMemory(const LoadProgress& progress) {
   QS_ASSIGN_OR_RETURN(shard_, MakeShardPlan(config, settings_.tp, settings_.rank));
   QS_ASSIGN_OR_RETURN(weights_,
                       LoadWeights(checkpoint_, shard_, settings_.weights, *backend_, progress));
+  for (const std::string& note : weights_.notes) spdlog::warn("{}", note);
   QS_ASSIGN_OR_RETURN(kv_, KvCache::Create(shard_.Heads(config), settings_.kv_format,
                                            config.num_layers, limits.num_blocks, *backend_));
   QS_ASSIGN_OR_RETURN(activations_, MakeActivations(config, shard_, limits.max_rows,

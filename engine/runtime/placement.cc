@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "engine/cache/kv_cache.h"
+#include "engine/loader/weight_loader.h"
 #include "engine/parallel/shard_plan.h"
 
 namespace qwenserve {
@@ -115,7 +116,11 @@ absl::Status SizeKvCache(const EngineOptions& options, const Checkpoint& checkpo
   int64_t length = options.max_model_len > 0 ? options.max_model_len : config.max_positions;
   QS_ASSIGN_OR_RETURN(const int64_t block_bytes, BlockBytesOfAllRanks(config, *placement));
   int64_t weights = 0;
-  for (const TensorRef& tensor : checkpoint.tensors()) weights += tensor.bytes;
+  for (const RankSettings& rank : placement->ranks) {
+    QS_ASSIGN_OR_RETURN(const ShardPlan shard, MakeShardPlan(config, rank.tp, rank.rank));
+    QS_ASSIGN_OR_RETURN(const int64_t bytes, LoadedBytes(checkpoint, shard, rank.weights));
+    weights += bytes;
+  }
 
   int64_t bytes = options.kv_cache_bytes;
   const int64_t left = memory.available - weights - kReserveBytes;

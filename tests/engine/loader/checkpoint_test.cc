@@ -138,8 +138,48 @@ TEST_F(CheckpointTest, OtherFormatsAreRefusedByName) {
     std::filesystem::remove(absl::StrCat(dir_, "/", file));
   }
   Write("model.safetensors", SafetensorsBytes(tensors_));
-  Write("quantize_config.json", "{}");
-  ExpectError(absl::StatusCode::kUnimplemented, {"GPTQ", "not supported yet"});
+  Write("quantize_config.json", R"({"bits": 3})");
+  ExpectError(absl::StatusCode::kUnimplemented,
+              {"quantize_config.json", "\"bits\" is 3", "4 and 8"});
+}
+
+// The description may lie in config.json, beside it, or in both: then they must agree.
+TEST_F(CheckpointTest, ReadsTheQuantisationFromBothPlaces) {
+  Write("model.safetensors", SafetensorsBytes(tensors_));
+  const auto config_with = [&](const char* quantization) {
+    Json config = *ParseJson(kConfig, "x");
+    config["quantization_config"] = *ParseJson(quantization, "x");
+    Write("config.json", config.dump());
+  };
+  Write("quantize_config.json", R"({"bits": 8, "group_size": -1, "desc_act": true})");
+  auto checkpoint = Checkpoint::Open(dir_);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const std::string beside = (*checkpoint)->content_hash();
+  EXPECT_EQ((*checkpoint)->config().quantization->bits, 8);
+  EXPECT_EQ((*checkpoint)->config().quantization->group_size, -1);
+  EXPECT_TRUE((*checkpoint)->config().quantization->act_order);
+  EXPECT_TRUE((*checkpoint)->config().quantization->zero_minus_one);
+  Write("quantize_config.json",
+        R"({"bits": 8, "group_size": -1, "desc_act": true, "checkpoint_format": "gptq_v2"})");
+  checkpoint = Checkpoint::Open(dir_);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_FALSE((*checkpoint)->config().quantization->zero_minus_one);
+  EXPECT_NE((*checkpoint)->content_hash(), beside);
+  config_with(R"({"quant_method": "gptq", "bits": 8, "group_size": 128})");
+  ExpectError(absl::StatusCode::kInvalidArgument,
+              {"quantize_config.json", "\"group_size\" is -1", "config.json", "128"});
+  config_with(R"({"quant_method": "awq", "bits": 8})");
+  ExpectError(absl::StatusCode::kInvalidArgument, {"\"quant_method\"", "gptq", "awq"});
+  std::filesystem::remove(dir_ + "/quantize_config.json");
+  Write("quant_config.json",
+        R"({"zero_point": true, "q_group_size": 64, "w_bit": 4, "version": "GEMM"})");
+  config_with(R"({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"})");
+  ExpectError(absl::StatusCode::kInvalidArgument, {"group_size", "64"});
+  config_with(R"({"quant_method": "awq", "bits": 4, "group_size": 64, "version": "gemm"})");
+  checkpoint = Checkpoint::Open(dir_);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_EQ((*checkpoint)->config().quantization->method, QuantizationMethod::kAwq);
+  EXPECT_EQ((*checkpoint)->config().quantization->group_size, 64);
 }
 
 TEST_F(CheckpointTest, OtherElementTypesAreRefusedByName) {
@@ -151,7 +191,7 @@ TEST_F(CheckpointTest, OtherElementTypesAreRefusedByName) {
   with("w", "F8_E4M3", 1);
   ExpectError(absl::StatusCode::kUnimplemented, {"\"w\"", "FP8", "bf16"});
   with("model.layers.0.mlp.up_proj.qweight", "I32", 4);
-  ExpectError(absl::StatusCode::kUnimplemented, {"qweight", "GPTQ or AWQ", "not supported yet"});
+  ExpectError(absl::StatusCode::kInvalidArgument, {"qweight", "GPTQ or AWQ", "config.json"});
   with("w", "I64", 8);
   ExpectError(absl::StatusCode::kInvalidArgument, {"\"w\"", "I64", "BF16"});
 }

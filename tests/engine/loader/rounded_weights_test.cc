@@ -11,6 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/engine/loader/checkpoint_writer.h"
+#include "tests/engine/loader/loaded_weights.h"
 
 namespace qwenserve {
 namespace {
@@ -131,63 +132,21 @@ class RoundedWeightsTest : public ::testing::Test {
     return LoadWeights(*checkpoint_, shard_, choice, *backend_, nullptr);
   }
 
-  std::vector<float> Loaded(const LinearWeight& weight, int64_t row) {
-    std::vector<float> out(static_cast<size_t>(weight.in_features));
-    const auto id = static_cast<int32_t>(row);
-    backend_->Embed(&id, 1, weight, 0, out.data());
-    EXPECT_TRUE(backend_->Sync().ok());
-    return out;
-  }
-
-  // Row `row` of a loaded matrix holds `columns` of row `source` of a tensor.
-  void Expect(const LinearWeight& weight, int64_t row, const std::string& tensor, int64_t source,
-              Range columns, size_t group = 128) {
-    const std::vector<float> whole =
-        RoundRow(Row(tensor, source), weight.format == WeightFormat::kInt8, group);
-    const std::vector<float> expected(whole.begin() + columns.begin, whole.begin() + columns.end);
-    ASSERT_EQ(Loaded(weight, row), expected) << tensor << " row " << source;
-  }
-
   void ExpectAllOf(const ModelWeights& weights, WeightFormat format) {
-    const ModelConfig& config = checkpoint_->config();
-    const LayerWeights& layer = weights.layers[0];
-    const Range all = {0, config.hidden_size};
-    const int64_t dim = config.head_dim;
-    EXPECT_EQ(layer.qkv.format, format);
-    int64_t row = 0;
-    for (int64_t i = shard_.query_heads.begin * dim; i < shard_.query_heads.end * dim; ++i) {
-      Expect(layer.qkv, row++, "model.layers.0.self_attn.q_proj.weight", i, all);
-    }
-    for (const char* name : {"k", "v"}) {
-      for (int64_t i = shard_.kv_heads.begin * dim; i < shard_.kv_heads.end * dim; ++i) {
-        Expect(layer.qkv, row++, absl::StrCat("model.layers.0.self_attn.", name, "_proj.weight"), i,
-               all);
+    for (const LayerWeights& layer : weights.layers) {
+      for (const auto* matrix : {&layer.qkv, &layer.attn_out, &layer.gate_up, &layer.down}) {
+        EXPECT_EQ(matrix->format, format);
       }
     }
-    ASSERT_EQ(row, layer.qkv.out_features);
-    row = 0;
-    for (const char* name : {"gate", "up"}) {
-      for (int64_t i = shard_.ffn.begin; i < shard_.ffn.end; ++i) {
-        Expect(layer.gate_up, row++, absl::StrCat("model.layers.0.mlp.", name, "_proj.weight"), i,
-               all);
-      }
-    }
-    for (int64_t i = 0; i < config.hidden_size; ++i) {
-      Expect(layer.attn_out, i, "model.layers.0.self_attn.o_proj.weight", i,
-             {shard_.query_heads.begin * dim, shard_.query_heads.end * dim});
-      Expect(layer.down, i, "model.layers.0.mlp.down_proj.weight", i, shard_.ffn);
-    }
-    for (const LinearWeight* table : {&weights.embedding, &weights.Head()}) {
-      EXPECT_EQ(table->format, WeightFormat::kInt8);
-      const char* name =
-          table == &weights.embedding ? "model.embed_tokens.weight" : "lm_head.weight";
-      for (int64_t i = shard_.vocab.begin; i < shard_.vocab.end; ++i) {
-        Expect(*table, i - shard_.vocab.begin, name, i, all, 1 << 20);
-      }
-      for (int64_t i = shard_.vocab.size(); i < shard_.max_vocab_rows; ++i) {
-        EXPECT_EQ(Loaded(*table, i), std::vector<float>(config.hidden_size, 0.0f));
-      }
-    }
+    EXPECT_EQ(weights.embedding.format, WeightFormat::kInt8);
+    EXPECT_EQ(weights.Head().format, WeightFormat::kInt8);
+    ExpectMatrices(weights, checkpoint_->config(), shard_, *backend_,
+                   [&](const std::string& name, int64_t row) {
+                     const bool table =
+                         name == "lm_head.weight" || name == "model.embed_tokens.weight";
+                     return RoundRow(Row(name, row), table || format == WeightFormat::kInt8,
+                                     table ? 1 << 20 : 128);
+                   });
   }
 
   std::string dir_;
@@ -209,6 +168,7 @@ TEST_F(RoundedWeightsTest, EveryWeightOnEveryRankIsTheWholeTensors) {
           auto weights = Load(choice, tp, rank, 1 + rank);
           ASSERT_TRUE(weights.ok()) << weights.status();
           ExpectAllOf(*weights, format);
+          EXPECT_EQ(*LoadedBytes(*checkpoint_, shard_, choice), HeldBytes(*weights));
         }
       }
     }
