@@ -168,7 +168,8 @@ TEST_F(CheckpointTest, ReadsTheQuantisationFromBothPlaces) {
   config_with(R"({"quant_method": "gptq", "bits": 8, "group_size": 128})");
   ExpectError(absl::StatusCode::kInvalidArgument,
               {"quantize_config.json", "\"group_size\" is -1", "config.json", "128"});
-  config_with(R"({"quant_method": "awq", "bits": 8})");
+  Write("quantize_config.json", R"({"quant_method": "gptq", "bits": 4})");
+  config_with(R"({"quant_method": "awq", "bits": 4})");
   ExpectError(absl::StatusCode::kInvalidArgument, {"\"quant_method\"", "gptq", "awq"});
   std::filesystem::remove(dir_ + "/quantize_config.json");
   Write("quant_config.json",
