@@ -62,9 +62,7 @@ class Directories {
   std::vector<std::string> dirs_;
 };
 
-}  // namespace
-
-std::string WriteTinyCheckpoint(const std::string& name, const TinyModel& model) {
+Json TinyConfig(const TinyModel& model) {
   Json config;
   config["architectures"] = {model.architecture};
   config["hidden_size"] = model.hidden_size;
@@ -82,6 +80,22 @@ std::string WriteTinyCheckpoint(const std::string& name, const TinyModel& model)
     config["intermediate_size"] = model.ffn_size;
     config["head_dim"] = model.hidden_size / model.num_query_heads;
   }
+  return config;
+}
+
+std::string Write(const std::string& name, const Json& config,
+                  const std::vector<RawTensor>& tensors) {
+  static Directories directories;
+  const std::string dir = directories.Make(name);
+  WriteFile(dir + "/config.json", config.dump());
+  WriteFile(dir + "/model.safetensors", SafetensorsBytes(tensors));
+  return dir;
+}
+
+}  // namespace
+
+std::string WriteTinyCheckpoint(const std::string& name, const TinyModel& model) {
+  const Json config = TinyConfig(model);
   std::vector<RawTensor> tensors = ModelTensors(config);
   std::mt19937 random(model.seed);
   for (RawTensor& tensor : tensors) {
@@ -90,11 +104,13 @@ std::string WriteTinyCheckpoint(const std::string& name, const TinyModel& model)
     const size_t row = static_cast<size_t>(tensor.shape.back()) * DTypeBytes(model.dtype);
     tensor.data.replace(model.nan_id * row, row, std::string(row, '\xff'));
   }
-  static Directories directories;
-  const std::string dir = directories.Make(name);
-  WriteFile(dir + "/config.json", config.dump());
-  WriteFile(dir + "/model.safetensors", SafetensorsBytes(tensors));
-  return dir;
+  return Write(name, config, tensors);
+}
+
+std::string WriteTinyQuantized(const std::string& name, const TinyModel& model,
+                               const QuantizedStyle& style) {
+  const QuantizedCheckpoint made = RandomQuantizedCheckpoint(TinyConfig(model), style, model.seed);
+  return Write(name, made.config, made.tensors);
 }
 
 }  // namespace qwenserve

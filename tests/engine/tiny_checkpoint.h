@@ -5,6 +5,7 @@
 #include <string>
 
 #include "kernels/dtype.h"
+#include "tests/engine/loader/quantized_writer.h"
 
 namespace qwenserve {
 
@@ -28,6 +29,10 @@ struct TinyModel {
 // Writes config.json and model.safetensors into a fresh directory, which goes when the
 // program ends, and returns its path.
 std::string WriteTinyCheckpoint(const std::string& name, const TinyModel& model);
+
+// Likewise with quantised layers; `model.dtype` does not count.
+std::string WriteTinyQuantized(const std::string& name, const TinyModel& model,
+                               const QuantizedStyle& style);
 
 }  // namespace qwenserve
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <map>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <tuple>
@@ -25,6 +26,7 @@ struct Format {
   DType dtype = DType::kBf16;
   WeightChoice weights = WeightChoice::kAuto;
   KvFormat kv = KvFormat::kBf16;
+  std::optional<QuantizedStyle> quantized = {};  // in the checkpoint
 };
 
 std::ostream& operator<<(std::ostream& out, const Format& format) { return out << format.name; }
@@ -43,7 +45,9 @@ const std::string& ModelDir(const Format& format) {
     model.dtype = format.dtype;
     model.vocab_size = kVocab;
     if (format.architecture == kQwen1) model.num_kv_heads = model.num_query_heads;
-    dir = WriteTinyCheckpoint("determinism_" + format.name, model);
+    const std::string name = "determinism_" + format.name;
+    dir = format.quantized.has_value() ? WriteTinyQuantized(name, model, *format.quantized)
+                                       : WriteTinyCheckpoint(name, model);
   }
   return dir;
 }
@@ -164,6 +168,9 @@ TEST_P(Determinism, TheRequestsTellFormatsAndSeedsApart) {
     distinct += Expected()[i].ids != Expected()[i - 1].ids ? 1 : 0;
   }
   EXPECT_GT(distinct, Expected().size() * 3 / 4);
+  size_t tokens = 0;
+  for (const Seen& seen : Expected()) tokens += seen.ids.size();
+  EXPECT_GT(tokens, Expected().size() * 16);
 }
 
 TEST_P(Determinism, InBatchesWithStrangers) {
@@ -304,15 +311,29 @@ TEST_P(Determinism, OnEveryInstructionSetOfTheSameKernels) {
 
 INSTANTIATE_TEST_SUITE_P(
     Formats, Determinism,
-    testing::Values(Format{"bf16", kQwen2},
-                    Format{"f32_kv_f32", kQwen2, DType::kF32, {}, KvFormat::kF32},
-                    Format{"fp16", kQwen2, DType::kF16}, Format{"qwen1_bf16", kQwen1},
-                    Format{"qwen3_bf16_kv_int8", kQwen3, DType::kBf16, {}, KvFormat::kInt8},
-                    Format{"int8", kQwen2, DType::kBf16, WeightChoice::kInt8},
-                    Format{"int4", kQwen2, DType::kBf16, WeightChoice::kInt4},
-                    Format{"qwen1_int4_kv_int8", kQwen1, DType::kBf16, WeightChoice::kInt4,
-                           KvFormat::kInt8},
-                    Format{"qwen3_int8", kQwen3, DType::kF16, WeightChoice::kInt8}),
+    testing::Values(
+        Format{"bf16", kQwen2}, Format{"f32_kv_f32", kQwen2, DType::kF32, {}, KvFormat::kF32},
+        Format{"fp16", kQwen2, DType::kF16}, Format{"qwen1_bf16", kQwen1},
+        Format{"qwen3_bf16_kv_int8", kQwen3, DType::kBf16, {}, KvFormat::kInt8},
+        Format{"int8", kQwen2, DType::kBf16, WeightChoice::kInt8},
+        Format{"int4", kQwen2, DType::kBf16, WeightChoice::kInt4},
+        Format{"qwen1_int4_kv_int8", kQwen1, DType::kBf16, WeightChoice::kInt4, KvFormat::kInt8},
+        Format{"qwen3_int8", kQwen3, DType::kF16, WeightChoice::kInt8},
+        Format{.name = "gptq4", .architecture = kQwen2, .quantized = QuantizedStyle()},
+        Format{.name = "qwen1_gptq8_kv_int8",
+               .architecture = kQwen1,
+               .kv = KvFormat::kInt8,
+               .quantized = QuantizedStyle{.bits = 8, .group_size = 64}},
+        Format{.name = "gptq4_act_order_asymmetric",
+               .architecture = kQwen2,
+               .quantized = QuantizedStyle{.group_size = 32,
+                                           .act_order = true,
+                                           .v2 = true,
+                                           .symmetric = false}},
+        Format{.name = "qwen3_awq_int8_head",
+               .architecture = kQwen3,
+               .weights = WeightChoice::kInt4,
+               .quantized = QuantizedStyle{.method = "awq", .group_size = 64, .symmetric = false}}),
     [](const auto& info) { return info.param.name; });
 
 TEST(Fingerprint, ChangesWithEachOfItsParts) {
