@@ -1,5 +1,6 @@
 #include "services/gateway/choice.h"
 
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,6 +11,10 @@ namespace {
 // Tokens of a prompt's log-probabilities that one item asks for, give or take one token's
 // alternatives: well below what a tokenizer allows, and small beside others' items.
 constexpr size_t kMaxPromptLookups = 4096;
+
+// Tokens of a prompt's log-probabilities in one delta, for a client that was slow to take the ones
+// before: less than 2 MiB with all alternatives, and clients take messages of 4 MiB.
+constexpr size_t kMaxPromptTokens = 4096;
 
 std::vector<std::string> Concatenate(std::vector<std::string> a,
                                      const std::vector<std::string>& b) {
@@ -190,6 +195,16 @@ void Choice::Finish(v1::FinishReason reason, std::optional<size_t> stop) {
 AnswerDelta Choice::TakeDelta() {
   AnswerDelta next;
   next.choice = settings_.index;
+  std::vector<v1::TokenLogprob>& prompt = delta_.prompt_logprobs;
+  if (prompt.size() > kMaxPromptTokens) {
+    next.first_token_index = delta_.first_token_index;
+    next.first_prompt_index = delta_.first_prompt_index;
+    next.prompt_logprobs.assign(std::make_move_iterator(prompt.begin()),
+                                std::make_move_iterator(prompt.begin() + kMaxPromptTokens));
+    prompt.erase(prompt.begin(), prompt.begin() + kMaxPromptTokens);
+    delta_.first_prompt_index += static_cast<uint32_t>(kMaxPromptTokens);
+    return next;
+  }
   next.first_token_index = completion_tokens_;
   return std::exchange(delta_, std::move(next));
 }

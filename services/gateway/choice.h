@@ -50,6 +50,8 @@ class Choice {
   absl::Status OnText(const v1::DetokenizeResult& result);
 
   bool HasDelta() const { return !delta_.empty(); }
+  // All that there is, but of a long prompt's log-probabilities no more than fit into a message:
+  // what comes after them waits for the next delta.
   AnswerDelta TakeDelta();
   // The client has taken so many tokens. Returns the credit to give the generator now: not for
   // every token, so that credits cost one message in many.

@@ -140,6 +140,30 @@ TEST(ChoiceTest, APromptsLogprobsComeFirstAndInPieces) {
   EXPECT_TRUE(choice.finished());
 }
 
+TEST(ChoiceTest, PromptLogprobsThatPiledUpLeaveInMessagesOfBoundedSize) {
+  Choice choice(Settings());
+  ASSERT_TRUE(choice.OnEvent(Prompt(1, std::string(10000, 'p'))).ok());
+  ASSERT_TRUE(choice.OnEvent(Tokens(0, "a")).ok());
+  Decode(choice);
+  size_t taken = 0;
+  std::string text;
+  int deltas = 0;
+  while (choice.HasDelta()) {
+    const AnswerDelta delta = choice.TakeDelta();
+    ++deltas;
+    EXPECT_EQ(delta.first_prompt_index, 1 + taken);
+    EXPECT_EQ(delta.first_token_index, 0u);
+    EXPECT_LE(delta.prompt_logprobs.size(), 4096u);
+    taken += delta.prompt_logprobs.size();
+    text += delta.text;
+    // The answer comes when the prompt is complete.
+    EXPECT_EQ(delta.token_ids.size(), taken == 10000 ? 1u : 0u);
+  }
+  EXPECT_EQ(taken, 10000u);
+  EXPECT_EQ(deltas, 3);
+  EXPECT_EQ(text, "a");
+}
+
 TEST(ChoiceTest, AGeneratorThatBreaksTheProtocolIsTold) {
   const auto error = [](const v1::SequenceEvent& event) {
     Choice choice(Settings());
