@@ -72,6 +72,18 @@ def test_quantize_tells_its_progress_and_writes_a_whole_model(int4):
     assert "model.layers.0.mlp.up_proj.bias" not in names
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantized_model_is_nearer_to_the_original_than_rounding_while_loading(texts, tmp_path, int4, bits):
+    out = int4[0]
+    if bits == 8:
+        out = tmp_path / "int8"
+        assert quantize(texts, out, "--bits", 8).returncode == 0
+    gptq = perplexity(texts, out, "--against", DEMO_MODEL)
+    nearest = perplexity(texts, DEMO_MODEL, "--weights", f"int{bits}", "--against", DEMO_MODEL)
+    assert gptq["weights"] == nearest["weights"] == f"int{bits}"
+    assert gptq["mean_kl"] < 0.8 * nearest["mean_kl"]
+
+
 def test_perplexity_of_a_model_against_itself(texts):
     result = perplexity(texts, DEMO_MODEL, "--against", DEMO_MODEL, "--sequence-length", 100)
     assert result["mean_kl"] == 0 and result["same_top"] == 1
