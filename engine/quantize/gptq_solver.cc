@@ -175,9 +175,9 @@ absl::Status CheckGptqOptions(const GptqOptions& options) {
         absl::StrCat("bits is ", options.bits, "; the format has 4 and 8"));
   }
   const int64_t group = options.group_size;
-  if (group < 32 || group > 1024 || (group & (group - 1)) != 0) {
+  if (group != 32 && group != 64 && group != 128) {  // what the engine loads
     return absl::InvalidArgumentError(
-        absl::StrCat("group size is ", group, "; allowed are 32, 64, 128, 256, 512 and 1024"));
+        absl::StrCat("group size is ", group, "; allowed are 32, 64 and 128"));
   }
   if (!(options.damping > 0 && options.damping <= kMaxDamping)) {
     return absl::InvalidArgumentError(

@@ -11,9 +11,9 @@
 namespace qwenserve {
 
 struct GptqOptions {
-  int bits = 4;  // 4 or 8
-  int64_t group_size = 128;
-  double damping = 0.01;   // share of the mean diagonal that is added to the diagonal
+  int bits = 4;              // 4 or 8
+  int64_t group_size = 128;  // 32, 64 or 128
+  double damping = 0.01;     // share of the mean diagonal that is added to the diagonal
   bool act_order = false;  // columns by descending diagonal: g_idx is then no longer i / group_size
 };
 

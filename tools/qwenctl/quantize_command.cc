@@ -134,7 +134,7 @@ void AddQuantizeCommand(CLI::App& app, int* exit_code) {
       ->check(CLI::IsMember({4, 8}))
       ->capture_default_str();
   command->add_option("--group-size", options.gptq.group_size, "Weights that share a scale")
-      ->check(CLI::IsMember({32, 64, 128, 256, 512, 1024}))
+      ->check(CLI::IsMember({32, 64, 128}))
       ->capture_default_str();
   command->add_option("--samples", flags->samples, "Pieces of calibration text, at most")
       ->check(CLI::Range(1, 1 << 20))
