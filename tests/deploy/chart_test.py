@@ -12,7 +12,7 @@ FLAGS = {
     "tokenizer": COMMON_FLAGS | {"model", "served-model-name", "chat-template"},
     "generator": COMMON_FLAGS | {
         "model", "served-model-name", "tp", "tp-mode", "device", "max-model-len", "kv-cache-memory",
-        "threads", "max-batch-tokens", "max-running", "kv-dtype", "max-step-ms",
+        "threads", "max-batch-tokens", "max-running", "weights", "kv-dtype", "max-step-ms",
         "prefix-cache"},
 }
 PORTS = {"gateway": 50051, "tokenizer": 50061, "generator": 50071}
@@ -205,7 +205,7 @@ def test_shared_memory(helm):
 
 def test_optional_generator_flags(helm):
     optional = {"maxModelLen": ("max-model-len", 1048576), "maxBatchTokens": ("max-batch-tokens", 1000000),
-                "maxRunning": ("max-running", 64), "kvDtype": ("kv-dtype", "int8"),
+                "maxRunning": ("max-running", 64), "kvDtype": ("kv-dtype", "int8"), "weights": ("weights", "int4"),
                 "kvCacheMemory": ("kv-cache-memory", "4GiB"), "maxStepMs": ("max-step-ms", 50)}
     names = {name for name, _ in optional.values()}
     assert not (names | {"prefix-cache"}) & set(flags(helm.render(), "generator"))

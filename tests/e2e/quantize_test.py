@@ -89,6 +89,10 @@ def test_perplexity_of_a_model_against_itself(texts):
     assert result["mean_kl"] == 0 and result["same_top"] == 1
     assert result["perplexity"] == result["against"]["perplexity"] > 1
     assert result["weights"] == "bf16" and result["kv_cache"] == "bf16"
+    result = perplexity(texts, DEMO_MODEL, "--against", DEMO_MODEL, "--sequence-length", 100,
+                        "--kv-dtype", "int8", "--against-kv-dtype", "f32")
+    assert result["kv_cache"] == "int8" and result["against"]["kv_cache"] == "f32"
+    assert 0 < result["mean_kl"] < 0.1
     text = run("perplexity", DEMO_MODEL, texts / "held_out", "--max-tokens", 300)
     assert text.returncode == 0
     assert text.stdout.startswith("perplexity ") and "299 in windows of 512" in text.stdout

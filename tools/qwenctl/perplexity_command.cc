@@ -206,7 +206,7 @@ void AddModelFlags(CLI::App& command, const std::string& prefix, ModelFlags* fla
                   "As the checkpoint holds them, or quantised while loading")
       ->check(CLI::IsMember({"auto", "bf16", "int8", "int4"}))
       ->capture_default_str();
-  command.add_option(absl::StrCat("--", prefix, "kv-cache-dtype"), flags->kv_format, "KV cache")
+  command.add_option(absl::StrCat("--", prefix, "kv-dtype"), flags->kv_format, "KV cache")
       ->check(CLI::IsMember(formats))
       ->capture_default_str();
 }
@@ -224,7 +224,7 @@ void AddPerplexityCommand(CLI::App& app, int* exit_code) {
   CLI::Option* against =
       command->add_option("--against", flags->against.dir, "Model directory of the reference");
   AddModelFlags(*command, "against-", &flags->against);
-  for (const char* option : {"--against-weights", "--against-kv-cache-dtype"}) {
+  for (const char* option : {"--against-weights", "--against-kv-dtype"}) {
     command->get_option(option)->needs(against);
   }
   command->add_option("--sequence-length", flags->sequence_length, "Tokens of a window")
