@@ -1,6 +1,10 @@
 #include "kernels/cpu/packed_weight.h"
 
+#include <vector>
+
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/transpose_panel.h"
+#include "kernels/dtype.h"
 
 namespace qwenserve {
 namespace {
@@ -18,37 +22,46 @@ PanelOrder OrderOf(bool bf16, bool bf16_pairs, int64_t column) {
   return {.column_offset = column < 8 ? 2 * column : 2 * column - 15};
 }
 
-template <typename T>
-void PackRow(const T* source, int64_t in_features, const PanelOrder& order, T* panel) {
-  panel += order.column_offset;
-  if (order.unit == 1) {
-    for (int64_t k = 0; k < in_features; ++k) panel[k * kPanelColumns] = source[k];
-    return;
-  }
-  for (int64_t k = 0; k < in_features; ++k) panel[k / 2 * order.step + k % 2] = source[k];
-}
-
 // Elements of a panel.
 int64_t PanelElements(bool bf16_pairs, int64_t in_features) {
   return kPanelColumns * (bf16_pairs ? (in_features + 1) / 2 * 2 : in_features);
 }
 
-template <typename T>
-void Pack(absl::Span<const RowBlock> blocks, bool bf16_pairs, int64_t in_features, int64_t begin,
-          int64_t end, T* packed) {
-  const bool bf16 = blocks[0].dtype == DType::kBf16;
-  const int64_t panel_elements = PanelElements(bf16 && bf16_pairs, in_features);
-  const int64_t first_row = begin * kPanelColumns, last_row = end * kPanelColumns;
-  int64_t start = 0;  // of the block, in rows of the weight
-  for (const RowBlock& block : blocks) {
-    const int64_t from = first_row > start ? first_row : start;
-    const int64_t to = last_row < start + block.rows ? last_row : start + block.rows;
-    for (int64_t row = from; row < to; ++row) {
-      PackRow(static_cast<const T*>(block.data) + (row - start) * block.row_stride, in_features,
-              OrderOf(bf16, bf16_pairs, row % kPanelColumns),
-              packed + row / kPanelColumns * panel_elements);
-    }
-    start += block.rows;
+// Which column of a panel lies at which place, where single elements are interleaved.
+int64_t ColumnAt(bool bf16, int64_t place) {
+  if (!bf16) return place;
+  return place % 2 == 0 ? place / 2 : 8 + place / 2;
+}
+
+// The rows of the stacked blocks one after the other.
+class RowCursor {
+ public:
+  RowCursor(absl::Span<const RowBlock> blocks, int64_t row) : blocks_(blocks), row_(row) {}
+
+  // The next row, or null past the last.
+  const char* Next() {
+    while (block_ < blocks_.size() && row_ >= blocks_[block_].rows) row_ -= blocks_[block_++].rows;
+    if (block_ == blocks_.size()) return nullptr;
+    const RowBlock& block = blocks_[block_];
+    const int64_t element = row_++ * block.row_stride;
+    return static_cast<const char*>(block.data) +
+           element * static_cast<int64_t>(DTypeBytes(block.dtype));
+  }
+
+ private:
+  const absl::Span<const RowBlock> blocks_;
+  size_t block_ = 0;
+  int64_t row_;  // in the block
+};
+
+// Pairs of bf16 are transposed as units of four bytes; the last of an odd number has a zero beside
+// it.
+void PackPairs(const void* const* rows, int64_t in_features, uint16_t* panel) {
+  TransposePanel(rows, in_features / 2, reinterpret_cast<uint32_t*>(panel));
+  if (in_features % 2 == 0) return;
+  for (int64_t c = 0; c < kPanelColumns; ++c) {
+    panel[(in_features - 1) * kPanelColumns + 2 * c] =
+        static_cast<const uint16_t*>(rows[c])[in_features - 1];
   }
 }
 
@@ -68,10 +81,29 @@ size_t PackedBytes(WeightFormat format, int64_t out_features, int64_t in_feature
 void PackPanels(absl::Span<const RowBlock> blocks, int64_t in_features, int64_t begin, int64_t end,
                 bool bf16_pairs, void* packed) {
   if (blocks.empty()) return;
-  if (blocks[0].dtype == DType::kF32) {
-    Pack(blocks, bf16_pairs, in_features, begin, end, static_cast<float*>(packed));
-  } else {
-    Pack(blocks, bf16_pairs, in_features, begin, end, static_cast<uint16_t*>(packed));
+  const DType dtype = blocks[0].dtype;
+  const bool bf16 = dtype == DType::kBf16, pairs = bf16 && bf16_pairs;
+  const auto element = static_cast<int64_t>(DTypeBytes(dtype));
+  std::vector<char> zeros;  // a row past the last
+  RowCursor cursor(blocks, begin * kPanelColumns);
+  for (int64_t p = begin; p < end; ++p) {
+    const void* columns[kPanelColumns];
+    const void* rows[kPanelColumns];
+    for (const void*& column : columns) {
+      column = cursor.Next();
+      if (column != nullptr) continue;
+      zeros.resize(static_cast<size_t>(in_features * element));
+      column = zeros.data();
+    }
+    for (int64_t i = 0; i < kPanelColumns; ++i) rows[i] = columns[ColumnAt(bf16 && !pairs, i)];
+    char* panel = static_cast<char*>(packed) + p * PanelElements(pairs, in_features) * element;
+    if (pairs) {
+      PackPairs(rows, in_features, reinterpret_cast<uint16_t*>(panel));
+    } else if (dtype == DType::kF32) {
+      TransposePanel(rows, in_features, reinterpret_cast<uint32_t*>(panel));
+    } else {
+      TransposePanel(rows, in_features, reinterpret_cast<uint16_t*>(panel));
+    }
   }
 }
 
