@@ -112,6 +112,7 @@ void Doctor::Model(const std::string& dir) {
                            config.hidden_size, ", weights ",
                            absl::StrFormat("%.1f MB", static_cast<double>(bytes) / 1e6),
                            ", context ", config.max_positions));
+  if (config.quantization.has_value()) Ok("format", DescribeQuantization(*config.quantization));
   const int64_t available = ReadMemoryLimits().available;
   if (bytes > available) {
     Problem("room",

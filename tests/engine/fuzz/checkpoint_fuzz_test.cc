@@ -6,11 +6,13 @@
 #include "absl/strings/str_cat.h"
 #include "engine/loader/checkpoint.h"
 #include "engine/loader/safetensors.h"
+#include "engine/loader/weight_loader.h"
 #include "engine/model/model_config.h"
 #include "engine/parallel/shard_plan.h"
 #include "gtest/gtest.h"
 #include "tests/engine/fuzz/mutator.h"
 #include "tests/engine/loader/checkpoint_writer.h"
+#include "tests/engine/loader/quantized_writer.h"
 #include "tests/engine/tiny_checkpoint.h"
 
 namespace qwenserve {
@@ -157,6 +159,64 @@ TEST(CheckpointFuzz, IndexAndGenerationConfig) {
     EXPECT_FALSE((*checkpoint)->generation_defaults().eos_ids.empty());
   });
   EXPECT_GT(accepted, 0);
+}
+
+// Whole quantised checkpoints: header, description and the packed numbers themselves. What is
+// accepted must load completely or say what is wrong.
+TEST(CheckpointFuzz, QuantisedCheckpoints) {
+  const char* kModel = R"({"architectures": ["Qwen2ForCausalLM"], "hidden_size": 64,
+      "intermediate_size": 96, "num_attention_heads": 2, "num_hidden_layers": 1,
+      "num_key_value_heads": 1, "vocab_size": 8, "max_position_embeddings": 64,
+      "eos_token_id": 1, "tie_word_embeddings": true})";
+  const std::vector<QuantizedStyle> styles = {{"gptq", 4, 32, true, false, false, true},
+                                              {"gptq", 8, 64, false, false, true, true},
+                                              {"awq", 4, 32, false, false, false, false}};
+  std::vector<QuantizedCheckpoint> good;
+  for (const QuantizedStyle& style : styles) {
+    good.push_back(RandomQuantizedCheckpoint(*ParseJson(kModel, "x"), style, 3));
+  }
+  const std::string dir = FreshDir("fuzz_quantised");
+  const auto backend = *MakeCpuBackend({});
+  int accepted = 0, refused = 0;
+  ForEachSeed(3000, [&](uint32_t seed) {
+    Mutator mutator(seed);
+    QuantizedCheckpoint made = good[mutator.Pick(good.size())];
+    std::string config = made.config.dump();
+    std::string file;
+    const size_t where = mutator.Pick(4);
+    if (where == 0) {
+      config = mutator.Mutate(config, JsonWords());
+      file = SafetensorsBytes(made.tensors);
+    } else if (where == 1) {
+      file = mutator.Mutate(SafetensorsBytes(made.tensors), JsonWords());
+    } else {
+      // One tensor's numbers, the size kept; small ones, groups and scales, as often as large ones.
+      std::string& data = made.tensors[mutator.Pick(made.tensors.size())].data;
+      const size_t size = data.size();
+      data = mutator.Mutate(data, {std::string("\xff\x7f"), std::string("\x00\xfc", 2)});
+      data.resize(size, '\xff');
+      file = SafetensorsBytes(made.tensors);
+    }
+    WriteFile(dir + "/config.json", config);
+    WriteFile(dir + "/model.safetensors", file);
+    const auto checkpoint = Checkpoint::Open(dir);
+    if (!checkpoint.ok()) return ExpectCleanError(checkpoint.status());
+    for (const int tp : {1, 2}) {
+      const auto shard = MakeShardPlan((*checkpoint)->config(), tp, tp - 1);
+      if (!shard.ok()) return ExpectCleanError(shard.status());
+      const auto bytes = LoadedBytes(**checkpoint, *shard, WeightChoice::kAuto);
+      const auto weights =
+          LoadWeights(**checkpoint, *shard, WeightChoice::kAuto, *backend, nullptr);
+      if (!weights.ok()) {
+        ++refused;
+        return ExpectCleanError(weights.status());
+      }
+      EXPECT_TRUE(bytes.ok()) << bytes.status();
+      ++accepted;
+    }
+  });
+  EXPECT_GT(accepted, 0);
+  EXPECT_GT(refused, 0);
 }
 
 }  // namespace

@@ -58,7 +58,9 @@ Module DrawModule(const std::string& name, const std::vector<int64_t>& shape,
   const uint32_t codes = 1u << style.bits;
   for (int64_t i = 0; i < module.out * module.in; ++i) module.codes.push_back(random() % codes);
   for (int64_t i = 0; i < module.out * module.groups; ++i) {
-    module.scales.push_back(static_cast<uint16_t>(0x1c00 + random() % 0x800));  // near 0.005
+    // Weights of about 0.02 whatever the codes: scales from 2^-8 or 2^-12 to four times that.
+    const uint32_t lowest_scale = style.bits == 4 ? 0x1c00 : 0x0c00;
+    module.scales.push_back(static_cast<uint16_t>(lowest_scale + random() % 0x800));
     // Zero points of AWQ begin at 0, those of GPTQ v1 at 1.
     const uint32_t lowest = style.method == "gptq" && !style.v2 ? 1 : 0;
     module.zeros.push_back(style.symmetric ? codes / 2 : lowest + random() % (codes - lowest));

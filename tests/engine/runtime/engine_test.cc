@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -264,6 +265,16 @@ TEST_F(EngineTest, TellsWhatItServes) {
   EXPECT_EQ(EngineHarness(other).engine().info().fingerprint, info.fingerprint);
   other.kv_format = KvFormat::kF32;
   EXPECT_NE(EngineHarness(other).engine().info().fingerprint, info.fingerprint);
+  // Each way of holding the weights is another arithmetic.
+  std::set<std::string> fingerprints = {info.fingerprint};
+  for (const WeightChoice weights : {WeightChoice::kInt8, WeightChoice::kInt4}) {
+    other = options_;
+    other.weights = weights;
+    EXPECT_TRUE(fingerprints.insert(EngineHarness(other).engine().info().fingerprint).second);
+  }
+  other = options_;
+  other.weights = WeightChoice::kBf16;  // what they are anyway
+  EXPECT_EQ(EngineHarness(other).engine().info().fingerprint, info.fingerprint);
   TinyModel model;
   model.seed = 2;
   EngineOptions changed = TinyOptions(WriteTinyCheckpoint("engine_other", model));
