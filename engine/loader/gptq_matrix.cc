@@ -23,18 +23,10 @@ class GptqMatrix final : public CheckpointMatrix {
   bool HasZeros(Range rows) const override { return groups_of_outputs_.HasZeros(rows); }
 
   absl::Status ReadRows(Range rows, Range inputs, const MatrixRows& out) const override {
-    const int64_t per_word = format() == WeightFormat::kInt4 ? 8 : 4;
-    // Down the word rows, so that neighbouring outputs come from one cache line.
-    for (int64_t w = inputs.begin / per_word; w * per_word < inputs.end; ++w) {
-      const auto* words = static_cast<const uint32_t*>(qweight_.data) + w * qweight_.shape[1];
-      const int64_t from = std::max(inputs.begin, w * per_word);
-      const auto count = static_cast<size_t>(std::min(inputs.end, (w + 1) * per_word) - from);
-      uint8_t* target = out.codes + from - inputs.begin;
-      for (int64_t o = rows.begin; o < rows.end; ++o, target += out.stride) {
-        const uint64_t bytes = per_word == 8 ? SpreadNibbles(words[o]) : words[o];
-        const uint64_t wanted = bytes >> (8 * (from - w * per_word));
-        std::memcpy(target, &wanted, count);
-      }
+    if (format() == WeightFormat::kInt4) {
+      Unpack<8>(rows, inputs, out);
+    } else {
+      Unpack<4>(rows, inputs, out);
     }
     const int64_t first = act_order_ ? 0 : groups()[inputs.begin];
     const int64_t last = act_order_ ? num_groups() - 1 : groups()[inputs.end - 1];
@@ -42,6 +34,26 @@ class GptqMatrix final : public CheckpointMatrix {
   }
 
  private:
+  template <int64_t kPerWord>
+  void Unpack(Range rows, Range inputs, const MatrixRows& out) const {
+    // Down the word rows, so that neighbouring outputs come from one cache line.
+    for (int64_t w = inputs.begin / kPerWord; w * kPerWord < inputs.end; ++w) {
+      const auto* words = static_cast<const uint32_t*>(qweight_.data) + w * qweight_.shape[1];
+      const int64_t from = std::max(inputs.begin, w * kPerWord);
+      const int64_t count = std::min(inputs.end, (w + 1) * kPerWord) - from;
+      uint8_t* target = out.codes + from - inputs.begin;
+      for (int64_t o = rows.begin; o < rows.end; ++o, target += out.stride) {
+        const uint64_t bytes = kPerWord == 8 ? SpreadNibbles(words[o]) : words[o];
+        if (count == kPerWord) {
+          std::memcpy(target, &bytes, kPerWord);
+        } else {
+          const uint64_t wanted = bytes >> (8 * (from - w * kPerWord));
+          std::memcpy(target, &wanted, static_cast<size_t>(count));
+        }
+      }
+    }
+  }
+
   const TensorRef& qweight_;
   const PackedGroups groups_of_outputs_;
   const bool act_order_;
