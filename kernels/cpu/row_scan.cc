@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 namespace qwenserve {
 namespace {
@@ -101,7 +102,8 @@ Race RowScan::RunRace(uint64_t key, float min_p) const {
   return winner;
 }
 
-void RowScan::CutTopP(float top_p, int64_t total, float inverse_temperature) {
+template <typename Measure>
+void RowScan::Cut(Measure measure, double target, float inverse_temperature) {
   // Every stripe of the row has its own buckets and candidates; sums are exact, so their number
   // changes nothing.
   constexpr int64_t kStripes = 8;
@@ -109,19 +111,18 @@ void RowScan::CutTopP(float top_p, int64_t total, float inverse_temperature) {
   const auto step_of = [max = max_, scale = inverse_temperature * kBucketsPerStep,
                         logits = logits_](int64_t i) { return (max - logits[i]) * scale; };
   float* p = scratch_.p.data();
-  std::vector<int64_t> masses(kStripes * kBuckets);
-  run_(kStripes, [&masses, p, end_of, step_of](int64_t stripe) {
-    int64_t* own = masses.data() + stripe * kBuckets;
+  std::vector<int64_t> sums(kStripes * kBuckets);
+  run_(kStripes, [&sums, measure, p, end_of, step_of](int64_t stripe) {
+    int64_t* own = sums.data() + stripe * kBuckets;
     for (int64_t i = end_of(stripe - 1); i < end_of(stripe); ++i) {
-      if (p[i] > 0) own[std::min(static_cast<int>(step_of(i)), kBuckets - 1)] += MassOf(p[i]);
+      if (p[i] > 0) own[std::min(static_cast<int>(step_of(i)), kBuckets - 1)] += measure(p[i]);
     }
   });
-  for (int64_t i = kBuckets; i < kStripes * kBuckets; ++i) masses[i % kBuckets] += masses[i];
-  const double target = static_cast<double>(top_p) * static_cast<double>(total);
+  for (int64_t i = kBuckets; i < kStripes * kBuckets; ++i) sums[i % kBuckets] += sums[i];
   int edge = 0;
   int64_t before = 0;
-  while (edge + 1 < kBuckets && static_cast<double>(before + masses[edge]) < target) {
-    before += masses[edge++];
+  while (edge + 1 < kBuckets && static_cast<double>(before + sums[edge]) < target) {
+    before += sums[edge++];
   }
 
   std::vector<std::vector<Candidate>> found(kStripes);
@@ -139,13 +140,29 @@ void RowScan::CutTopP(float top_p, int64_t total, float inverse_temperature) {
   std::vector<Candidate> candidates;
   for (const auto& own : found) candidates.insert(candidates.end(), own.begin(), own.end());
   std::sort(candidates.begin(), candidates.end(), Before);
-  std::vector<float> weights;
-  for (const Candidate& c : candidates) weights.push_back(p[c.id]);
-  bool reached = false;
-  for (size_t i = PrefixReaching(weights, before, top_p, total, &reached); i < candidates.size();
-       ++i) {
-    p[candidates[i].id] = 0;
+  for (const Candidate& c : candidates) {
+    if (static_cast<double>(before) >= target) {
+      p[c.id] = 0;
+    } else if (p[c.id] > 0) {
+      before += measure(p[c.id]);
+    }
   }
+}
+
+void RowScan::CutTopP(float top_p, int64_t total, float inverse_temperature) {
+  Cut(MassOf, static_cast<double>(top_p) * static_cast<double>(total), inverse_temperature);
+}
+
+int64_t RowScan::CutTopK(int64_t k, float inverse_temperature) {
+  Cut([](float) { return int64_t{1}; }, static_cast<double>(k), inverse_temperature);
+  std::vector<int64_t> masses(chunks());
+  run_(chunks(), [&](int64_t c) {
+    const float* p = scratch_.p.data();
+    int64_t mass = 0;
+    for (int64_t i = c * kChunk; i < std::min((c + 1) * kChunk, count_); ++i) mass += MassOf(p[i]);
+    masses[c] = mass;
+  });
+  return std::accumulate(masses.begin(), masses.end(), int64_t{0});
 }
 
 size_t PrefixReaching(absl::Span<const float> p, int64_t mass, float top_p, int64_t total,

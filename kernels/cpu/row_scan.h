@@ -59,8 +59,13 @@ class RowScan {
   // After Weigh with max() and the same temperature: p = 0 for all but the shortest prefix, in the
   // order of Before, whose mass is at least top_p * total.
   void CutTopP(float top_p, int64_t total, float inverse_temperature);
+  // The same for the first k ids; returns the mass that is left.
+  int64_t CutTopK(int64_t k, float inverse_temperature);
 
  private:
+  // p = 0 behind the shortest prefix, in the order of Before, whose measures add up to `target`.
+  template <typename Measure>
+  void Cut(Measure measure, double target, float inverse_temperature);
   int64_t chunks() const { return (count_ + kChunk - 1) / kChunk; }
 
   const KernelTable& kernels_;

@@ -14,6 +14,9 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 // So many of the most probable ids are tried for top-p before the whole vocabulary is looked at.
 constexpr int64_t kFirstNucleus = 256;
 
+// From here on top-k's ids are marked rather than sorted.
+constexpr int64_t kWideTopK = 4096;
+
 // Changes logits as the row wants and remembers what they were.
 class Edits {
  public:
@@ -84,11 +87,11 @@ class Edits {
 
 int32_t Draw(const KernelTable& kernels, const SampleRow& row, int64_t vocab_size, RowScan& scan) {
   if (row.temperature < kGreedyBelow) return scan.ArgMax();
-  if (row.top_k > 0 && row.top_k < vocab_size) {
-    return DrawFromTop(kernels, row, scan.Top(row.top_k), -1);
-  }
+  const bool cut = row.top_k > 0 && row.top_k < vocab_size;
+  if (cut && row.top_k < kWideTopK) return DrawFromTop(kernels, row, scan.Top(row.top_k), -1);
   const float inverse = 1.0f / row.temperature;
-  const int64_t total = scan.Weigh(scan.max(), inverse);
+  int64_t total = scan.Weigh(scan.max(), inverse);
+  if (cut) total = scan.CutTopK(row.top_k, inverse);
   if (row.top_p < 1.0f) {
     const int32_t id = DrawFromTop(kernels, row, scan.Top(kFirstNucleus), total);
     if (id >= 0) return id;

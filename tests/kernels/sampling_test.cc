@@ -150,6 +150,11 @@ TEST_P(SamplingTest, KeepsExactlyWhatTheOracleKeeps) {
 
 TEST_P(SamplingTest, TopKAmongEqualsKeepsTheLowestIds) {
   EXPECT_EQ(Support({2, 2, 5, 2, 2}, {.temperature = 3, .top_k = 3}), (std::set<int32_t>{0, 1, 2}));
+  // So many that they are counted rather than sorted.
+  const std::set<int32_t> many =
+      Support(std::vector<float>(6000, 1.0f), {.temperature = 3, .top_k = 4097}, 400);
+  EXPECT_LE(*many.rbegin(), 4096);  // of 400 draws from all 6000 a third would be beyond
+  EXPECT_GE(*many.rbegin(), 4000);
   // The third of four equal quarters reaches 0.6.
   EXPECT_EQ(Support({1, 1, 1, 1}, {.top_p = 0.6f}), (std::set<int32_t>{0, 1, 2}));
 }
@@ -219,7 +224,7 @@ TEST_P(SamplingTest, DrawsWhatTheOracleDrawsFromALargeVocabulary) {
   for (int32_t& id : context) id = static_cast<int32_t>(random_.Below(kVocab));
   std::vector<SampleRow> rows;
   for (float temperature : {0.0f, 0.3f, 1.0f, 1.7f}) {
-    for (int32_t top_k : {0, 20, 5000}) {
+    for (int32_t top_k : {0, 20, 5000, 100000}) {
       for (float top_p : {0.8f, 1.0f}) {
         SampleRow row = {.temperature = temperature, .top_k = top_k, .top_p = top_p};
         row.min_p = rows.size() % 3 == 0 ? 0.05f : 0.0f;

@@ -290,6 +290,7 @@ BENCHMARK(BM_Sample)->Apply([](benchmark::internal::Benchmark* b) {
     b->Args({100, 0, 100, -1, threads});  // the whole vocabulary
     b->Args({100, 0, 90, -1, threads});   // a small set
     b->Args({300, 0, 90, -1, threads});   // a set of many thousands
+    b->Args({300, 50000, 90, -1, threads});
   }
 });
 
