@@ -150,7 +150,9 @@ void RowScan::Cut(Measure measure, double target, float inverse_temperature) {
 }
 
 void RowScan::CutTopP(float top_p, int64_t total, float inverse_temperature) {
-  Cut(MassOf, static_cast<double>(top_p) * static_cast<double>(total), inverse_temperature);
+  // Not the function's address, through which it would be called for every id.
+  Cut([](float p) { return MassOf(p); }, static_cast<double>(top_p) * static_cast<double>(total),
+      inverse_temperature);
 }
 
 int64_t RowScan::CutTopK(int64_t k, float inverse_temperature) {
