@@ -1,5 +1,7 @@
 #include "engine/model/quantization_config.h"
 
+#include <bit>
+
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -15,10 +17,10 @@ constexpr absl::string_view kUseOther = "use the bf16 or fp16 checkpoint of the 
 // Fields that matter, by the name that transformers gives them.
 constexpr struct {
   absl::string_view name;
-  absl::string_view other;  // of AutoAWQ's own file
-} kFields[] = {{"quant_method", ""},    {"bits", "w_bit"},         {"group_size", "q_group_size"},
-               {"desc_act", ""},        {"checkpoint_format", ""}, {"version", ""},
-               {"zero_point", ""},      {"pack_dtype", ""},        {"dynamic", ""},
+  absl::string_view other;  // of AutoAWQ's own file, or of newer GPTQ tools
+} kFields[] = {{"quant_method", ""},    {"bits", "w_bit"}, {"group_size", "q_group_size"},
+               {"desc_act", ""},        {"version", ""},   {"checkpoint_format", "format"},
+               {"zero_point", ""},      {"dynamic", ""},   {"pack_dtype", ""},
                {"is_marlin_format", ""}};
 
 Json Lowered(const Json& value) {
@@ -34,7 +36,12 @@ absl::StatusOr<Json> Normalized(const QuantizationJson& from) {
   Json fields = Json::object();
   for (const auto& field : kFields) {
     const Json* value = reader.Find(field.name);
-    if (value == nullptr && !field.other.empty()) value = reader.Find(field.other);
+    const Json* other = field.other.empty() ? nullptr : reader.Find(field.other);
+    if (value != nullptr && other != nullptr && Lowered(*value) != Lowered(*other)) {
+      return reader.Invalid(field.name, absl::StrCat("is ", ShownJson(*value), ", but \"",
+                                                     field.other, "\" is ", ShownJson(*other)));
+    }
+    if (value == nullptr) value = other;
     if (value != nullptr) fields[std::string(field.name)] = Lowered(*value);
   }
   return fields;
@@ -93,10 +100,12 @@ absl::Status ReadGptq(const ConfigReader& reader, QuantizationConfig& config) {
 }
 
 absl::Status ReadAwq(const ConfigReader& reader, QuantizationConfig& config) {
-  QS_ASSIGN_OR_RETURN(const std::string version, reader.String("version", "gemm"));
-  if (version != "gemm") {
-    return reader.Unsupported("version", version,
-                              "only GEMM is supported; convert the AWQ checkpoint");
+  for (const char* field : {"version", "checkpoint_format"}) {
+    QS_ASSIGN_OR_RETURN(const std::string layout, reader.String(field, "gemm"));
+    if (layout != "gemm") {
+      return reader.Unsupported(field, layout,
+                                "only GEMM is supported; convert the AWQ checkpoint");
+    }
   }
   QS_ASSIGN_OR_RETURN(const bool zero_point, reader.Bool("zero_point", true));
   if (!zero_point) {
@@ -134,10 +143,10 @@ absl::StatusOr<QuantizationConfig> ParseQuantization(const QuantizationJson& in_
     return reader.Unsupported("bits", config.bits, "only 4 and 8 are supported");
   }
   QS_ASSIGN_OR_RETURN(config.group_size, reader.Integer({"group_size"}, -1, 1 << 20, 128));
-  if (config.group_size != -1 && config.group_size != 32 && config.group_size != 64 &&
-      config.group_size != 128) {
+  const auto size = static_cast<uint64_t>(config.group_size);
+  if (config.group_size != -1 && !(size >= 32 && size <= 1024 && std::has_single_bit(size))) {
     return reader.Unsupported("group_size", config.group_size,
-                              "only 32, 64, 128 and -1 (all inputs) are supported");
+                              "only 32, 64, 128, 256, 512, 1024 and -1 (all inputs) are supported");
   }
   QS_RETURN_IF_ERROR(config.method == QuantizationMethod::kGptq ? ReadGptq(reader, config)
                                                                 : ReadAwq(reader, config));

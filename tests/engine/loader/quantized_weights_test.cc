@@ -85,7 +85,7 @@ class QuantizedWeightsTest : public ::testing::Test {
 
 std::vector<QuantizedStyle> Styles() {
   std::vector<QuantizedStyle> styles;
-  for (const int64_t group_size : {128, 64, 32, -1}) {
+  for (const int64_t group_size : {256, 128, 64, 32, -1}) {
     for (const int bits : {4, 8}) {
       for (const bool act_order : {false, true}) {
         for (const bool v2 : {false, true}) {

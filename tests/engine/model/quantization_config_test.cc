@@ -34,6 +34,28 @@ TEST(QuantizationConfigTest, ReadsTheOfficialOnes) {
   EXPECT_EQ(DescribeQuantization(*newer), "GPTQ v2, 8 bits, one group, act-order");
 }
 
+// Zero points of another layout are other weights: no spelling of it may be missed.
+TEST(QuantizationConfigTest, KnowsTheLayoutByBothOfItsNames) {
+  auto v2 = Parse(R"({"bits": 4, "quant_method": "gptq", "format": "gptq_v2"})");
+  ASSERT_TRUE(v2.ok()) << v2.status();
+  EXPECT_FALSE(v2->zero_minus_one);
+  EXPECT_TRUE(Parse(R"({"bits": 4, "quant_method": "gptq", "format": "gptq",
+      "checkpoint_format": "GPTQ"})")
+                  ->zero_minus_one);
+  EXPECT_TRUE(Parse(R"({"bits": 4, "quant_method": "awq", "version": "gemm", "format": "gemm",
+      "checkpoint_format": "gemm"})")
+                  .ok());
+}
+
+TEST(QuantizationConfigTest, TakesTheGroupSizesThatQuantizersMake) {
+  for (const int64_t size : {32, 64, 128, 256, 512, 1024, -1}) {
+    auto config =
+        Parse(R"({"quant_method": "gptq", "bits": 4, "group_size": )" + std::to_string(size) + "}");
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_EQ(config->group_size, size);
+  }
+}
+
 TEST(QuantizationConfigTest, RefusesWhatItCannotReadByName) {
   struct Refusal {
     const char* text;
@@ -42,28 +64,36 @@ TEST(QuantizationConfigTest, RefusesWhatItCannotReadByName) {
   };
   const auto kOther = absl::StatusCode::kUnimplemented;
   const auto kWrong = absl::StatusCode::kInvalidArgument;
-  for (const Refusal& refusal : std::vector<Refusal>{
-           {R"({"bits": 4})", kOther, {"quant_method", "unnamed"}},
-           {R"({"quant_method": "bitsandbytes", "bits": 4})", kOther, {"bitsandbytes", "bf16"}},
-           {R"({"quant_method": "gptq"})", kWrong, {"bits", "missing"}},
-           {R"({"quant_method": "gptq", "bits": "4"})", kWrong, {"bits", "whole number"}},
-           {R"({"quant_method": "gptq", "bits": 3})", kOther, {"bits", "3", "4 and 8"}},
-           {R"({"quant_method": "awq", "bits": 8})", kOther, {"bits", "8", "AWQ"}},
-           {R"({"quant_method": "gptq", "bits": 4, "group_size": 100})", kOther, {"100", "32, 64"}},
-           {R"({"quant_method": "gptq", "bits": 4, "group_size": 0})", kOther, {"group_size", "0"}},
-           {R"({"quant_method": "gptq", "bits": 4, "group_size": -2})", kWrong, {"-2"}},
-           {R"({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"})",
-            kOther,
-            {"checkpoint_format", "marlin", "gptq_v2"}},
-           {R"({"quant_method": "gptq", "bits": 4, "is_marlin_format": true})", kOther, {"marlin"}},
-           {R"({"quant_method": "gptq", "bits": 4, "pack_dtype": "int16"})", kOther, {"int16"}},
-           {R"({"quant_method": "gptq", "bits": 4, "dynamic": {"+:.*mlp.*": {"bits": 8}}})",
-            kOther,
-            {"dynamic", "mlp"}},
-           {R"({"quant_method": "gptq", "bits": 4, "desc_act": 1})", kWrong, {"desc_act"}},
-           {R"({"quant_method": "awq", "bits": 4, "version": "GEMV"})", kOther, {"gemv", "GEMM"}},
-           {R"({"quant_method": "awq", "bits": 4, "zero_point": false})", kOther, {"zero_point"}},
-           {R"([])", kWrong, {"not an object"}}}) {
+  for (
+      const Refusal& refusal : std::vector<Refusal>{
+          {R"({"bits": 4})", kOther, {"quant_method", "unnamed"}},
+          {R"({"quant_method": "bitsandbytes", "bits": 4})", kOther, {"bitsandbytes", "bf16"}},
+          {R"({"quant_method": "gptq"})", kWrong, {"bits", "missing"}},
+          {R"({"quant_method": "gptq", "bits": "4"})", kWrong, {"bits", "whole number"}},
+          {R"({"quant_method": "gptq", "bits": 3})", kOther, {"bits", "3", "4 and 8"}},
+          {R"({"quant_method": "awq", "bits": 8})", kOther, {"bits", "8", "AWQ"}},
+          {R"({"quant_method": "gptq", "bits": 4, "group_size": 100})", kOther, {"100", "32, 64"}},
+          {R"({"quant_method": "gptq", "bits": 4, "group_size": 0})", kOther, {"group_size", "0"}},
+          {R"({"quant_method": "gptq", "bits": 4, "group_size": -2})", kWrong, {"-2"}},
+          {R"({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"})",
+           kOther,
+           {"checkpoint_format", "marlin", "gptq_v2"}},
+          {R"({"quant_method": "gptq", "bits": 4, "is_marlin_format": true})", kOther, {"marlin"}},
+          {R"({"quant_method": "gptq", "bits": 4, "format": "bitblas"})", kOther, {"bitblas"}},
+          {R"({"quant_method": "gptq", "bits": 4, "format": "gptq_v2", "checkpoint_format": "gptq"})",
+           kWrong,
+           {"checkpoint_format", "\"gptq\"", "\"format\"", "gptq_v2"}},
+          {R"({"quant_method": "awq", "bits": 4, "format": "gemv"})", kOther, {"gemv", "GEMM"}},
+          {R"({"quant_method": "gptq", "bits": 4, "group_size": 16})", kOther, {"16", "32, 64"}},
+          {R"({"quant_method": "gptq", "bits": 4, "group_size": 2048})", kOther, {"2048"}},
+          {R"({"quant_method": "gptq", "bits": 4, "pack_dtype": "int16"})", kOther, {"int16"}},
+          {R"({"quant_method": "gptq", "bits": 4, "dynamic": {"+:.*mlp.*": {"bits": 8}}})",
+           kOther,
+           {"dynamic", "mlp"}},
+          {R"({"quant_method": "gptq", "bits": 4, "desc_act": 1})", kWrong, {"desc_act"}},
+          {R"({"quant_method": "awq", "bits": 4, "version": "GEMV"})", kOther, {"gemv", "GEMM"}},
+          {R"({"quant_method": "awq", "bits": 4, "zero_point": false})", kOther, {"zero_point"}},
+          {R"([])", kWrong, {"not an object"}}}) {
     const absl::Status status = Parse(refusal.text).status();
     EXPECT_EQ(status.code(), refusal.code) << refusal.text << ": " << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr("config.json"));
