@@ -28,6 +28,11 @@ void ToFloat(const void* data, DType dtype, int64_t first, int64_t count, float*
 }  // namespace
 
 absl::StatusOr<LayerSource> LayerSource::Create(const Checkpoint& checkpoint) {
+  if (const auto& quantization = checkpoint.config().quantization; quantization.has_value()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        checkpoint.dir(), ": this model is quantised already (",
+        DescribeQuantization(*quantization), "); give its bf16, fp16 or f32 checkpoint"));
+  }
   LayerSource source(checkpoint);
   QS_ASSIGN_OR_RETURN(const ShardPlan shard, MakeShardPlan(checkpoint.config(), 1, 0));
   for (const WeightPart& part : WeightParts(checkpoint.config(), shard)) {

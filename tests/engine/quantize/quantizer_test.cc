@@ -273,6 +273,31 @@ TEST(QuantizerErrorTest, RefusesWhatIsQuantisedAlready) {
   const absl::Status status = Quantize(options);
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("(\"gptq\") says"));
+
+  // The first official ones say so in quantize_config.json alone.
+  Json config = *ReadJsonFile(options.model_dir + "/config.json");
+  config.erase("quantization_config");
+  WriteFile(options.model_dir + "/config.json", config.dump());
+  const absl::Status older = Quantize(options);
+  EXPECT_EQ(older.code(), absl::StatusCode::kFailedPrecondition) << older;
+  EXPECT_THAT(std::string(older.message()), HasSubstr("(GPTQ, 4 bits, groups of 128)"));
+}
+
+TEST(QuantizerErrorTest, EveryGroupSizeThatItWritesLoads) {
+  QuantizeOptions options;
+  options.model_dir = WriteTinyCheckpoint("quantizer_groups", {});
+  const std::string base = FreshDir("quantizer_groups_out");
+  for (const int64_t size : {32, 64, 128}) {
+    options.gptq.group_size = size;
+    options.out_dir = base + "/" + std::to_string(size);
+    const absl::Status status = Quantize(options);
+    ASSERT_TRUE(status.ok()) << status;
+    const auto checkpoint = Checkpoint::Open(options.out_dir);
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    const auto runner = LogitRunner::Create(**checkpoint, {});
+    ASSERT_TRUE(runner.ok()) << runner.status();
+    EXPECT_TRUE((*runner)->Run({1, 2, 3}, 0, 3).ok());
+  }
 }
 
 }  // namespace
