@@ -1,12 +1,8 @@
 #include "tests/engine/tiny_checkpoint.h"
 
-#include <unistd.h>
-
 #include <bit>
 #include <cmath>
-#include <filesystem>
 #include <random>
-#include <system_error>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -43,25 +39,6 @@ void RandomData(DType dtype, std::mt19937& random, RawTensor* tensor_to_fill) {
   tensor.dtype = dtype == DType::kF32 ? "F32" : dtype == DType::kF16 ? "F16" : "BF16";
 }
 
-// Removes at the program's end what it wrote: its number is in the names, so that several copies of
-// a test can run at once.
-class Directories {
- public:
-  ~Directories() {
-    for (const std::string& dir : dirs_) {
-      std::error_code ignored;
-      std::filesystem::remove_all(dir, ignored);
-    }
-  }
-  std::string Make(const std::string& name) {
-    dirs_.push_back(FreshDir(absl::StrCat("qwenserve_", name, "_", getpid())));
-    return dirs_.back();
-  }
-
- private:
-  std::vector<std::string> dirs_;
-};
-
 Json TinyConfig(const TinyModel& model) {
   Json config;
   config["architectures"] = {model.architecture};
@@ -85,8 +62,7 @@ Json TinyConfig(const TinyModel& model) {
 
 std::string Write(const std::string& name, const Json& config,
                   const std::vector<RawTensor>& tensors) {
-  static Directories directories;
-  const std::string dir = directories.Make(name);
+  const std::string dir = FreshDir(name);
   WriteFile(dir + "/config.json", config.dump());
   WriteFile(dir + "/model.safetensors", SafetensorsBytes(tensors));
   return dir;

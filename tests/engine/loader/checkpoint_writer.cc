@@ -1,8 +1,11 @@
 #include "tests/engine/loader/checkpoint_writer.h"
 
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
 #include <set>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "engine/model/weight_map.h"
@@ -58,8 +61,27 @@ std::vector<RawTensor> ModelTensors(const Json& json) {
   return tensors;
 }
 
+namespace {
+
+// A directory of this process alone, which goes with it.
+class ProcessDir {
+ public:
+  ProcessDir() : path_(absl::StrCat(::testing::TempDir(), "/qwenserve_", getpid())) {}
+  ~ProcessDir() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  const std::string path_;
+};
+
+}  // namespace
+
 std::string FreshDir(const std::string& name) {
-  const std::string dir = absl::StrCat(::testing::TempDir(), "/", name);
+  static const ProcessDir parent;
+  const std::string dir = absl::StrCat(parent.path(), "/", name);
   std::filesystem::remove_all(dir);
   std::filesystem::create_directories(dir);
   return dir;

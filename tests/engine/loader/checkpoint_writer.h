@@ -27,7 +27,8 @@ void WriteFile(const std::string& path, const std::string& bytes);
 // from element to element (and repeat after 251).
 std::vector<RawTensor> ModelTensors(const Json& config);
 
-// A fresh directory under the test's temporary one.
+// A fresh directory, which goes when the program ends. Of this process alone: the same test may run
+// twice at a time.
 std::string FreshDir(const std::string& name);
 
 }  // namespace qwenserve
