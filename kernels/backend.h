@@ -120,7 +120,9 @@ struct CpuBackendOptions {
   // Pins thread i to cpus[i]; empty = not pinned. Thread 0 is whichever thread calls the ops, and
   // is pinned when it first does.
   std::vector<int> cpus = {};
-  std::string isa = "auto";  // or portable, avx2, avx512, avx512bf16; never the environment
+  // Or portable; avx2, avx512, avx512bf16, amx on x86-64; neon, neondot on 64 bit Arm. Never the
+  // environment.
+  std::string isa = "auto";
 };
 
 // INVALID_ARGUMENT for an isa that is unknown or that this machine does not have, and for options

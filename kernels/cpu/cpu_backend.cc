@@ -130,11 +130,10 @@ absl::StatusOr<LinearWeight> CpuBackend::PackLinear(absl::Span<const RowBlock> b
       PackedBytes(weight.format, weight.out_features, in_features, bf16_pairs()));
   if (!data.ok()) return data.status();
   weight.data = *std::move(data);
-  // The same cut as in Linear: each thread's weights lie near it.
-  ParallelFor(NumPanels(weight.out_features), kPanelColumns * in_features,
-              [&](int64_t begin, int64_t end, int) {
-                PackPanels(blocks, in_features, begin, end, bf16_pairs(), weight.data.data());
-              });
+  ParallelOwnPanels(NumPanels(weight.out_features), kPanelColumns * in_features,
+                    [&](int64_t begin, int64_t end, int) {
+                      PackPanels(blocks, in_features, begin, end, bf16_pairs(), weight.data.data());
+                    });
   return weight;
 }
 
@@ -164,11 +163,10 @@ absl::StatusOr<LinearWeight> CpuBackend::PackQuantized(const QuantizedShape& sha
   CopyToDevice(shape.input_order.data(), order_bytes, weight.input_order.data());
 
   std::vector<absl::Status> errors(scratch_.size());
-  // The same cut as in Linear: each thread's weights lie near it.
-  ParallelFor(NumPanels(weight.out_features), kPanelColumns * weight.packed_inputs,
-              [&](int64_t begin, int64_t end, int thread) {
-                errors[thread] = PackQuantizedPanels(shape, rows, begin, end, weight);
-              });
+  ParallelOwnPanels(NumPanels(weight.out_features), kPanelColumns * weight.packed_inputs,
+                    [&](int64_t begin, int64_t end, int thread) {
+                      errors[thread] = PackQuantizedPanels(shape, rows, begin, end, weight);
+                    });
   for (absl::Status& error : errors) {
     if (!error.ok()) return std::move(error);
   }

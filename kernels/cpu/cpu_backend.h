@@ -73,6 +73,10 @@ class CpuBackend final : public Backend {
   // work(begin, end, thread) for as long as any thread has panels left.
   void ParallelPanels(int64_t panels, int64_t cost, absl::FunctionRef<void(int)> prepare,
                       absl::FunctionRef<void(int64_t, int64_t, int)> work);
+  // Likewise, but each thread only the part that ParallelPanels offers it first: what it writes
+  // here comes to lie near it.
+  void ParallelOwnPanels(int64_t panels, int64_t cost,
+                         absl::FunctionRef<void(int64_t, int64_t, int)> work);
   // Likewise one item at a time, to whichever thread is free.
   void ParallelForDynamic(int64_t count, absl::FunctionRef<void(int64_t, int)> work);
   void QuantLinear(const float* x, int64_t rows, const LinearWeight& weight, const float* bias,

@@ -1,4 +1,5 @@
 // The matrix products of CpuBackend: how they are cut for the threads.
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -39,6 +40,14 @@ void CpuBackend::ParallelPanels(int64_t panels, int64_t cost, absl::FunctionRef<
       work(piece.begin, piece.end, thread);
     }
   });
+}
+
+void CpuBackend::ParallelOwnPanels(int64_t panels, int64_t cost,
+                                   absl::FunctionRef<void(int64_t, int64_t, int)> work) {
+  ParallelFor((panels + kPanelUnit - 1) / kPanelUnit, cost * kPanelUnit,
+              [&](int64_t begin, int64_t end, int thread) {
+                work(begin * kPanelUnit, std::min(end * kPanelUnit, panels), thread);
+              });
 }
 
 void CpuBackend::Linear(const float* x, int64_t rows, const LinearWeight& weight, const float* bias,

@@ -4,9 +4,6 @@
 // Rounding of the inputs of a quantised product (QuantActivations in kernel_table.h). Included by
 // isa_avx512.cc, inside an anonymous namespace.
 
-constexpr float kSmallestAmax = 1e-30f;  // the inverse of a smaller scale would not be finite
-constexpr float kLargestAmax = 3.402823466e38f;
-
 // Codes of a block; returns lanes that add up to the sum of the codes. Not sound: all codes are 0.
 inline __m512i RoundBlock(__m512 low, __m512 high, float inverse, bool sound, int8_t* codes) {
   const __m512 factor = _mm512_set1_ps(inverse);

@@ -185,6 +185,39 @@ void CheckQuantLinear(const KernelTable& table, Random& random) {
   }
 }
 
+// Sums of a block as large as they can be, which must not leave 16 bits anywhere on the way, and
+// scales of every kind: subnormal, negative, the largest.
+void CheckQuantLinearExtremes(const KernelTable& table) {
+  constexpr int64_t kOut = 33, kIn = 96, kGroup = 64;
+  const int64_t slots = Up(kOut, 16) * 2;
+  std::vector<uint16_t> scales;
+  for (int64_t i = 0; i < slots; ++i) {
+    constexpr uint16_t kScales[] = {0x0001, 0x83ff, 0x0400, 0xbc00, 0x7bff, 0x0000};
+    scales.push_back(kScales[i % 6]);
+  }
+  const std::vector<uint8_t> zeros(slots, 0);
+  for (const uint8_t byte : {0x80, 0x7f, 0xff, 0x00}) {
+    const std::vector<uint8_t> data(Up(kOut, 16) * kIn, byte);
+    for (const float sign : {1.0f, -1.0f}) {
+      for (const int64_t rows : {1, 2, 9, 30}) {
+        const Rounded rounded =
+            Round(kPortableKernels, std::vector<float>(rows * kIn, sign), rows, kIn, {}, kGroup);
+        for (int f = 0; f < 4; ++f) {
+          Compare("quant_linear at the limits", table, [&](const KernelTable& t) {
+            std::vector<float> result(rows * kOut), scratch(kLinearScratchFloats);
+            const QuantLinearArgs args = {
+                rounded.view, data.data(), scales.data(), f < 2 ? nullptr : zeros.data(),
+                kIn,          kGroup,      kOut,          nullptr,
+                result.data()};
+            t.quant_linear[f % 2](args, 0, 3, scratch.data());
+            return result;
+          });
+        }
+      }
+    }
+  }
+}
+
 struct Cache {
   std::vector<char> data;
   std::vector<int32_t> blocks;
@@ -336,6 +369,7 @@ int main() {
     CheckLinear(*table, random);
     CheckQuantize(*table, random);
     CheckQuantLinear(*table, random);
+    CheckQuantLinearExtremes(*table);
     CheckAttention(*table, random);
     CheckElementwise(*table, random);
     CheckSampling(*table, random);
