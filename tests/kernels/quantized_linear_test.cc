@@ -8,39 +8,6 @@
 namespace qwenserve {
 namespace {
 
-// Random codes, scales and zeros in the checkpoint's terms.
-class RandomRows final : public QuantizedRowSource {
- public:
-  RandomRows(Random& random, const QuantizedShape& shape) : shape_(shape) {
-    const uint32_t codes = shape.format == WeightFormat::kInt8 ? 256 : 16;
-    const int64_t count = shape.out_features * shape.groups();
-    for (int64_t i = 0; i < shape.out_features * shape.packed_inputs(); ++i) {
-      codes_.push_back(static_cast<uint8_t>(random.Below(codes)));
-    }
-    for (int64_t i = 0; i < count; ++i) {
-      scales_.push_back(static_cast<uint16_t>(0x2000 + random.Below(0x800)));
-      zeros_.push_back(
-          static_cast<uint8_t>(random.Below(codes + 1) > 255 ? 255 : random.Below(codes)));
-    }
-  }
-
-  absl::Status ReadRows(int64_t begin, int64_t end, const QuantizedRows& rows) const override {
-    const int64_t inputs = shape_.packed_inputs(), groups = shape_.groups();
-    for (int64_t i = begin * inputs; i < end * inputs; ++i)
-      rows.codes[i - begin * inputs] = codes_[i];
-    for (int64_t i = begin * groups; i < end * groups; ++i) {
-      rows.scales[i - begin * groups] = scales_[i];
-      if (shape_.has_zeros) rows.zeros[i - begin * groups] = zeros_[i];
-    }
-    return absl::OkStatus();
-  }
-
- private:
-  const QuantizedShape shape_;
-  std::vector<uint8_t> codes_, zeros_;
-  std::vector<uint16_t> scales_;
-};
-
 struct Case {
   int64_t rows, out, in, group;
 };
@@ -51,31 +18,12 @@ constexpr Case kCases[] = {{1, 16, 32, 32},         {1, 75, 300, 128},   {2, 33,
                            {1, 160, 896, 128},      {4, 130, 448, 64},   {17, 20, 640, 1 << 20},
                            {26, 80, 1100, 1 << 20}, {130, 41, 320, 160}, {120, 8752, 32, 32}};
 
-std::vector<QuantizedShape> Shapes(Random& random, const Case& c) {
-  std::vector<QuantizedShape> shapes;
-  for (WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
-    for (bool zeros : {false, true}) {
-      for (bool ordered : {false, true}) {
-        QuantizedShape shape{format, c.out, c.in, c.group, zeros, {}};
-        if (ordered) {
-          // All inputs once, and a block with holes.
-          for (int32_t i = 0; i < c.in; ++i) shape.input_order.push_back(i);
-          random.Shuffle(shape.input_order);
-          while (shape.input_order.size() % kQuantBlock != 0) shape.input_order.push_back(-1);
-        }
-        shapes.push_back(shape);
-      }
-    }
-  }
-  return shapes;
-}
-
 TEST(QuantizedLinearTest, EveryInstructionSetIsWithinTheRoundingAndEqual) {
   Random random{7};
   ReferenceBackend reference;
   for (const Case& c : kCases) {
-    for (const QuantizedShape& shape : Shapes(random, c)) {
-      const RandomRows source(random, shape);
+    for (const QuantizedShape& shape : QuantizedShapes(random, c.out, c.in, c.group)) {
+      const RandomQuantizedRows source(random, shape);
       std::vector<float> x = random.Normals(c.rows * c.in);
       x[random.Below(static_cast<uint32_t>(c.in))] = 300;  // an outlier, as Qwen's activations have
       const std::vector<float> bias = random.Normals(c.out);
@@ -105,8 +53,8 @@ TEST(QuantizedLinearTest, EveryInstructionSetIsWithinTheRoundingAndEqual) {
 TEST(QuantizedLinearTest, ARowAloneHasTheBitsThatItHasInABatch) {
   Random random{8};
   for (const Case& c : kCases) {
-    for (const QuantizedShape& shape : Shapes(random, c)) {
-      const RandomRows source(random, shape);
+    for (const QuantizedShape& shape : QuantizedShapes(random, c.out, c.in, c.group)) {
+      const RandomQuantizedRows source(random, shape);
       const std::vector<float> x = random.Normals(c.rows * c.in);
       for (const std::string& isa : AvailableIsas()) {
         const auto cpu = Cpu(isa, 2);
@@ -130,8 +78,8 @@ TEST(QuantizedLinearTest, EmbedReadsTheRowsThatWerePacked) {
   Random random{9};
   ReferenceBackend reference;
   const int32_t ids[] = {3, 0, 99, 16};
-  for (const QuantizedShape& shape : Shapes(random, {1, 20, 96, 32})) {
-    const RandomRows source(random, shape);
+  for (const QuantizedShape& shape : QuantizedShapes(random, 20, 96, 32)) {
+    const RandomQuantizedRows source(random, shape);
     std::vector<float> expected(4 * 96), actual(4 * 96);
     const LinearWeight oracle = *reference.PackQuantized(shape, source);
     reference.Embed(ids, 4, oracle, 0, expected.data());
@@ -146,8 +94,8 @@ TEST(QuantizedLinearTest, EmbedReadsTheRowsThatWerePacked) {
 
 TEST(QuantizedLinearTest, ARowThatIsNoNumberGivesNoNumberAndNoOtherRowDoes) {
   Random random{10};
-  for (const QuantizedShape& shape : Shapes(random, {3, 20, 96, 32})) {
-    const RandomRows source(random, shape);
+  for (const QuantizedShape& shape : QuantizedShapes(random, 20, 96, 32)) {
+    const RandomQuantizedRows source(random, shape);
     std::vector<float> x = random.Normals(3 * 96);
     x[96 + 40] = NAN;
     x[2 * 96 + 1] = INFINITY;

@@ -83,6 +83,60 @@ struct HostMatrix {
   std::vector<uint16_t> bf16, f16;
 };
 
+// Random codes, scales and zeros in the checkpoint's terms.
+class RandomQuantizedRows final : public QuantizedRowSource {
+ public:
+  RandomQuantizedRows(Random& random, const QuantizedShape& shape) : shape_(shape) {
+    const uint32_t codes = shape.format == WeightFormat::kInt8 ? 256 : 16;
+    const int64_t count = shape.out_features * shape.groups();
+    for (int64_t i = 0; i < shape.out_features * shape.packed_inputs(); ++i) {
+      codes_.push_back(static_cast<uint8_t>(random.Below(codes)));
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      scales_.push_back(static_cast<uint16_t>(0x2000 + random.Below(0x800)));
+      zeros_.push_back(
+          static_cast<uint8_t>(random.Below(codes + 1) > 255 ? 255 : random.Below(codes)));
+    }
+  }
+
+  absl::Status ReadRows(int64_t begin, int64_t end, const QuantizedRows& rows) const override {
+    const int64_t inputs = shape_.packed_inputs(), groups = shape_.groups();
+    for (int64_t i = begin * inputs; i < end * inputs; ++i)
+      rows.codes[i - begin * inputs] = codes_[i];
+    for (int64_t i = begin * groups; i < end * groups; ++i) {
+      rows.scales[i - begin * groups] = scales_[i];
+      if (shape_.has_zeros) rows.zeros[i - begin * groups] = zeros_[i];
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  const QuantizedShape shape_;
+  std::vector<uint8_t> codes_, zeros_;
+  std::vector<uint16_t> scales_;
+};
+
+// Both formats, with and without zero points, in order and not.
+inline std::vector<QuantizedShape> QuantizedShapes(Random& random, int64_t out, int64_t in,
+                                                   int64_t group_size) {
+  std::vector<QuantizedShape> shapes;
+  for (WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
+    for (bool zeros : {false, true}) {
+      for (bool ordered : {false, true}) {
+        QuantizedShape shape{format, out, in, group_size, zeros, {}};
+        if (ordered) {
+          // All inputs once, and a block with holes.
+          for (int32_t i = 0; i < in; ++i) shape.input_order.push_back(i);
+          random.Shuffle(shape.input_order);
+          while (shape.input_order.size() % kQuantBlock != 0) shape.input_order.push_back(-1);
+        }
+        shapes.push_back(shape);
+      }
+    }
+  }
+  return shapes;
+}
+
 // The instruction sets that this machine has.
 inline std::vector<std::string> AvailableIsas() {
   std::vector<std::string> isas = {"portable"};

@@ -96,7 +96,7 @@ MachineLimits MeasureMachineLimits(int num_threads, const std::string& isa) {
   MachineLimits limits;
   limits.read_bytes_per_second = *std::max_element(read.begin(), read.end());
   const std::string name = (*ChooseKernels(isa))->name;
-  if (name == "portable") return limits;
+  if (name == "portable" || name == "neon" || name == "neondot") return limits;
   ThreadPool pool(num_threads, {});
   // Products and sums per second of a loop of kChains vectors.
   const auto rate = [&](int64_t products, auto rounds) {
@@ -113,7 +113,7 @@ MachineLimits MeasureMachineLimits(int num_threads, const std::string& isa) {
   }
   limits.flops_per_second = rate(16, [] { return FusedMultiplyAdd512Rounds(kRounds); });
   limits.int8_ops_per_second = rate(64, [] { return Int8Dot512Rounds(kRounds); });
-  if (name == "avx512bf16") {
+  if (name == "avx512bf16" || name == "amx") {
     limits.bf16_flops_per_second = rate(32, [] { return Bf16Dot512Rounds(kRounds); });
   }
   return limits;

@@ -18,7 +18,8 @@ struct MachineLimits {
 };
 
 // The best of a few short passes with the vectors of `isa` (a name of ChooseKernels that this
-// machine runs); takes about 0.2 s. flops_per_second is 0 for the portable kernels.
+// machine runs); takes about 0.2 s. The peaks are 0 for the portable kernels and those of Arm, and
+// leave out the tiles of AMX.
 MachineLimits MeasureMachineLimits(int num_threads, const std::string& isa = "auto");
 
 // Streaming read alone: bytes per second of each pass over 512 MiB in 2 MiB pages, each thread its
