@@ -189,15 +189,14 @@ void BM_LinearsBf16(benchmark::State& state) { Linears(state, WeightFormat::kBf1
 void BM_LinearsInt8(benchmark::State& state) { Linears(state, WeightFormat::kInt8); }
 void BM_LinearsInt4(benchmark::State& state) { Linears(state, WeightFormat::kInt4); }
 
-// The attention of the `rows` last positions of a sequence of `length` in several layers, so that
-// the caches don't hold the keys of a single row.
+// The attention of the `rows` last positions of a sequence of `length`; a single row in as many
+// layers as it takes for caches not to hold their keys.
 void Attention(benchmark::State& state, const HeadLayout& heads, KvFormat format) {
   const int64_t rows = state.range(0), length = state.range(2);
   std::unique_ptr<Backend> backend = MakeBackend(state);
   const int64_t num_blocks = length / kKvBlockSize;
   const size_t layer_bytes = backend->KvBytesPerBlock(heads, format) * num_blocks;
-  const int num_layers =
-      rows >= 128 ? 2 : static_cast<int>((int64_t{100} << 20) / static_cast<int64_t>(layer_bytes));
+  const int num_layers = rows >= 128 ? 2 : static_cast<int>((size_t{512} << 20) / layer_bytes + 1);
   std::vector<Buffer> layers;
   for (int i = 0; i < num_layers; ++i) {
     layers.push_back(*backend->Allocate(layer_bytes));

@@ -31,7 +31,11 @@ int Main(int argc, char** argv) {
   AddLoadCommand(app, &output);
   AddStepCommand(app, &output);
   AddBesideCommand(app, &output);
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
   if (!output.status.ok()) {
     std::cerr << "qwenserve_bench: " << output.status.message() << "\n";
     return 1;
