@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import pty
+import re
 import select
 import shutil
 import signal
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import termios
 import time
+import urllib.request
 
 import pytest
 
@@ -109,6 +111,7 @@ def test_version_and_doctor_need_no_server():
     findings = {finding["check"]: finding for finding in json.loads(result.stdout)}
     assert result.returncode == 0, result.stdout
     assert findings["model"]["level"] == "ok"
+    assert re.match(r"\w+, numerics cpu-", findings["kernels"]["text"])
 
 
 def test_doctor_names_what_is_wrong_with_a_model(tmp_path):
@@ -287,10 +290,12 @@ class Serve:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.address = self.process.stdout.readline().split()[-1]
         self.children = {}
+        self.ops = {}
         for line in self.process.stderr:
             words = line.split()
-            if len(words) == 4 and words[2] == "pid":
-                self.children[words[0]] = int(words[3])
+            if len(words) == 6 and words[2] == "ops" and words[4] == "pid":
+                self.children[words[0]] = int(words[5])
+                self.ops[words[0]] = words[3]
             if line.startswith("ready"):
                 break
 
@@ -318,6 +323,30 @@ def test_serve_answers_and_leaves_no_process_behind(number, status):
     serve.process.send_signal(number)
     assert serve.process.wait(40) == status
     wait_gone(serve.children.values())
+
+
+def test_serve_hands_flags_to_its_generators_and_tells_where_their_metrics_are():
+    fingerprints = []
+    for flags in (), ("--weights", "int8", "--kv-dtype", "int8", "--prefix-cache", "off"):
+        serve = Serve(*flags)
+        try:
+            models = run("models", "--address", serve.address, "--output", "json")
+            fingerprints.append(json.loads(models.stdout)[0]["fingerprints"])
+            prompt = ",".join(["1"] * 100)
+            for _ in range(2):
+                assert run("complete", "--address", serve.address, "--token-ids", prompt,
+                           "--max-tokens", 1).returncode == 0
+            with urllib.request.urlopen(f"http://{serve.ops['generator']}/metrics") as reply:
+                cached = re.search(r"^qwenserve_prefix_cache_hit_tokens_total\S* (\S+)$",
+                                   reply.read().decode(), re.MULTILINE)
+            assert (float(cached[1]) > 0) == (not flags)
+        finally:
+            serve.process.terminate()
+            serve.process.wait(40)
+    assert fingerprints[0] != fingerprints[1]
+    result = run("serve", "--weights", "int3", "--port", 0, "--ops-port", 0)
+    assert result.returncode == 1
+    assert "--weights: 'int3' is not one of" in result.stderr
 
 
 def test_serve_starts_a_killed_worker_again():

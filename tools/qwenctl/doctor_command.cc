@@ -66,7 +66,9 @@ void Doctor::Machine() {
   Ok("memory", absl::StrCat(Gibibytes(memory.available), " available (", memory.reason, ")"));
   const auto backend = MakeCpuBackend({});
   if (backend.ok()) {
-    Ok("kernels", (*backend)->kernel_table(WeightFormat::kBf16));
+    const auto isa = CpuIsaName("auto");
+    Ok("kernels", absl::StrCat(isa.ok() ? *isa : "", ", numerics ",
+                               (*backend)->kernel_table(WeightFormat::kBf16)));
   } else {
     Problem("kernels", std::string(backend.status().message()));
   }
@@ -160,6 +162,8 @@ void AddDoctorCommand(CLI::App& app, int* exit_code) {
       app.add_subcommand("doctor", "Check this machine and, if given, a model directory");
   auto model_dir = std::make_shared<std::string>();
   auto output = std::make_shared<std::string>("text");
+  command->footer(
+      "Of weights, names, shapes and sizes are read here; their values are checked while loading.");
   command->add_option("model_dir", *model_dir, "Model directory; default: the demo model");
   command->add_option("--output", *output, "text or json")->check(CLI::IsMember({"text", "json"}));
   command->callback([=] { *exit_code = RunDoctor(*model_dir, *output == "json"); });

@@ -100,6 +100,8 @@ void LocalCluster::PlanWorkers() {
   generator.insert(generator.end(),
                    {"--tp", absl::StrCat(options_.tp), "--tp-mode", options_.tp_mode, "--device",
                     options_.device, "--max-model-len", absl::StrCat(options_.max_model_len)});
+  generator.insert(generator.end(), options_.generator_flags.begin(),
+                   options_.generator_flags.end());
   const std::string kv_cache = options_.kv_cache_memory.empty() && options_.replicas > 1
                                    ? ShareOfMemory(options_.model_dir, options_.replicas)
                                    : options_.kv_cache_memory;
@@ -225,7 +227,8 @@ void LocalCluster::Stop(absl::Duration wait, const volatile int* interrupted) {
 std::vector<std::string> LocalCluster::Describe() const {
   std::vector<std::string> lines;
   for (const Member& member : members_) {
-    lines.push_back(absl::StrCat(member.role, " ", member.address, " pid ", member.process->pid()));
+    lines.push_back(absl::StrCat(member.role, " ", member.address, " ops ", member.ops_address,
+                                 " pid ", member.process->pid()));
   }
   return lines;
 }

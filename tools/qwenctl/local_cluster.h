@@ -15,6 +15,7 @@ namespace qwenserve {
 
 // The flags of `qwenctl serve`, with their meaning there. Ports: 0 = any free one. kv_cache_memory:
 // of one replica, as --kv-cache-memory takes it; empty = an equal share of the free memory.
+// generator_flags: more flags of qwenserve-generator, as it takes them; it checks their values.
 struct LocalClusterOptions {
   std::string model_dir;
   std::string served_model_name;
@@ -28,6 +29,7 @@ struct LocalClusterOptions {
   std::string device = "auto";
   int64_t max_model_len = 0;
   std::string kv_cache_memory;
+  std::vector<std::string> generator_flags;
   std::string log_level = "info";
 };
 
@@ -53,7 +55,7 @@ class LocalCluster {
 
   const std::string& gateway_address() const { return members_.back().address; }
   const std::string& gateway_ops_address() const { return members_.back().ops_address; }
-  // "tokenizer 127.0.0.1:40001 pid 12", one for each child.
+  // "tokenizer 127.0.0.1:40001 ops 127.0.0.1:40002 pid 12", one for each child.
   std::vector<std::string> Describe() const;
 
  private:

@@ -18,6 +18,23 @@ volatile int g_interrupts = 0;  // written by the signal handler only
 
 void OnInterrupt(int) { g_interrupts = g_interrupts + 1; }
 
+// Flags of qwenserve-generator that it gets as they are given here. A value that it does not take
+// is refused by it, by the flag's name.
+constexpr struct {
+  const char* name;
+  const char* help;
+} kGeneratorFlags[] = {
+    {"--weights",
+     "auto (as the checkpoint holds them), bf16, int8 or int4 (rounded while loading)"},
+    {"--kv-dtype", "Format of the KV cache: bf16, f32, int8 or qwen-int8"},
+    {"--isa", "CPU instruction set, such as avx2"},
+    {"--threads", "Of one replica; 0 = all that it may use"},
+    {"--max-batch-tokens", "Rows of one step, at most"},
+    {"--max-running", "Sequences in one step"},
+    {"--max-step-ms", "Milliseconds of a step that prompts share with answers under way"},
+    {"--prefix-cache", "on or off"},
+};
+
 struct ServeFlags {
   LocalClusterOptions cluster;
   int http_port = 0;
@@ -104,6 +121,16 @@ void AddServeCommand(CLI::App& app, int* exit_code) {
   command->add_option("--log-level", o->log_level, "Of the servers")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}))
       ->capture_default_str();
+  for (const auto& flag : kGeneratorFlags) {
+    command
+        ->add_option_function<std::string>(
+            flag.name,
+            [o, name = flag.name](const std::string& value) {
+              o->generator_flags.insert(o->generator_flags.end(), {name, value});
+            },
+            flag.help)
+        ->group("Of the generators (more in `qwenserve-generator --help`)");
+  }
   command->callback([flags, exit_code] { *exit_code = RunServe(*flags); });
 }
 
