@@ -76,7 +76,7 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
   info_.weight_bytes = WeightBytes(leader.weights());
   info_.step_weight_bytes = StepWeightBytes(leader.weights());
   info_.kv_bytes_per_token = placement.kv_block_bytes / kKvBlockSize;
-  spdlog::info("weights: {}; fingerprint: {}", leader.weight_numerics(), info_.fingerprint);
+  spdlog::info("weights: {}", leader.weight_numerics());
 
   SchedulerOptions scheduler;
   scheduler.max_batch_tokens = options_.max_batch_tokens;

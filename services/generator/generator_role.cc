@@ -75,7 +75,7 @@ absl::StatusOr<std::unique_ptr<ServerRole>> GeneratorRole::Create(const Generato
       std::make_unique<GeneratorCore>(role->engine_.get(), std::move(hello), &role->metrics_);
   context.metrics().OnScrape([raw = role.get()] { raw->UpdateMetrics(); });
   spdlog::info("model {} ready: tp {}, context {}, fingerprint {}", role->model_, info.tp,
-               info.max_model_len, info.fingerprint);
+               info.max_model_len, info.fingerprint.empty() ? "none" : info.fingerprint);
   return role;
 }
 
