@@ -57,20 +57,23 @@ int64_t WarmPageCache(const std::string& model_dir) {
   return bytes;
 }
 
-// Bytes of the weights in `format` if nothing were padded: per row an fp16 scale for each 128
+// Bytes of the weights in `format` if nothing were padded: of a quantised checkpoint what its files
+// hold but for the tables that are rounded; of another one per row an fp16 scale for each 128
 // weights, embedding and head in 8 bit with one scale; what is no matrix as the checkpoint has it.
 absl::StatusOr<double> PlainWeightBytes(const std::string& model_dir, const std::string& format) {
   QS_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(model_dir));
   const double per_weight = (format == "int4" ? 0.5 : 1.0) + 2.0 / 128;
   double bytes = 0;
   for (const TensorRef& tensor : checkpoint->tensors()) {
-    if (tensor.shape.size() != 2 || (format != "int8" && format != "int4")) {
+    const bool table =
+        tensor.shape.size() == 2 && tensor.shape[0] == checkpoint->config().vocab_size;
+    const bool rounded = table || !checkpoint->config().quantization.has_value();
+    if (tensor.shape.size() != 2 || !rounded || (format != "int8" && format != "int4")) {
       bytes += static_cast<double>(tensor.bytes);
       continue;
     }
     const auto rows = static_cast<double>(tensor.shape[0]);
     const auto columns = static_cast<double>(tensor.shape[1]);
-    const bool table = tensor.shape[0] == checkpoint->config().vocab_size;
     bytes += table ? rows * (columns + 2) : rows * columns * per_weight;
   }
   return bytes;

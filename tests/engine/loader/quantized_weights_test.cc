@@ -130,6 +130,30 @@ TEST_F(QuantizedWeightsTest, EveryWeightOfEveryStyleOnEveryRank) {
   }
 }
 
+// Its rows are cut anywhere, and the last rank's are filled up.
+TEST_F(QuantizedWeightsTest, AQuantisedHeadOnEveryRank) {
+  QuantizedStyle style;
+  style.head = true;
+  style.symmetric = false;
+  for (const bool act_order : {false, true}) {
+    style.act_order = act_order;
+    Json config = *ParseJson(kQwen2, "x");
+    config["vocab_size"] = 40;
+    Use(config.dump().c_str(), style);
+    for (const int tp : {1, 2, 3}) {
+      for (int rank = 0; rank < tp; ++rank) {
+        auto weights = Load(tp, rank);
+        ASSERT_TRUE(weights.ok()) << weights.status();
+        ExpectExact(*weights);
+        EXPECT_EQ(weights->Head().format, WeightFormat::kInt4);
+        EXPECT_EQ(weights->embedding.format, WeightFormat::kF16);
+        const int64_t estimate = *LoadedBytes(*checkpoint_, shard_, WeightChoice::kAuto);
+        EXPECT_EQ(HeldBytes(*weights), estimate);
+      }
+    }
+  }
+}
+
 TEST_F(QuantizedWeightsTest, ActOrderPermutesInputsAndKeepsGroupsWhole) {
   QuantizedStyle style;
   style.act_order = true;

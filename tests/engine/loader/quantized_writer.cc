@@ -184,8 +184,8 @@ QuantizedCheckpoint RandomQuantizedCheckpoint(const Json& config, const Quantize
   for (const RawTensor& tensor : plain) {
     checkpoint.widths[tensor.name] = tensor.shape.back();
     const std::string name(absl::StripSuffix(tensor.name, ".weight"));
-    const bool table =
-        absl::EndsWith(name, "embed_tokens") || absl::EndsWith(name, "wte") || name == "lm_head";
+    const bool table = absl::EndsWith(name, "embed_tokens") || absl::EndsWith(name, "wte") ||
+                       (name == "lm_head" && !style.head);
     if (tensor.shape.size() == 2 && !table) {
       // Modules that read the same inputs have the same order, as the algorithm makes it.
       const auto order_seed = static_cast<uint32_t>(seed + tensor.shape[1]);

@@ -19,6 +19,7 @@ struct QuantizedStyle {
   bool v2 = false;           // zero points as they are
   bool symmetric = true;     // all zero points in the middle
   bool biases = true;        // GPTQ: a bias of zeros for every module that has none
+  bool head = false;         // the head is quantised, too
 
   Json QuantizationConfig() const;
 };
