@@ -10,6 +10,8 @@
 namespace qwenserve {
 namespace {
 
+#include "kernels/cpu/bf16_inl.h"
+
 struct F32 {
   using Storage = float;
   static constexpr bool kInterleaved = false;
@@ -23,13 +25,7 @@ struct F32 {
 struct Bf16 {
   using Storage = uint16_t;
   static constexpr bool kInterleaved = true;
-  // Nearest even, NaN stays NaN: FloatToBf16 of dtype.h again, which may not be included here.
-  static uint16_t FromFloat(float v) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, &v, sizeof bits);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-    return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-  }
+  static uint16_t FromFloat(float v) { return RoundToBf16(v); }
   static void Load16(const uint16_t* b, __m256& low, __m256& high) {
     const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b));
     low = _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));

@@ -10,6 +10,8 @@
 namespace qwenserve {
 namespace {
 
+#include "kernels/cpu/bf16_inl.h"
+
 struct F32 {
   using Storage = float;
   static constexpr bool kInterleaved = false;
@@ -20,13 +22,7 @@ struct F32 {
 struct Bf16 {
   using Storage = uint16_t;
   static constexpr bool kInterleaved = true;
-  // Nearest even, NaN stays NaN: FloatToBf16 of dtype.h again, which may not be included here.
-  static uint16_t FromFloat(float v) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, &v, sizeof bits);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-    return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-  }
+  static uint16_t FromFloat(float v) { return RoundToBf16(v); }
   static __m512 Load16(const uint16_t* b) {
     // One permutation puts each column into the upper half of its lane and zeros below it.
     const __m512i slots = _mm512_set_epi16(15, 0, 13, 0, 11, 0, 9, 0, 7, 0, 5, 0, 3, 0, 1, 0,  //

@@ -5,6 +5,8 @@
 //   Dot<lane>(sum, w, x)    sum[i] += the four products w[4 i + j] * x[4 lane + j]
 // Included once per instruction set, inside an anonymous namespace (see kernel_table.h).
 
+#include "kernels/cpu/bf16_inl.h"
+
 // 16 columns are four vectors.
 struct F32 {
   using Storage = float;
@@ -18,13 +20,7 @@ struct F32 {
 struct Bf16 {
   using Storage = uint16_t;
   static constexpr bool kInterleaved = true;
-  // Nearest even, NaN stays NaN: FloatToBf16 of dtype.h again, which may not be included here.
-  static uint16_t FromFloat(float v) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, &v, sizeof bits);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-    return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-  }
+  static uint16_t FromFloat(float v) { return RoundToBf16(v); }
   static void Load16(const uint16_t* b, float32x4_t (&out)[4]) {
     for (int v = 0; v < 2; ++v) {
       const uint32x4_t pairs = vreinterpretq_u32_u16(vld1q_u16(b + 8 * v));
