@@ -141,6 +141,31 @@ TEST(GroupRoundingTest, WhatNoScaleCanHoldIsRefused) {
   }
 }
 
+// Replicas that round differently would continue each other's streams with other tokens.
+TEST(GroupRoundingTest, TheBitsBelongToTheVersion) {
+  std::mt19937 random(11);
+  uint64_t hash = 14695981039346656037u;  // FNV-1a
+  const auto add = [&hash](uint32_t value) { hash = (hash ^ value) * 1099511628211u; };
+  for (WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
+    for (int i = 0; i < 500; ++i) {
+      std::vector<float> values(i % 4 == 0 ? 77 : 128);
+      const float size = std::ldexp(1.0f, -30 - i % 24);
+      // <random>'s distributions are not the same everywhere.
+      for (float& value : values) {
+        int64_t sum = 0;
+        for (int j = 0; j < 4; ++j) sum += static_cast<int32_t>(random());
+        value = static_cast<float>(sum) * size;
+      }
+      const Rounded rounded = Round(values, format);
+      ASSERT_TRUE(rounded.status.ok()) << rounded.status;
+      add(rounded.scale);
+      for (uint8_t code : rounded.codes) add(code);
+    }
+  }
+  EXPECT_EQ(kGroupRoundingVersion, 1);
+  EXPECT_EQ(hash, 17857178012302825316u) << "raise kGroupRoundingVersion with any change of bits";
+}
+
 TEST(FloatToF16Test, InvertsF16ToFloatAndRoundsToEven) {
   for (uint32_t bits = 0; bits < 0x10000; ++bits) {
     const float value = F16ToFloat(static_cast<uint16_t>(bits));
