@@ -73,7 +73,8 @@ absl::Status Scheduler::Check(const SequenceRequest& request) const {
   if (options_.whole_prompts && prompt > options_.max_batch_tokens) {
     return absl::InvalidArgumentError(
         absl::StrCat("prompt_ids has ", prompt, " ids; with this KV cache format a prompt is ",
-                     "computed in one step, of at most ", options_.max_batch_tokens, " tokens"));
+                     "computed in one step, of at most ", options_.max_batch_tokens,
+                     " tokens (max_batch_tokens of the generator)"));
   }
   if (options_.whole_prompts && !request.resumed_ids.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(

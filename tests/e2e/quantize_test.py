@@ -129,6 +129,14 @@ def test_quantize_asks_for_enough_text(tmp_path):
     assert "fewer than one piece of 512; give more text" in result.stderr
 
 
+def test_quantize_leaves_a_folder_that_is_there_alone(texts, tmp_path):
+    (tmp_path / "out").mkdir()
+    result = quantize(texts, tmp_path / "out")
+    assert result.returncode == 4
+    assert "exists" in result.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_quantize_refuses_a_quantized_model(texts, tmp_path, int4):
     result = quantize(texts, tmp_path / "twice", model=int4[0])
     assert result.returncode == 4

@@ -84,6 +84,13 @@ def test_chat_reads_its_question_from_a_pipe(at):
     assert result.returncode == 0 and result.stdout.strip()
 
 
+@pytest.mark.parametrize("question", ["", " \n"])
+def test_chat_asks_nothing_when_the_pipe_is_empty(at, question):
+    result = at("chat", input=question)
+    assert result.returncode == 2 and "standard input is empty" in result.stderr
+    assert result.stdout == ""
+
+
 def test_tokenize_file_gives_one_array_per_line(at, tmp_path):
     texts = ["hello", "你好，世界", "a\nb", "", "<|im_start|>"]
     file = tmp_path / "texts.jsonl"

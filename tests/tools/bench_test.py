@@ -44,6 +44,8 @@ def test_bad_flags_are_refused():
     done = subprocess.run([BENCH, "engine", "--model", MODEL, "--weights", "int3"],
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 1 and 'weights "int3"' in done.stderr
+    done = subprocess.run([BENCH, "engine"], capture_output=True, text=True)
+    assert done.returncode == 2 and "--model is required" in done.stderr
 
 
 def test_step_runs_the_whole_batch_without_kernels():

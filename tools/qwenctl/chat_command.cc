@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/strings/ascii.h"
 #include "tools/qwenctl/answer_output.h"
 #include "tools/qwenctl/chat_repl.h"
 #include "tools/qwenctl/commands.h"
@@ -54,7 +55,8 @@ int RunChat(ChatFlags& flags, bool has_message) {
   }
   // Without a terminal the whole input is one message.
   flags.message.assign(std::istreambuf_iterator<char>(std::cin), {});
-  const std::string problem = CheckText(flags.message);
+  const bool blank = absl::StripAsciiWhitespace(flags.message).empty();
+  const std::string problem = blank ? "standard input is empty" : CheckText(flags.message);
   if (!problem.empty()) {
     std::cerr << "qwenctl: the question: " << problem << std::endl;
     return kExitUsage;

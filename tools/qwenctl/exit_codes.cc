@@ -18,6 +18,7 @@ ExitCode ReportError(const absl::Status& status) {
       return kExitUnavailable;
     case absl::StatusCode::kInvalidArgument:
     case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kAlreadyExists:
     case absl::StatusCode::kFailedPrecondition:
     case absl::StatusCode::kUnimplemented:
     case absl::StatusCode::kOutOfRange:

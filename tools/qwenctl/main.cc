@@ -7,9 +7,9 @@
 int main(int argc, char** argv) {
   CLI::App app("qwenctl: serve Qwen models and talk to them", "qwenctl");
   app.footer(
-      "Exit status: 0 done, 1 failed, 2 wrong command line, 3 server unavailable, 4 request\n"
-      "refused, 5 timed out, 6 server overloaded, 130 interrupted. Results go to stdout,\n"
-      "everything else to stderr.");
+      "Exit status: 0 done, 1 failed, 2 wrong command line, 3 server unavailable, 4 request,\n"
+      "model or file refused, 5 timed out, 6 server overloaded, 130 interrupted. Results go to\n"
+      "stdout, everything else to stderr.");
   app.set_version_flag("--version", absl::StrCat("qwenctl ", qwenserve::Version()));
   app.require_subcommand(1);
   int exit_code = qwenserve::kExitOk;
