@@ -81,6 +81,13 @@ Buffer MakeBuffer(char* data, size_t bytes, std::shared_ptr<Region> region) {
   });
 }
 
+absl::StatusOr<Buffer> MapOwnRegion(size_t bytes) {
+  std::shared_ptr<Region> region = Region::Map(bytes);
+  if (region == nullptr) return NoRoom(bytes);
+  char* data = region->Cut(bytes);
+  return MakeBuffer(data, bytes, std::move(region));
+}
+
 // The region that is being filled lives as long as a piece of it.
 absl::StatusOr<Buffer> CutFromSharedRegion(size_t bytes) {
   static auto* const mutex = new std::mutex;
@@ -90,17 +97,10 @@ absl::StatusOr<Buffer> CutFromSharedRegion(size_t bytes) {
   char* data = region == nullptr ? nullptr : region->Cut(bytes);
   if (data == nullptr) {
     region = Region::Map(kRegion);
-    if (region == nullptr) return NoRoom(bytes);
+    if (region == nullptr) return MapOwnRegion(bytes);
     data = region->Cut(bytes);
     *current = region;
   }
-  return MakeBuffer(data, bytes, std::move(region));
-}
-
-absl::StatusOr<Buffer> MapOwnRegion(size_t bytes) {
-  std::shared_ptr<Region> region = Region::Map(bytes);
-  if (region == nullptr) return NoRoom(bytes);
-  char* data = region->Cut(bytes);
   return MakeBuffer(data, bytes, std::move(region));
 }
 

@@ -1,5 +1,8 @@
 #include "kernels/cpu/host_memory.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -65,6 +68,23 @@ TEST(HostMemoryTest, HoldsLittleMoreThanWasAskedForAndGivesItBack) {
   EXPECT_LE(AnonymousMemory() - before, all + (int64_t{8} << 20));
   buffers.clear();
   EXPECT_LE(AnonymousMemory() - before, int64_t{8} << 20);
+}
+
+// A limit on addresses must refuse what does not fit, not what would fit without its neighbours.
+TEST(HostMemoryTest, APieceNeedsNoRoomForAWholeRegion) {
+  std::ifstream file("/proc/self/statm");
+  rlim_t pages = 0;
+  if (!(file >> pages)) GTEST_SKIP() << "no /proc/self/statm";
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_AS, &before), 0);
+  rlimit small = before;
+  small.rlim_cur = pages * static_cast<rlim_t>(sysconf(_SC_PAGESIZE)) + (16 << 20);
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &small), 0);
+  const auto piece = AllocateHostMemory(100 << 10);
+  const auto large = AllocateHostMemory(20 << 20);
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &before), 0);
+  EXPECT_TRUE(piece.ok()) << piece.status();
+  EXPECT_EQ(large.status().code(), absl::StatusCode::kResourceExhausted);
 }
 
 TEST(HostMemoryTest, SaysHowMuchIsTooMuch) {
