@@ -9,9 +9,9 @@
 #include "absl/functional/function_ref.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/attention_plan.h"
-#include "kernels/cpu/cpu_shard_sampler.h"
 #include "kernels/cpu/kernel_table.h"
-#include "kernels/cpu/sampling.h"
+#include "kernels/cpu/sample/sampling.h"
+#include "kernels/cpu/sample/shard_sampler.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace qwenserve {

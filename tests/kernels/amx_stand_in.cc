@@ -84,7 +84,7 @@ void _tile_dpbssd(int c, int a, int b) {
 }
 
 inline float HalfToFloat(uint16_t bits) { return F16ToFloat(bits); }
-#include "kernels/cpu/amx_inl.h"
+#include "kernels/cpu/isa/amx_inl.h"
 
 }  // namespace
 

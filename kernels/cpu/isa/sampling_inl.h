@@ -1,5 +1,5 @@
-#ifndef QWENSERVE_KERNELS_CPU_SAMPLING_INL_H_
-#define QWENSERVE_KERNELS_CPU_SAMPLING_INL_H_
+#ifndef QWENSERVE_KERNELS_CPU_ISA_SAMPLING_INL_H_
+#define QWENSERVE_KERNELS_CPU_ISA_SAMPLING_INL_H_
 
 // The passes over a whole vocabulary that sampling needs. Stands on elementwise_inl.h and is
 // included after it, once per instruction set, inside an anonymous namespace (see kernel_table.h).
@@ -88,4 +88,4 @@ int64_t RaceNext(const float* p, int64_t count, uint64_t key, int64_t first_id, 
   return count / kSampleBlock * kSampleBlock;
 }
 
-#endif  // QWENSERVE_KERNELS_CPU_SAMPLING_INL_H_
+#endif  // QWENSERVE_KERNELS_CPU_ISA_SAMPLING_INL_H_

@@ -1,5 +1,5 @@
-#ifndef QWENSERVE_KERNELS_CPU_QUANT_AVX512_INL_H_
-#define QWENSERVE_KERNELS_CPU_QUANT_AVX512_INL_H_
+#ifndef QWENSERVE_KERNELS_CPU_ISA_QUANT_AVX512_INL_H_
+#define QWENSERVE_KERNELS_CPU_ISA_QUANT_AVX512_INL_H_
 
 // Quantised products by vpdpbusd, which multiplies unsigned weights with signed activations. An
 // int8 weight w is taken as w + 128, and 128 times the sum of the block's activations is taken off
@@ -414,4 +414,4 @@ void QuantLinearPanels(const QuantLinearArgs& args, int64_t panel_begin, int64_t
   for (; panel < panel_end; ++panel) StreamRows<int8>(args, shape, panel);
 }
 
-#endif  // QWENSERVE_KERNELS_CPU_QUANT_AVX512_INL_H_
+#endif  // QWENSERVE_KERNELS_CPU_ISA_QUANT_AVX512_INL_H_

@@ -1,4 +1,4 @@
-#include "kernels/cpu/sample_noise.h"
+#include "kernels/cpu/sample/sample_noise.h"
 
 #include <cmath>
 

@@ -1,12 +1,12 @@
-#ifndef QWENSERVE_KERNELS_CPU_ROW_SCAN_H_
-#define QWENSERVE_KERNELS_CPU_ROW_SCAN_H_
+#ifndef QWENSERVE_KERNELS_CPU_SAMPLE_ROW_SCAN_H_
+#define QWENSERVE_KERNELS_CPU_SAMPLE_ROW_SCAN_H_
 
 #include <cstdint>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "kernels/cpu/kernel_table.h"
-#include "kernels/cpu/sample_noise.h"
+#include "kernels/cpu/sample/sample_noise.h"
 
 namespace qwenserve {
 
@@ -85,4 +85,4 @@ size_t PrefixReaching(absl::Span<const float> p, int64_t mass, float top_p, int6
 
 }  // namespace qwenserve
 
-#endif  // QWENSERVE_KERNELS_CPU_ROW_SCAN_H_
+#endif  // QWENSERVE_KERNELS_CPU_SAMPLE_ROW_SCAN_H_

@@ -15,7 +15,7 @@ inline int32x4_t Dot(int32x4_t sum, int8x16_t w, int8x16_t x) {
   return vdotq_laneq_s32(sum, w, x, lane);
 }
 
-#include "kernels/cpu/neon_inl.h"
+#include "kernels/cpu/isa/neon_inl.h"
 
 }  // namespace
 

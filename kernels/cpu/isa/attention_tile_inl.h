@@ -1,5 +1,5 @@
-#ifndef QWENSERVE_KERNELS_CPU_ATTENTION_TILE_INL_H_
-#define QWENSERVE_KERNELS_CPU_ATTENTION_TILE_INL_H_
+#ifndef QWENSERVE_KERNELS_CPU_ISA_ATTENTION_TILE_INL_H_
+#define QWENSERVE_KERNELS_CPU_ISA_ATTENTION_TILE_INL_H_
 
 // The two products of attention, scores = q K and sums += p V, as tiles of independent chains of
 // fused multiply-adds. Included by attention_inl.h, which says what the including file gives.
@@ -135,4 +135,4 @@ void AttentionTiles(int64_t rows, int panels, const float* a, int64_t lda,
   }
 }
 
-#endif  // QWENSERVE_KERNELS_CPU_ATTENTION_TILE_INL_H_
+#endif  // QWENSERVE_KERNELS_CPU_ISA_ATTENTION_TILE_INL_H_

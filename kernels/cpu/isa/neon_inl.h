@@ -1,11 +1,11 @@
-#ifndef QWENSERVE_KERNELS_CPU_NEON_INL_H_
-#define QWENSERVE_KERNELS_CPU_NEON_INL_H_
+#ifndef QWENSERVE_KERNELS_CPU_ISA_NEON_INL_H_
+#define QWENSERVE_KERNELS_CPU_ISA_NEON_INL_H_
 
 // The kernels for 64 bit Arm. The including file gives
 //   Dot<lane>(sum, w, x)    sum[i] += the four products w[4 i + j] * x[4 lane + j]
 // Included once per instruction set, inside an anonymous namespace (see kernel_table.h).
 
-#include "kernels/cpu/bf16_inl.h"
+#include "kernels/cpu/isa/bf16_inl.h"
 
 // 16 columns are four vectors.
 struct F32 {
@@ -53,8 +53,8 @@ struct Int8Panel {
   }
 };
 
-#include "kernels/cpu/elementwise_inl.h"
-#include "kernels/cpu/sampling_inl.h"
+#include "kernels/cpu/isa/elementwise_inl.h"
+#include "kernels/cpu/isa/sampling_inl.h"
 
 template <typename Format>
 void ExpandPanel(const typename Format::Storage* b, int64_t count, float* out) {
@@ -136,8 +136,8 @@ void TileRows(int64_t rows, const float* a, int64_t lda, const typename Format::
   }
 }
 
-#include "kernels/cpu/linear_inl.h"
-#include "kernels/cpu/quant_neon_inl.h"
+#include "kernels/cpu/isa/linear_inl.h"
+#include "kernels/cpu/isa/quant_neon_inl.h"
 
 // What attention stands on.
 typedef V8 Vf;
@@ -158,7 +158,7 @@ inline void LoadPanel(const typename Format::Storage* p, Vf* out) {
   Format::Load16(p, w);
   __builtin_memcpy(out, w, sizeof w);
 }
-#include "kernels/cpu/attention_inl.h"
+#include "kernels/cpu/isa/attention_inl.h"
 
 constexpr KernelTable NeonTable(const char* name) {
   return {
@@ -179,4 +179,4 @@ constexpr KernelTable NeonTable(const char* name) {
   };
 }
 
-#endif  // QWENSERVE_KERNELS_CPU_NEON_INL_H_
+#endif  // QWENSERVE_KERNELS_CPU_ISA_NEON_INL_H_

@@ -1,5 +1,5 @@
-#ifndef QWENSERVE_KERNELS_CPU_QUANT_NEON_INL_H_
-#define QWENSERVE_KERNELS_CPU_QUANT_NEON_INL_H_
+#ifndef QWENSERVE_KERNELS_CPU_ISA_QUANT_NEON_INL_H_
+#define QWENSERVE_KERNELS_CPU_ISA_QUANT_NEON_INL_H_
 
 // Quantised products by dots of four signed bytes. The sums of a block are exact integers and all
 // that follows is in the order of QuantLinearArgs, so the bits are those of quant_linear_inl.h.
@@ -211,4 +211,4 @@ void QuantizeRowsNeon(const QuantizeArgs& args, int64_t row_begin, int64_t row_e
   }
 }
 
-#endif  // QWENSERVE_KERNELS_CPU_QUANT_NEON_INL_H_
+#endif  // QWENSERVE_KERNELS_CPU_ISA_QUANT_NEON_INL_H_

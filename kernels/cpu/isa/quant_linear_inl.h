@@ -1,5 +1,5 @@
-#ifndef QWENSERVE_KERNELS_CPU_QUANT_LINEAR_INL_H_
-#define QWENSERVE_KERNELS_CPU_QUANT_LINEAR_INL_H_
+#ifndef QWENSERVE_KERNELS_CPU_ISA_QUANT_LINEAR_INL_H_
+#define QWENSERVE_KERNELS_CPU_ISA_QUANT_LINEAR_INL_H_
 
 // Quantised products in plain loops: what every instruction set's own must equal, bit for bit. The
 // including file has
@@ -117,4 +117,4 @@ void QuantLinearPanels(const QuantLinearArgs& args, int64_t panel_begin, int64_t
   }
 }
 
-#endif  // QWENSERVE_KERNELS_CPU_QUANT_LINEAR_INL_H_
+#endif  // QWENSERVE_KERNELS_CPU_ISA_QUANT_LINEAR_INL_H_

@@ -1,4 +1,4 @@
-#include "kernels/cpu/sampling.h"
+#include "kernels/cpu/sample/sampling.h"
 
 #include <algorithm>
 #include <limits>

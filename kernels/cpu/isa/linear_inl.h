@@ -1,5 +1,5 @@
-#ifndef QWENSERVE_KERNELS_CPU_LINEAR_INL_H_
-#define QWENSERVE_KERNELS_CPU_LINEAR_INL_H_
+#ifndef QWENSERVE_KERNELS_CPU_ISA_LINEAR_INL_H_
+#define QWENSERVE_KERNELS_CPU_ISA_LINEAR_INL_H_
 
 // Matrix product over packed panels, written against the tile of the including file:
 //   using F32, Bf16, F16: element formats with `Storage`
@@ -107,4 +107,4 @@ void LinearPanels(const LinearArgs& args, int64_t panel_begin, int64_t panel_end
   }
 }
 
-#endif  // QWENSERVE_KERNELS_CPU_LINEAR_INL_H_
+#endif  // QWENSERVE_KERNELS_CPU_ISA_LINEAR_INL_H_

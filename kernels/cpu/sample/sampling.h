@@ -1,10 +1,10 @@
-#ifndef QWENSERVE_KERNELS_CPU_SAMPLING_H_
-#define QWENSERVE_KERNELS_CPU_SAMPLING_H_
+#ifndef QWENSERVE_KERNELS_CPU_SAMPLE_SAMPLING_H_
+#define QWENSERVE_KERNELS_CPU_SAMPLE_SAMPLING_H_
 
 #include <cstdint>
 #include <vector>
 
-#include "kernels/cpu/row_scan.h"
+#include "kernels/cpu/sample/row_scan.h"
 #include "kernels/sample_row.h"
 
 namespace qwenserve {
@@ -21,4 +21,4 @@ int32_t DrawFromTop(const KernelTable& kernels, const SampleRow& row,
 
 }  // namespace qwenserve
 
-#endif  // QWENSERVE_KERNELS_CPU_SAMPLING_H_
+#endif  // QWENSERVE_KERNELS_CPU_SAMPLE_SAMPLING_H_

@@ -1,9 +1,9 @@
-#include "kernels/cpu/cpu_shard_sampler.h"
+#include "kernels/cpu/sample/shard_sampler.h"
 
 #include <algorithm>
 
 #include "kernels/check.h"
-#include "kernels/cpu/sampling.h"
+#include "kernels/cpu/sample/sampling.h"
 
 namespace qwenserve {
 

@@ -1,5 +1,5 @@
-#ifndef QWENSERVE_KERNELS_CPU_ELEMENTWISE_INL_H_
-#define QWENSERVE_KERNELS_CPU_ELEMENTWISE_INL_H_
+#ifndef QWENSERVE_KERNELS_CPU_ISA_ELEMENTWISE_INL_H_
+#define QWENSERVE_KERNELS_CPU_ISA_ELEMENTWISE_INL_H_
 
 // Elementwise ops and fixed-order sums on vectors of 8 floats, in the compiler's portable vector
 // types: without AVX they become pairs of smaller vectors and give the same bits, since
@@ -127,4 +127,4 @@ inline int64_t PanelSlot(int64_t column) {
   return Format::kInterleaved ? (column < 8 ? 2 * column : 2 * column - 15) : column;
 }
 
-#endif  // QWENSERVE_KERNELS_CPU_ELEMENTWISE_INL_H_
+#endif  // QWENSERVE_KERNELS_CPU_ISA_ELEMENTWISE_INL_H_

@@ -1,5 +1,5 @@
-#ifndef QWENSERVE_KERNELS_CPU_QUANT_AVX2_INL_H_
-#define QWENSERVE_KERNELS_CPU_QUANT_AVX2_INL_H_
+#ifndef QWENSERVE_KERNELS_CPU_ISA_QUANT_AVX2_INL_H_
+#define QWENSERVE_KERNELS_CPU_ISA_QUANT_AVX2_INL_H_
 
 // Quantised products by 8 bit multiplies of AVX2 (vpmaddubsw: unsigned times signed, pairs added in
 // 16 bits). The sums of a block are exact integers and all that follows is in the order of
@@ -449,4 +449,4 @@ void QuantizeRowsAvx2(const QuantizeArgs& args, int64_t row_begin, int64_t row_e
   }
 }
 
-#endif  // QWENSERVE_KERNELS_CPU_QUANT_AVX2_INL_H_
+#endif  // QWENSERVE_KERNELS_CPU_ISA_QUANT_AVX2_INL_H_

@@ -1,5 +1,5 @@
-#ifndef QWENSERVE_KERNELS_CPU_KV_STORE_INL_H_
-#define QWENSERVE_KERNELS_CPU_KV_STORE_INL_H_
+#ifndef QWENSERVE_KERNELS_CPU_ISA_KV_STORE_INL_H_
+#define QWENSERVE_KERNELS_CPU_ISA_KV_STORE_INL_H_
 
 // Formats of the KV cache: one token's store into a block, and a block's way back to floats.
 // Included by attention_inl.h.
@@ -135,4 +135,4 @@ void ExpandValues<QwenInt8Kv>(const char* block, const char*, const KvHeadArgs& 
   }
 }
 
-#endif  // QWENSERVE_KERNELS_CPU_KV_STORE_INL_H_
+#endif  // QWENSERVE_KERNELS_CPU_ISA_KV_STORE_INL_H_

@@ -1,5 +1,5 @@
-#ifndef QWENSERVE_KERNELS_CPU_BF16_INL_H_
-#define QWENSERVE_KERNELS_CPU_BF16_INL_H_
+#ifndef QWENSERVE_KERNELS_CPU_ISA_BF16_INL_H_
+#define QWENSERVE_KERNELS_CPU_ISA_BF16_INL_H_
 
 // Included once per instruction set, inside an anonymous namespace (see kernel_table.h).
 
@@ -11,4 +11,4 @@ inline uint16_t RoundToBf16(float v) {
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-#endif  // QWENSERVE_KERNELS_CPU_BF16_INL_H_
+#endif  // QWENSERVE_KERNELS_CPU_ISA_BF16_INL_H_

@@ -12,7 +12,7 @@ namespace qwenserve {
 namespace {
 
 inline float HalfToFloat(uint16_t bits) { return _cvtsh_ss(bits); }
-#include "kernels/cpu/amx_inl.h"
+#include "kernels/cpu/isa/amx_inl.h"
 
 // Few rows leave a tile nearly empty; vpdpbusd streams their weights as fast as memory gives them.
 constexpr int64_t kAmxFromRows = 9;

@@ -1,9 +1,9 @@
-#ifndef QWENSERVE_KERNELS_CPU_CPU_SHARD_SAMPLER_H_
-#define QWENSERVE_KERNELS_CPU_CPU_SHARD_SAMPLER_H_
+#ifndef QWENSERVE_KERNELS_CPU_SAMPLE_SHARD_SAMPLER_H_
+#define QWENSERVE_KERNELS_CPU_SAMPLE_SHARD_SAMPLER_H_
 
 #include <vector>
 
-#include "kernels/cpu/row_scan.h"
+#include "kernels/cpu/sample/row_scan.h"
 #include "kernels/shard_sampler.h"
 
 namespace qwenserve {
@@ -30,4 +30,4 @@ class CpuShardSampler final : public ShardSampler {
 
 }  // namespace qwenserve
 
-#endif  // QWENSERVE_KERNELS_CPU_CPU_SHARD_SAMPLER_H_
+#endif  // QWENSERVE_KERNELS_CPU_SAMPLE_SHARD_SAMPLER_H_

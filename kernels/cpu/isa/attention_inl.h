@@ -1,5 +1,5 @@
-#ifndef QWENSERVE_KERNELS_CPU_ATTENTION_INL_H_
-#define QWENSERVE_KERNELS_CPU_ATTENTION_INL_H_
+#ifndef QWENSERVE_KERNELS_CPU_ISA_ATTENTION_INL_H_
+#define QWENSERVE_KERNELS_CPU_ISA_ATTENTION_INL_H_
 
 // Attention over a paged cache for up to kMaxAttentionQueries query vectors that share one KV head.
 // Included once per instruction set, inside an anonymous namespace (see kernel_table.h), after
@@ -9,8 +9,8 @@
 //   Vf Fma(Vf a, Vf b, Vf c)    a * b + c, rounded once
 //   LoadPanel<Format>(p, Vf*)   16 stored elements as floats, in the order of their columns
 //   F32, Bf16, Int8Panel        formats with `Storage` and `kInterleaved`
-#include "kernels/cpu/attention_tile_inl.h"
-#include "kernels/cpu/kv_store_inl.h"
+#include "kernels/cpu/isa/attention_tile_inl.h"
+#include "kernels/cpu/isa/kv_store_inl.h"
 
 // From here on keys and values are widened to float once for all queries.
 constexpr int64_t kExpandFromQueries = 2 * kAttentionTileRows + 1;
@@ -365,4 +365,4 @@ void MergeAttention(const AttentionArgs& args) {
   FinishAttention(args, running, padded_dim);
 }
 
-#endif  // QWENSERVE_KERNELS_CPU_ATTENTION_INL_H_
+#endif  // QWENSERVE_KERNELS_CPU_ISA_ATTENTION_INL_H_

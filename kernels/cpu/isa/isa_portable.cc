@@ -36,8 +36,8 @@ struct Int8Panel {
   static float ToFloat(int8_t v) { return v; }
 };
 
-#include "kernels/cpu/elementwise_inl.h"
-#include "kernels/cpu/sampling_inl.h"
+#include "kernels/cpu/isa/elementwise_inl.h"
+#include "kernels/cpu/isa/sampling_inl.h"
 
 // 16 stored elements as floats in column order.
 template <typename Format>
@@ -74,11 +74,11 @@ void TileRows(int64_t rows, const float* a, int64_t lda, const typename Format::
   }
 }
 
-#include "kernels/cpu/linear_inl.h"
+#include "kernels/cpu/isa/linear_inl.h"
 
 inline float Fma(float a, float b, float c) { return std::fma(a, b, c); }
 inline float HalfToFloat(uint16_t bits) { return F16ToFloat(bits); }
-#include "kernels/cpu/quant_linear_inl.h"
+#include "kernels/cpu/isa/quant_linear_inl.h"
 
 // What attention stands on.
 typedef V8 Vf;
@@ -95,7 +95,7 @@ inline void LoadPanel(const typename Format::Storage* p, Vf* out) {
   Load16<Format>(p, columns);
   __builtin_memcpy(out, columns, sizeof columns);
 }
-#include "kernels/cpu/attention_inl.h"
+#include "kernels/cpu/isa/attention_inl.h"
 
 }  // namespace
 

@@ -1,5 +1,5 @@
-#ifndef QWENSERVE_KERNELS_CPU_QUANTIZE_AVX512_INL_H_
-#define QWENSERVE_KERNELS_CPU_QUANTIZE_AVX512_INL_H_
+#ifndef QWENSERVE_KERNELS_CPU_ISA_QUANTIZE_AVX512_INL_H_
+#define QWENSERVE_KERNELS_CPU_ISA_QUANTIZE_AVX512_INL_H_
 
 // Rounding of the inputs of a quantised product (QuantActivations in kernel_table.h). Included by
 // isa_avx512.cc, inside an anonymous namespace.
@@ -145,4 +145,4 @@ void QuantizeRows(const QuantizeArgs& args, int64_t row_begin, int64_t row_end) 
   for (; row < row_end; ++row) QuantizeRow(args, row);
 }
 
-#endif  // QWENSERVE_KERNELS_CPU_QUANTIZE_AVX512_INL_H_
+#endif  // QWENSERVE_KERNELS_CPU_ISA_QUANTIZE_AVX512_INL_H_

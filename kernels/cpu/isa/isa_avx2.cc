@@ -10,7 +10,7 @@
 namespace qwenserve {
 namespace {
 
-#include "kernels/cpu/bf16_inl.h"
+#include "kernels/cpu/isa/bf16_inl.h"
 
 struct F32 {
   using Storage = float;
@@ -52,8 +52,8 @@ struct Int8Panel {
   }
 };
 
-#include "kernels/cpu/elementwise_inl.h"
-#include "kernels/cpu/sampling_inl.h"
+#include "kernels/cpu/isa/elementwise_inl.h"
+#include "kernels/cpu/isa/sampling_inl.h"
 
 template <typename Format>
 void ExpandPanel(const typename Format::Storage* b, int64_t count, float* out) {
@@ -148,8 +148,8 @@ void TileRows(int64_t rows, const float* a, int64_t lda, const typename Format::
   }
 }
 
-#include "kernels/cpu/linear_inl.h"
-#include "kernels/cpu/quant_avx2_inl.h"
+#include "kernels/cpu/isa/linear_inl.h"
+#include "kernels/cpu/isa/quant_avx2_inl.h"
 
 // What attention stands on.
 typedef __m256 Vf;
@@ -160,7 +160,7 @@ template <typename Format>
 inline void LoadPanel(const typename Format::Storage* p, Vf* out) {
   Format::Load16(p, out[0], out[1]);
 }
-#include "kernels/cpu/attention_inl.h"
+#include "kernels/cpu/isa/attention_inl.h"
 
 }  // namespace
 

@@ -1,4 +1,4 @@
-#include "kernels/cpu/row_scan.h"
+#include "kernels/cpu/sample/row_scan.h"
 
 #include <algorithm>
 #include <limits>

@@ -18,7 +18,7 @@ inline int32x4_t Dot(int32x4_t sum, int8x16_t w, int8x16_t x) {
   return vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
 }
 
-#include "kernels/cpu/neon_inl.h"
+#include "kernels/cpu/isa/neon_inl.h"
 
 }  // namespace
 

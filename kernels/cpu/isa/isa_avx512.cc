@@ -10,7 +10,7 @@
 namespace qwenserve {
 namespace {
 
-#include "kernels/cpu/bf16_inl.h"
+#include "kernels/cpu/isa/bf16_inl.h"
 
 struct F32 {
   using Storage = float;
@@ -49,8 +49,8 @@ struct Int8Panel {
   }
 };
 
-#include "kernels/cpu/elementwise_inl.h"
-#include "kernels/cpu/sampling_inl.h"
+#include "kernels/cpu/isa/elementwise_inl.h"
+#include "kernels/cpu/isa/sampling_inl.h"
 
 template <typename Format>
 void ExpandPanel(const typename Format::Storage* b, int64_t count, float* out) {
@@ -162,9 +162,9 @@ void TileRows(int64_t rows, const float* a, int64_t lda, const typename Format::
   }
 }
 
-#include "kernels/cpu/linear_inl.h"
-#include "kernels/cpu/quant_avx512_inl.h"
-#include "kernels/cpu/quantize_avx512_inl.h"
+#include "kernels/cpu/isa/linear_inl.h"
+#include "kernels/cpu/isa/quant_avx512_inl.h"
+#include "kernels/cpu/isa/quantize_avx512_inl.h"
 
 // What attention stands on.
 typedef __m512 Vf;
@@ -175,7 +175,7 @@ template <typename Format>
 inline void LoadPanel(const typename Format::Storage* p, Vf* out) {
   out[0] = Format::Load16(p);
 }
-#include "kernels/cpu/attention_inl.h"
+#include "kernels/cpu/isa/attention_inl.h"
 
 }  // namespace
 

@@ -1,5 +1,5 @@
-#ifndef QWENSERVE_KERNELS_CPU_AMX_INL_H_
-#define QWENSERVE_KERNELS_CPU_AMX_INL_H_
+#ifndef QWENSERVE_KERNELS_CPU_ISA_AMX_INL_H_
+#define QWENSERVE_KERNELS_CPU_ISA_AMX_INL_H_
 
 // Quantised products by the tile instructions: 16 rows by 16 outputs over a block of 32 inputs in
 // one tdpbssd. A packed block of int8 weights is the instruction's right operand as it lies in
@@ -153,4 +153,4 @@ void AmxQuantLinear(const QuantLinearArgs& args, int64_t panel_begin, int64_t pa
   _tile_release();
 }
 
-#endif  // QWENSERVE_KERNELS_CPU_AMX_INL_H_
+#endif  // QWENSERVE_KERNELS_CPU_ISA_AMX_INL_H_
