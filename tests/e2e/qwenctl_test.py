@@ -128,6 +128,28 @@ def test_doctor_names_what_is_wrong_with_a_model(tmp_path):
     assert "LlamaForCausalLM" in result.stdout
 
 
+def test_doctor_and_serve_follow_what_config_says_of_a_model(tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(DEMO_MODEL, model)
+    template = model / "tokenizer_config.json"
+    template.write_text(template.read_text().replace("im_start", "im_begin"))
+    doctor = run("doctor", model)
+    assert doctor.returncode == 0 and "--chat-template" in doctor.stdout
+    assert re.search(r"ok +weights .* with --weights int4", doctor.stdout)
+    serve = Serve(model, "--chat-template", "qwen2")
+    try:
+        models = json.loads(run("models", "--address", serve.address, "--output", "json").stdout)
+        assert models[0]["chat_template"] == "qwen2"
+    finally:
+        serve.process.terminate()
+        serve.process.wait(40)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"intermediate_size": 640}))
+    doctor = run("doctor", model)
+    assert doctor.returncode == 1
+    assert re.search(r"problem +weights .*gate_proj", doctor.stdout)
+
+
 @pytest.mark.parametrize("role, flag, default", [
     ("gateway", "listen", "127.0.0.1:50051"), ("tokenizer", "drain-delay", "10"),
     ("generator", "kv-dtype", "bf16")])

@@ -6,12 +6,15 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/base/json_reader.h"
 #include "engine/loader/checkpoint.h"
+#include "engine/loader/weight_loader.h"
+#include "engine/parallel/shard_plan.h"
 #include "engine/runtime/machine_limits.h"
 #include "engine/tokenizer/chat_template.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -38,6 +41,7 @@ class Doctor {
   void Machine();
   void Ports();
   void Model(const std::string& dir);
+  void Weights(const Checkpoint& checkpoint);
 
   const std::vector<Finding>& findings() const { return findings_; }
 
@@ -57,6 +61,10 @@ class Doctor {
 
 std::string Gibibytes(int64_t bytes) {
   return absl::StrFormat("%.1f GiB", static_cast<double>(bytes) / (1 << 30));
+}
+
+std::string Megabytes(int64_t bytes) {
+  return absl::StrFormat("%.1f MB", static_cast<double>(bytes) / 1e6);
 }
 
 void Doctor::Machine() {
@@ -101,6 +109,27 @@ void Doctor::Ports() {
   }
 }
 
+void Doctor::Weights(const Checkpoint& checkpoint) {
+  const auto whole = MakeShardPlan(checkpoint.config(), 1, 0);
+  const auto bytes = whole.ok() ? LoadedBytes(checkpoint, *whole, WeightChoice::kAuto)
+                                : absl::StatusOr<int64_t>(whole.status());
+  if (!bytes.ok()) {
+    Problem("weights", std::string(bytes.status().message()));
+    return;
+  }
+  std::string sizes = absl::StrCat(Megabytes(*bytes), " of memory");
+  for (const auto& [name, choice] :
+       {std::pair<const char*, WeightChoice>{"int8", WeightChoice::kInt8},
+        {"int4", WeightChoice::kInt4}}) {
+    const auto rounded = LoadedBytes(checkpoint, *whole, choice);
+    if (rounded.ok()) absl::StrAppend(&sizes, ", ", Megabytes(*rounded), " with --weights ", name);
+  }
+  const int64_t available = ReadMemoryLimits().available;
+  *bytes <= available
+      ? Ok("weights", sizes)
+      : Problem("weights", absl::StrCat(sizes, "; there are ", Megabytes(available)));
+}
+
 void Doctor::Model(const std::string& dir) {
   const auto checkpoint = Checkpoint::Open(dir);
   if (!checkpoint.ok()) {
@@ -108,18 +137,13 @@ void Doctor::Model(const std::string& dir) {
     return;
   }
   const ModelConfig& config = (*checkpoint)->config();
-  int64_t bytes = 0;
-  for (const TensorRef& tensor : (*checkpoint)->tensors()) bytes += tensor.bytes;
+  int64_t file_bytes = 0;
+  for (const TensorRef& tensor : (*checkpoint)->tensors()) file_bytes += tensor.bytes;
   Ok("model", absl::StrCat(dir, ": ", config.architecture, ", ", config.num_layers, " layers of ",
-                           config.hidden_size, ", weights ",
-                           absl::StrFormat("%.1f MB", static_cast<double>(bytes) / 1e6),
-                           ", context ", config.max_positions));
+                           config.hidden_size, ", weights ", Megabytes(file_bytes), ", context ",
+                           config.max_positions));
   if (config.quantization.has_value()) Ok("format", DescribeQuantization(*config.quantization));
-  const int64_t available = ReadMemoryLimits().available;
-  if (bytes > available) {
-    Problem("room",
-            absl::StrCat("weights need ", Gibibytes(bytes), ", there are ", Gibibytes(available)));
-  }
+  Weights(**checkpoint);
   const auto tokenizer = Tokenizer::Load(dir);
   tokenizer.ok() ? Ok("tokenizer", absl::StrCat((*tokenizer)->vocab_size(), " ids"))
                  : Problem("tokenizer", std::string(tokenizer.status().message()));

@@ -93,8 +93,10 @@ void LocalCluster::PlanWorkers() {
   if (!options_.served_model_name.empty()) {
     common.insert(common.end(), {"--served-model-name", options_.served_model_name});
   }
+  std::vector<std::string> tokenizer = common;
+  tokenizer.insert(tokenizer.end(), {"--chat-template", options_.chat_template});
   for (int i = 0; i < options_.tokenizers; ++i) {
-    members_.push_back({"tokenizer", common, {}, any_port, any_port, nullptr});
+    members_.push_back({"tokenizer", tokenizer, {}, any_port, any_port, nullptr});
   }
   std::vector<std::string> generator = common;
   generator.insert(generator.end(),

@@ -30,6 +30,7 @@ struct LocalClusterOptions {
   int64_t max_model_len = 0;
   std::string kv_cache_memory;
   std::vector<std::string> generator_flags;
+  std::string chat_template = "auto";
   std::string log_level = "info";
 };
 

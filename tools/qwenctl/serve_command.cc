@@ -100,6 +100,10 @@ void AddServeCommand(CLI::App& app, int* exit_code) {
   command->add_option("--tokenizers", o->tokenizers, "Tokenizer workers")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
+  command
+      ->add_option("--chat-template", o->chat_template,
+                   "Prompt format, such as qwen2.5; auto recognises it")
+      ->capture_default_str();
   command->add_option("--host", o->host, "Address to listen at")->capture_default_str();
   command->add_option("--port", o->port, "The gateway's gRPC port; 0 = any free one")
       ->check(CLI::Range(0, 65535))
