@@ -46,9 +46,9 @@ struct QuantizeReport {
 //
 // The first error ends it, and nothing is left under out_dir: INVALID_ARGUMENT or
 // FAILED_PRECONDITION (a model that is quantised already among them) naming tensor or field and
-// numbers, ALREADY_EXISTS, RESOURCE_EXHAUSTED when the disk or the memory for the activations is too
-// small, CANCELLED when `cancelled` says so, which is asked between matrices and pieces of text (a
-// matrix with 30,000 inputs takes minutes).
+// numbers, ALREADY_EXISTS, RESOURCE_EXHAUSTED when the disk or the memory for the activations is
+// too small, CANCELLED when `cancelled` says so, which is asked between matrices and pieces of text
+// (a matrix with 30,000 inputs takes minutes).
 absl::StatusOr<QuantizeReport> QuantizeCheckpoint(
     const QuantizeOptions& options, const CalibrationIds& ids,
     const std::function<void(const QuantizeProgress&)>& progress,
