@@ -50,8 +50,10 @@ absl::Status ModelRunner::TakeMemory(const LoadProgress& progress) {
 
 std::string ModelRunner::weight_numerics() const {
   const auto describe = [this](absl::string_view name, const LinearWeight& weight) {
-    return absl::StrCat(name, " ", WeightFormatName(weight.format), " ", weight.group_size, " ",
-                        backend_->kernel_table(weight.format));
+    const std::string groups =
+        weight.group_size == 0 ? "" : absl::StrCat(" in groups of ", weight.group_size);
+    return absl::StrCat(name, " ", WeightFormatName(weight.format), groups, " (",
+                        backend_->kernel_table(weight.format), ")");
   };
   std::set<std::string> parts = {describe("embedding", weights_.embedding),
                                  describe("head", weights_.Head())};
