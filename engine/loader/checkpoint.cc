@@ -13,6 +13,7 @@
 #include "engine/base/mapped_file.h"
 #include "engine/base/sha256.h"
 #include "engine/base/status_macros.h"
+#include "engine/loader/content_hash.h"
 #include "engine/loader/safetensors.h"
 #include "engine/model/weight_map.h"
 
@@ -113,7 +114,11 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
     return NoWeights(dir);
   }
   QS_RETURN_IF_ERROR(checkpoint->DecideTying(config_path));
-  checkpoint->HashContent(config.dump());
+  checkpoint->description_ = config.dump();
+  if (checkpoint->config_.quantization.has_value()) {
+    absl::StrAppend(&checkpoint->description_,
+                    DescribeQuantization(*checkpoint->config_.quantization));
+  }
   return checkpoint;
 }
 
@@ -223,24 +228,23 @@ absl::Status Checkpoint::DecideTying(const std::string& config_path) {
   return absl::OkStatus();
 }
 
-void Checkpoint::HashContent(const std::string& config_json) {
-  // A few samples of each tensor tell fine-tuned models apart and cost one page read each.
-  constexpr int64_t kSamples = 8;
-  constexpr int64_t kSampleBytes = 64;
+std::string Checkpoint::HashContent(std::stop_token stop) const {
+  constexpr int64_t kPieceBytes = int64_t{64} << 20;  // between looks at `stop`
   Sha256 hash;
-  hash.Update(config_json);
-  if (config_.quantization.has_value()) hash.Update(DescribeQuantization(*config_.quantization));
+  hash.Update(description_);
   for (const TensorRef& tensor : tensors_) {
     hash.Update(absl::StrCat("\n", tensor.name, " ", static_cast<int>(tensor.dtype), " ",
                              ShapeString(tensor.shape), "\n"));
-    const auto* data = static_cast<const uint8_t*>(tensor.data);
-    const int64_t sample = std::min(kSampleBytes, tensor.bytes);
-    for (int64_t i = 0; i < kSamples; ++i) {
-      hash.Update(data + (tensor.bytes - sample) / (kSamples - 1) * i, sample);
+    LaneHash bytes;
+    for (int64_t at = 0; at < tensor.bytes; at += kPieceBytes) {
+      if (stop.stop_requested()) return "";
+      bytes.Update(static_cast<const uint8_t*>(tensor.data) + at,
+                   static_cast<size_t>(std::min(kPieceBytes, tensor.bytes - at)));
     }
+    hash.Update(bytes.lanes().data(), sizeof(LaneHash::Lanes));
     ReleasePages(tensor);
   }
-  content_hash_ = hash.HexDigest();
+  return hash.HexDigest();
 }
 
 const TensorRef* Checkpoint::Find(absl::string_view name) const {

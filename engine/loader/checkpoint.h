@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -53,9 +54,10 @@ class Checkpoint {
   // Tells the kernel that this tensor's pages will not be read again.
   void ReleasePages(const TensorRef& tensor) const;
 
-  // Hex hash over config.json, the quantisation and, per tensor, name, dtype, shape and a sample of
-  // its bytes: tells checkpoints apart for the numerics fingerprint without reading all of them.
-  const std::string& content_hash() const { return content_hash_; }
+  // Hex hash over config.json, the quantisation and, per tensor, name, dtype, shape and all bytes:
+  // tells checkpoints apart for the numerics fingerprint. Reads every byte, at the speed of memory
+  // where the files are cached; may run beside the loading. Empty when `stop` ended it.
+  std::string HashContent(std::stop_token stop = {}) const;
 
  private:
   Checkpoint();
@@ -65,7 +67,6 @@ class Checkpoint {
   absl::StatusOr<DType> TypeOf(const std::string& name, const std::string& dtype,
                                const std::string& path) const;
   absl::Status DecideTying(const std::string& config_path);
-  void HashContent(const std::string& config_json);
 
   std::string dir_;
   ModelConfig config_;
@@ -73,7 +74,7 @@ class Checkpoint {
   std::vector<std::unique_ptr<MappedFile>> files_;
   std::vector<TensorRef> tensors_;
   absl::flat_hash_map<std::string, size_t> by_name_;
-  std::string content_hash_;
+  std::string description_;  // config.json and the quantisation, for the hash
 };
 
 }  // namespace qwenserve

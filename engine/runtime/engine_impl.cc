@@ -1,6 +1,8 @@
 #include "engine/runtime/engine_impl.h"
 
 #include <algorithm>
+#include <stop_token>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -58,14 +60,20 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
   QS_ASSIGN_OR_RETURN(const Placement placement,
                       ChoosePlacement(options_, *checkpoint_, ReadCpuLimits(), ReadMemoryLimits()));
   for (const std::string& reason : placement.reasons) spdlog::info("{}", reason);
+  // Beside the loading, which reads the same bytes: they come from the disk once. Stops when the
+  // loading fails.
+  std::string content_hash;
+  std::jthread hashing(
+      [&](std::stop_token stop) { content_hash = checkpoint_->HashContent(std::move(stop)); });
   QS_ASSIGN_OR_RETURN(team_, RankTeam::Start(
                                  placement.ranks, options_.rank_mode, options_.rank_binary,
                                  *checkpoint_, [this] { Wake(); }, progress));
   const ModelRunner& leader = team_->leader();
   info_.config = checkpoint_->config();
   info_.defaults = checkpoint_->generation_defaults();
-  info_.fingerprint =
-      NumericsFingerprint(*checkpoint_, leader.weight_numerics(), options_.kv_format, options_.tp);
+  hashing.join();
+  info_.fingerprint = NumericsFingerprint(*checkpoint_, content_hash, leader.weight_numerics(),
+                                          options_.kv_format, options_.tp);
   info_.max_model_len = placement.max_model_len;
   info_.max_running = placement.ranks.front().limits.max_sequences;
   info_.max_waiting = options_.max_waiting;

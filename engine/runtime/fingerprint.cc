@@ -10,14 +10,14 @@
 
 namespace qwenserve {
 
-std::string NumericsFingerprint(const Checkpoint& checkpoint, const std::string& weight_numerics,
-                                KvFormat kv_format, int tp) {
+std::string NumericsFingerprint(const Checkpoint& checkpoint, const std::string& content_hash,
+                                const std::string& weight_numerics, KvFormat kv_format, int tp) {
   const ModelConfig& config = checkpoint.config();
   std::string text =
-      absl::StrCat("version ", kNumericsVersion, "\ncheckpoint ", checkpoint.content_hash(),
-                   "\nweights ", weight_numerics, "\nkv ", KvFormatName(kv_format), "\ntp ", tp,
-                   "\nrope ", absl::StrFormat("%a", config.rope_base), " ntk ",
-                   config.ntk_train_length, " logn ", config.logn_train_length);
+      absl::StrCat("version ", kNumericsVersion, "\ncheckpoint ", content_hash, "\nweights ",
+                   weight_numerics, "\nkv ", KvFormatName(kv_format), "\ntp ", tp, "\nrope ",
+                   absl::StrFormat("%a", config.rope_base), " ntk ", config.ntk_train_length,
+                   " logn ", config.logn_train_length);
   if (config.yarn.has_value()) {
     absl::StrAppend(&text, " yarn ", absl::StrFormat("%a", config.yarn->factor), " ",
                     config.yarn->original_max_positions);

@@ -13,10 +13,9 @@ namespace qwenserve {
 inline constexpr int kNumericsVersion = 2;
 
 // Hex hash of everything that decides a token besides the request: replicas with equal fingerprints
-// give equal tokens.
-// `weight_numerics` as ModelRunner tells it.
-std::string NumericsFingerprint(const Checkpoint& checkpoint, const std::string& weight_numerics,
-                                KvFormat kv_format, int tp);
+// give equal tokens. `content_hash` is the checkpoint's, `weight_numerics` as ModelRunner tells it.
+std::string NumericsFingerprint(const Checkpoint& checkpoint, const std::string& content_hash,
+                                const std::string& weight_numerics, KvFormat kv_format, int tp);
 
 }  // namespace qwenserve
 

@@ -1,6 +1,8 @@
 #include "engine/loader/checkpoint.h"
 
 #include <filesystem>
+#include <set>
+#include <stop_token>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -79,11 +81,21 @@ TEST_F(CheckpointTest, OpensShardsAndHashesThemLikeThemselves) {
   auto first = Checkpoint::Open(dir_);
   ASSERT_TRUE(first.ok()) << first.status();
   EXPECT_EQ((*first)->tensors().size(), tensors_.size());
-  EXPECT_EQ((*first)->content_hash(), (*Checkpoint::Open(dir_))->content_hash());
-  EXPECT_EQ((*first)->content_hash().size(), 64u);
-  tensors_[2].data[0] ^= 1;
-  WriteShards();
-  EXPECT_NE((*first)->content_hash(), (*Checkpoint::Open(dir_))->content_hash());
+  const std::string hash = (*first)->HashContent();
+  EXPECT_EQ(hash, (*Checkpoint::Open(dir_))->HashContent());
+  EXPECT_EQ(hash.size(), 64u);
+  // Every byte counts, wherever it lies.
+  std::set<std::string> hashes = {hash};
+  std::string& data = tensors_[2].data;
+  for (size_t i = 0; i < data.size(); i += 1 + data.size() / 40) {
+    data[i] ^= 1;
+    WriteShards();
+    EXPECT_TRUE(hashes.insert((*Checkpoint::Open(dir_))->HashContent()).second) << "byte " << i;
+    data[i] ^= 1;
+  }
+  std::stop_source stopped;
+  stopped.request_stop();
+  EXPECT_EQ((*Checkpoint::Open(dir_))->HashContent(stopped.get_token()), "");
 }
 
 TEST_F(CheckpointTest, DecidesTiedEmbeddingsByTheFile) {
@@ -154,7 +166,7 @@ TEST_F(CheckpointTest, ReadsTheQuantisationFromBothPlaces) {
   Write("quantize_config.json", R"({"bits": 8, "group_size": -1, "desc_act": true})");
   auto checkpoint = Checkpoint::Open(dir_);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  const std::string beside = (*checkpoint)->content_hash();
+  const std::string beside = (*checkpoint)->HashContent();
   EXPECT_EQ((*checkpoint)->config().quantization->bits, 8);
   EXPECT_EQ((*checkpoint)->config().quantization->group_size, -1);
   EXPECT_TRUE((*checkpoint)->config().quantization->act_order);
@@ -164,7 +176,7 @@ TEST_F(CheckpointTest, ReadsTheQuantisationFromBothPlaces) {
   checkpoint = Checkpoint::Open(dir_);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   EXPECT_FALSE((*checkpoint)->config().quantization->zero_minus_one);
-  EXPECT_NE((*checkpoint)->content_hash(), beside);
+  EXPECT_NE((*checkpoint)->HashContent(), beside);
   config_with(R"({"quant_method": "gptq", "bits": 8, "group_size": 128})");
   ExpectError(absl::StatusCode::kInvalidArgument,
               {"quantize_config.json", "\"group_size\" is -1", "config.json", "128"});
