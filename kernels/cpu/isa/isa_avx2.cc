@@ -161,24 +161,11 @@ inline void LoadPanel(const typename Format::Storage* p, Vf* out) {
   Format::Load16(p, out[0], out[1]);
 }
 #include "kernels/cpu/isa/attention_inl.h"
+#include "kernels/cpu/isa/table_inl.h"
 
 }  // namespace
 
-constinit const KernelTable kAvx2Kernels = {
-    .name = "avx2",
-    .linear = {LinearPanels<F32>, LinearPanels<Bf16>, LinearPanels<F16>},
-    .bf16_dot = nullptr,
-    .quantize_rows = QuantizeRowsAvx2,
-    .quant_linear = {QuantLinearAvx2<Int8>, QuantLinearAvx2<Int4>},
-    .attention = {Attention<F32Kv>, Attention<Bf16Kv>, Attention<Int8Kv>, Attention<QwenInt8Kv>},
-    .merge_attention = MergeAttention,
-    .store_kv = {StoreKv<F32Kv>, StoreKv<Bf16Kv>, StoreKv<Int8Kv>},
-    .norm_rope = NormRope,
-    .rms_norm = RmsNorm,
-    .silu_mul = SiluMul,
-    .block_maxima = BlockMaxima,
-    .weigh = Weigh,
-    .race_next = RaceNext,
-};
+constinit const KernelTable kAvx2Kernels =
+    MakeTable("avx2", QuantizeRowsAvx2, QuantLinearAvx2<Int8>, QuantLinearAvx2<Int4>);
 
 }  // namespace qwenserve

@@ -176,24 +176,11 @@ inline void LoadPanel(const typename Format::Storage* p, Vf* out) {
   out[0] = Format::Load16(p);
 }
 #include "kernels/cpu/isa/attention_inl.h"
+#include "kernels/cpu/isa/table_inl.h"
 
 }  // namespace
 
-constinit const KernelTable kAvx512Kernels = {
-    .name = "avx512",
-    .linear = {LinearPanels<F32>, LinearPanels<Bf16>, LinearPanels<F16>},
-    .bf16_dot = nullptr,
-    .quantize_rows = QuantizeRows,
-    .quant_linear = {QuantLinearPanels<true>, QuantLinearPanels<false>},
-    .attention = {Attention<F32Kv>, Attention<Bf16Kv>, Attention<Int8Kv>, Attention<QwenInt8Kv>},
-    .merge_attention = MergeAttention,
-    .store_kv = {StoreKv<F32Kv>, StoreKv<Bf16Kv>, StoreKv<Int8Kv>},
-    .norm_rope = NormRope,
-    .rms_norm = RmsNorm,
-    .silu_mul = SiluMul,
-    .block_maxima = BlockMaxima,
-    .weigh = Weigh,
-    .race_next = RaceNext,
-};
+constinit const KernelTable kAvx512Kernels =
+    MakeTable("avx512", QuantizeRows, QuantLinearPanels<true>, QuantLinearPanels<false>);
 
 }  // namespace qwenserve

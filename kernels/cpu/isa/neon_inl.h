@@ -159,24 +159,10 @@ inline void LoadPanel(const typename Format::Storage* p, Vf* out) {
   __builtin_memcpy(out, w, sizeof w);
 }
 #include "kernels/cpu/isa/attention_inl.h"
+#include "kernels/cpu/isa/table_inl.h"
 
 constexpr KernelTable NeonTable(const char* name) {
-  return {
-      .name = name,
-      .linear = {LinearPanels<F32>, LinearPanels<Bf16>, LinearPanels<F16>},
-      .bf16_dot = nullptr,
-      .quantize_rows = QuantizeRowsNeon,
-      .quant_linear = {QuantLinearNeon<Int8>, QuantLinearNeon<Int4>},
-      .attention = {Attention<F32Kv>, Attention<Bf16Kv>, Attention<Int8Kv>, Attention<QwenInt8Kv>},
-      .merge_attention = MergeAttention,
-      .store_kv = {StoreKv<F32Kv>, StoreKv<Bf16Kv>, StoreKv<Int8Kv>},
-      .norm_rope = NormRope,
-      .rms_norm = RmsNorm,
-      .silu_mul = SiluMul,
-      .block_maxima = BlockMaxima,
-      .weigh = Weigh,
-      .race_next = RaceNext,
-  };
+  return MakeTable(name, QuantizeRowsNeon, QuantLinearNeon<Int8>, QuantLinearNeon<Int4>);
 }
 
 #endif  // QWENSERVE_KERNELS_CPU_ISA_NEON_INL_H_
