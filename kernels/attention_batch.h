@@ -19,7 +19,8 @@ inline constexpr int kKvBlockSize = 16;
 struct AttentionBatch {
   int64_t num_rows = 0;
   int64_t num_sequences = 0;
-  const int32_t* positions = nullptr;   // [num_rows] absolute position in the sequence
+  int64_t max_sequence_rows = 0;        // at most so many rows of one sequence; 0 = not known
+  const int32_t* positions = nullptr;   // [num_rows] in the sequence; -1: filling (PaddedRows)
   const int32_t* sequences = nullptr;   // [num_rows] index into row_starts and block_tables
   const int32_t* row_starts = nullptr;  // [num_sequences + 1]
   const int32_t* block_tables =

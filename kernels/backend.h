@@ -3,31 +3,40 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "kernels/attention_batch.h"
 #include "kernels/buffer.h"
+#include "kernels/dtype.h"
 #include "kernels/linear_weight.h"
 #include "kernels/sample_row.h"
 #include "kernels/shard_sampler.h"
 
 namespace qwenserve {
 
+struct DeviceMemory {
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+};
+
 // The numbers of one device: the only interface through which the model computes.
 //
 // Ops are whole-batch, asynchronous and void; what goes wrong on the device comes back from Sync().
 // Arguments are checked once per op (QS_CHECK: shapes are our own business, never a client's).
-// Activations are row-major float on every backend that this header knows today; `rows` is always
-// the first argument's leading dimension.
+// Activations are row-major and float, but for those that feed products (void* below), which are of
+// activation_type(). `rows` is always the first argument's leading dimension.
 //
 // Contract of every op: a row of the result depends only on that row's inputs and absolute
 // position. The order of every sum is fixed by (op, shape, format) and is the same for one row and
 // for many, for any number of threads and for any cut of a prefill. That is what makes a token
-// reproducible on another replica.
+// reproducible on another replica. Not so where invariant() is false.
 //
 // One backend belongs to one rank and is used by one thread at a time.
 class Backend {
@@ -39,10 +48,25 @@ class Backend {
   // equal name promises equal bits on any machine.
   virtual std::string kernel_table(WeightFormat weights) const = 0;
 
+  // False: the order of a sum may depend on the number of rows, so no fingerprint promises equal
+  // tokens.
+  virtual bool invariant() const { return true; }
+
+  // kF32 or kBf16: what RmsNorm, AddRmsNorm, PagedAttention, SiluMul and LinearSwiGlu write, and
+  // what Linear and GatherRows read.
+  virtual DType activation_type() const { return DType::kF32; }
+
+  // OK, or UNIMPLEMENTED, saying what there is instead.
+  virtual absl::Status SupportsKv(KvFormat format, const HeadLayout& heads) const {
+    return absl::OkStatus();
+  }
+
   // --- Memory ---------------------------------------------------------------------------------
 
   // Aligned to 64 bytes, zeroed. RESOURCE_EXHAUSTED with the size when there is no room.
   virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;
+  // Of a device with memory of its own; nothing where that is the host's.
+  virtual std::optional<DeviceMemory> memory() const { return std::nullopt; }
   virtual void CopyToDevice(const void* host, size_t bytes, void* device) = 0;
   // Implies Sync() for the bytes read.
   virtual void CopyToHost(const void* device, size_t bytes, void* host) = 0;
@@ -61,7 +85,36 @@ class Backend {
   // Bytes of one KV block (keys and values of kKvBlockSize tokens) of one layer.
   virtual size_t KvBytesPerBlock(const HeadLayout& heads, KvFormat format) const = 0;
 
+  // --- Steps ----------------------------------------------------------------------------------
+
+  // How many rows a step of one row per sequence is filled up to, with rows at position -1, so that
+  // few different shapes are ever seen. The same for equal arguments.
+  virtual int64_t PaddedRows(int64_t rows) const { return rows; }
+
+  // Runs the ops that `issue` issues. The backend may remember them under `key`, and from then on
+  // repeat them instead of calling `issue`: for equal keys these must be the same ops with the same
+  // arguments (pointers and numbers), over whatever the memory holds now. Only for ops that take no
+  // data from the host. The error is that of `issue`.
+  virtual absl::Status Replay(uint64_t key, absl::FunctionRef<absl::Status()> issue) {
+    return issue();
+  }
+
+  // Waits for all ops so far. The first device error since the last call; then the backend is dead.
+  virtual absl::Status Sync() = 0;
+
+  // A mark behind all ops so far, and the wait for it: as Sync, without what was issued later.
+  virtual uint64_t Mark() { return 0; }
+  virtual absl::Status Wait(uint64_t mark) { return Sync(); }
+
+  // The queue in which ops run, for a communicator of the same device; null where they are done
+  // when they return.
+  virtual void* native_stream() { return nullptr; }
+
   // --- Ops ------------------------------------------------------------------------------------
+
+  // ids[r] < 0 becomes drawn[-1 - ids[r]], or 0 where that is negative: what the step before drew
+  // (see Sample). ids: device, [rows]; drawn: device.
+  virtual void TakeDrawn(const int32_t* drawn, int64_t rows, int32_t* ids) = 0;
 
   // out[r] = row ids[r] - first_id of `table`, or zeros when that row is not in the table (it is
   // then on another rank). ids: device, [rows]; out: [rows, table.in_features].
@@ -70,49 +123,59 @@ class Backend {
 
   // out = x / sqrt(mean(x^2) + epsilon) * weight. x, out: [rows, width]; weight: [width].
   virtual void RmsNorm(const float* x, int64_t rows, int64_t width, const float* weight,
-                       float epsilon, float* out) = 0;
+                       float epsilon, void* out) = 0;
 
-  // residual += x; out = RmsNorm(residual). out may be x. All [rows, width].
+  // residual += x; out = RmsNorm(residual). All [rows, width], apart from each other.
   virtual void AddRmsNorm(const float* x, int64_t rows, int64_t width, float* residual,
-                          const float* weight, float epsilon, float* out) = 0;
+                          const float* weight, float epsilon, void* out) = 0;
 
   // out = x * weight^T + bias. x: [rows, in_features]; bias: [out_features] or null;
-  // out: [rows, out_features]. The only matrix product. For a quantised weight each row of x is
-  // rounded to 8 bits in blocks of kQuantBlock inputs, each with its own scale.
-  virtual void Linear(const float* x, int64_t rows, const LinearWeight& weight, const float* bias,
+  // out: [rows, out_features]. The only matrix product. How x is rounded before it is multiplied is
+  // the backend's own (kernel_table): on the CPU for a quantised weight to 8 bits in blocks of
+  // kQuantBlock inputs, each with its own scale; on a GPU not further than activation_type().
+  virtual void Linear(const void* x, int64_t rows, const LinearWeight& weight, const float* bias,
                       float* out) = 0;
+
+  // out = silu(x * gate^T) * (x * up^T), gate and up the upper and the lower half of gate_up's
+  // rows. scratch: [rows, gate_up.out_features]; out: [rows, gate_up.out_features / 2].
+  virtual void LinearSwiGlu(const void* x, int64_t rows, const LinearWeight& gate_up,
+                            float* scratch, void* out) {
+    Linear(x, rows, gate_up, nullptr, scratch);
+    SiluMul(scratch, rows, gate_up.out_features / 2, out);
+  }
 
   // For every row of qkv [num_rows, heads.qkv_width()] = [queries | keys | values]: normalises each
   // query and key head (q_norm, k_norm: [head_dim], null = off), rotates both by the row's rope
   // table (pairs (i, i + head_dim / 2)), scales the query by query_scales, writes the query back in
-  // place and stores key and value in the cache at the row's position.
+  // place and stores key and value in the cache at the row's position. Nothing is stored of a row
+  // at position -1.
   virtual void NormRopeStoreKv(const AttentionBatch& batch, const HeadLayout& heads,
                                const float* q_norm, const float* k_norm, float epsilon,
                                absl::Span<const RopeTable> rope, float* qkv, const KvLayer& kv) = 0;
 
   // out[r] = softmax(q[r] K^T / sqrt(head_dim)) V over positions 0..positions[r] of its sequence.
-  // Queries are read in place from qkv; out: [num_rows, heads.query_width()].
+  // Queries are read in place from qkv; out: [num_rows, heads.query_width()]. A row at position -1
+  // gives zeros.
   virtual void PagedAttention(const AttentionBatch& batch, const HeadLayout& heads,
-                              const float* qkv, const KvLayer& kv, float* out) = 0;
+                              const float* qkv, const KvLayer& kv, void* out) = 0;
 
   // out = silu(gate) * up, gate_up: [rows, 2 * width] = [gate | up], out: [rows, width].
-  virtual void SiluMul(const float* gate_up, int64_t rows, int64_t width, float* out) = 0;
+  virtual void SiluMul(const float* gate_up, int64_t rows, int64_t width, void* out) = 0;
 
   // out[i] = x[rows[i]]. x: [*, width]; rows: device, [num_rows]; out: [num_rows, width].
-  virtual void GatherRows(const float* x, int64_t width, const int32_t* rows, int64_t num_rows,
-                          float* out) = 0;
+  virtual void GatherRows(const void* x, int64_t width, const int32_t* rows, int64_t num_rows,
+                          void* out) = 0;
 
   // Draws one id for each row of logits [rows.size(), stride]; ids >= vocab_size are padding and
-  // never drawn. Overwrites the logits. tokens: host, [rows.size()], valid after Sync().
-  // A row without usable logits gives id -1 (SampledToken says when); the others don't notice.
+  // never drawn. Overwrites the logits. What `rows` points to is read before Sample returns.
+  // drawn: device, [rows.size()], the ids for TakeDrawn, or null. tokens: host, [rows.size()],
+  // valid after Sync() or Wait() for a later mark. A row without usable logits gives id -1
+  // (SampledToken says when); the others don't notice.
   virtual void Sample(float* logits, int64_t stride, int64_t vocab_size,
-                      absl::Span<const SampleRow> rows, SampledToken* tokens) = 0;
+                      absl::Span<const SampleRow> rows, int32_t* drawn, SampledToken* tokens) = 0;
 
   // For a vocabulary cut over ranks; null: this device has none, and whole rows are gathered.
   virtual ShardSampler* shard_sampler() { return nullptr; }
-
-  // Waits for all ops so far. The first device error since the last call; then the backend is dead.
-  virtual absl::Status Sync() = 0;
 };
 
 struct CpuBackendOptions {
@@ -132,8 +195,18 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuBackendOptions&
 // The instruction set that `isa` stands for on this machine, for logs and status; errors as above.
 absl::StatusOr<std::string> CpuIsaName(const std::string& isa);
 
-// UNIMPLEMENTED, with the reason, in a build without CUDA or on a machine without a usable GPU.
-absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int device);
+struct CudaBackendOptions {
+  int device = 0;
+  // exact: one order of every sum whatever the number of rows. fast: products of many rows by
+  // cuBLASLt, chosen by time; such a backend is not invariant().
+  bool exact = true;
+  // A wait for the device that takes longer is an error.
+  absl::Duration timeout = absl::Seconds(120);
+};
+
+// UNIMPLEMENTED in a build without CUDA; UNAVAILABLE without a driver or that GPU;
+// FAILED_PRECONDITION, naming the version that is needed, where one of them is too old.
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOptions& options);
 
 }  // namespace qwenserve
 

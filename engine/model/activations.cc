@@ -19,6 +19,7 @@ absl::StatusOr<Activations> MakeActivations(const ModelConfig& config, const Sha
     int64_t width;
   } kBuffers[] = {
       {&activations.residual, max_rows, config.hidden_size},
+      {&activations.partial, max_rows, config.hidden_size},
       {&activations.hidden, max_rows, config.hidden_size},
       {&activations.qkv, max_rows, heads.qkv_width()},
       {&activations.attn, max_rows, heads.query_width()},

@@ -11,15 +11,16 @@
 namespace qwenserve {
 
 // The buffers of one step on one rank, allocated once for the largest step. R = max_rows,
-// S = max_logit_rows; widths as in weights.h.
+// S = max_logit_rows; widths as in weights.h. Float, where nothing else is said.
 struct Activations {
-  Buffer residual;      // [R, H] float
-  Buffer hidden;        // [R, H]
+  Buffer residual;      // [R, H]
+  Buffer partial;       // [R, H] this rank's part of a projection, then the sum over ranks
+  Buffer hidden;        // [R, H] activation_type
   Buffer qkv;           // [R, Q + 2 KV]
-  Buffer attn;          // [R, Q]
+  Buffer attn;          // [R, Q] activation_type
   Buffer gate_up;       // [R, 2 F]
-  Buffer mlp;           // [R, F]
-  Buffer logit_hidden;  // [S, H]
+  Buffer mlp;           // [R, F] activation_type
+  Buffer logit_hidden;  // [S, H] activation_type
   Buffer logits;        // [S, max_vocab_rows]: this rank's part of the vocabulary
   Buffer gathered;      // [S, tp * max_vocab_rows], empty when tp is 1
   int64_t max_rows = 0;

@@ -14,21 +14,22 @@ absl::Status EmbedTokens(const ModelState& state, const ForwardBatch& batch) {
 }
 
 absl::Status ReduceAddNorm(const ModelState& state, int64_t rows, const Buffer& norm) {
-  float* hidden = state.activations->hidden.as<float>();
+  float* partial = state.activations->partial.as<float>();
   const int64_t width = state.config->hidden_size;
-  QS_RETURN_IF_ERROR(state.communicator->AllReduceSum(hidden, rows * width));
-  state.backend->AddRmsNorm(hidden, rows, width, state.activations->residual.as<float>(),
-                            norm.as<float>(), state.config->norm_epsilon, hidden);
+  QS_RETURN_IF_ERROR(state.communicator->AllReduceSum(partial, rows * width));
+  state.backend->AddRmsNorm(partial, rows, width, state.activations->residual.as<float>(),
+                            norm.as<float>(), state.config->norm_epsilon,
+                            state.activations->hidden.data());
   return absl::OkStatus();
 }
 
 void ProjectLogits(const ModelState& state, const int32_t* rows, int64_t num_rows) {
   QS_CHECK(num_rows > 0 && num_rows <= state.activations->max_logit_rows);
   const Activations& activations = *state.activations;
-  float* wanted = activations.logit_hidden.as<float>();
+  void* wanted = activations.logit_hidden.data();
   float* logits = activations.logits.as<float>();
-  state.backend->GatherRows(activations.hidden.as<float>(), state.config->hidden_size, rows,
-                            num_rows, wanted);
+  state.backend->GatherRows(activations.hidden.data(), state.config->hidden_size, rows, num_rows,
+                            wanted);
   state.backend->Linear(wanted, num_rows, state.weights->Head(), nullptr, logits);
 }
 

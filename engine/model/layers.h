@@ -15,7 +15,7 @@ namespace qwenserve {
 // vocabulary holds, and the sum over ranks is the row, exactly, since all others hold zero.
 absl::Status EmbedTokens(const ModelState& state, const ForwardBatch& batch);
 
-// activations.hidden holds this rank's partial result of a projection. Adds the sum over ranks to
+// activations.partial holds this rank's part of a projection. Adds the sum over ranks to
 // activations.residual and leaves the norm of that in activations.hidden.
 absl::Status ReduceAddNorm(const ModelState& state, int64_t rows, const Buffer& norm);
 

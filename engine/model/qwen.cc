@@ -17,13 +17,12 @@ absl::Status Forward(const ModelState& state, const ForwardBatch& batch) {
   QS_CHECK(state.kv.size() == weights.layers.size());
 
   const HeadLayout heads = state.shard->Heads(config);
-  const int64_t ffn = state.shard->ffn.size();
   const float epsilon = config.norm_epsilon;
-  float* hidden = acts.hidden.as<float>();
+  void* hidden = acts.hidden.data();
+  void* attn = acts.attn.data();
+  void* mlp = acts.mlp.data();
   float* qkv = acts.qkv.as<float>();
-  float* attn = acts.attn.as<float>();
-  float* gate_up = acts.gate_up.as<float>();
-  float* mlp = acts.mlp.as<float>();
+  float* partial = acts.partial.as<float>();
 
   QS_RETURN_IF_ERROR(EmbedTokens(state, batch));
   be.RmsNorm(acts.residual.as<float>(), rows, config.hidden_size,
@@ -34,12 +33,11 @@ absl::Status Forward(const ModelState& state, const ForwardBatch& batch) {
     be.NormRopeStoreKv(attention, heads, layer.q_norm.as<float>(), layer.k_norm.as<float>(),
                        epsilon, state.rope, qkv, state.kv[i]);
     be.PagedAttention(attention, heads, qkv, state.kv[i], attn);
-    be.Linear(attn, rows, layer.attn_out, nullptr, hidden);
+    be.Linear(attn, rows, layer.attn_out, nullptr, partial);
     QS_RETURN_IF_ERROR(ReduceAddNorm(state, rows, layer.post_attn_norm));
 
-    be.Linear(hidden, rows, layer.gate_up, nullptr, gate_up);
-    be.SiluMul(gate_up, rows, ffn, mlp);
-    be.Linear(mlp, rows, layer.down, nullptr, hidden);
+    be.LinearSwiGlu(hidden, rows, layer.gate_up, acts.gate_up.as<float>(), mlp);
+    be.Linear(mlp, rows, layer.down, nullptr, partial);
     QS_RETURN_IF_ERROR(ReduceAddNorm(state, rows, weights.NormAfter(i)));
   }
   return absl::OkStatus();

@@ -40,8 +40,9 @@ absl::Status CalibrationPass::TakeMemory() {
     int64_t width;
   } kBuffers[] = {
       {&residual_, tokens(), config_.hidden_size}, {&attention_, tokens(), heads_.query_width()},
-      {&hidden_, length_, config_.hidden_size},    {&qkv_, length_, heads_.qkv_width()},
-      {&gate_up_, length_, 2 * config_.ffn_size},  {&mlp_, length_, config_.ffn_size},
+      {&hidden_, length_, config_.hidden_size},    {&partial_, length_, config_.hidden_size},
+      {&qkv_, length_, heads_.qkv_width()},        {&gate_up_, length_, 2 * config_.ffn_size},
+      {&mlp_, length_, config_.ffn_size},
   };
   for (const auto& entry : kBuffers) {
     QS_ASSIGN_OR_RETURN(
@@ -134,10 +135,11 @@ absl::StatusOr<Hessian> CalibrationPass::AttnOutInputs(const LinearWeight& qkv) 
 
 absl::StatusOr<Hessian> CalibrationPass::GateUpInputs(const LinearWeight& attn_out) {
   float* hidden = hidden_.as<float>();
+  float* partial = partial_.as<float>();
   return Collect(config_.hidden_size, [&](float* residual, float* attention) {
-    backend_.Linear(attention, length_, attn_out, nullptr, hidden);
-    backend_.AddRmsNorm(hidden, length_, config_.hidden_size, residual, post_attn_norm_.as<float>(),
-                        config_.norm_epsilon, hidden);
+    backend_.Linear(attention, length_, attn_out, nullptr, partial);
+    backend_.AddRmsNorm(partial, length_, config_.hidden_size, residual,
+                        post_attn_norm_.as<float>(), config_.norm_epsilon, hidden);
     return hidden;
   });
 }
@@ -156,15 +158,16 @@ absl::StatusOr<Hessian> CalibrationPass::DownInputs(const LinearWeight& gate_up)
 
 absl::Status CalibrationPass::End(const LinearWeight& gate_up, const LinearWeight& down) {
   float* hidden = hidden_.as<float>();
+  float* partial = partial_.as<float>();
   return ForEachPiece([&](float* residual, float*) {
     backend_.RmsNorm(residual, length_, config_.hidden_size, post_attn_norm_.as<float>(),
                      config_.norm_epsilon, hidden);
     backend_.Linear(hidden, length_, gate_up, nullptr, gate_up_.as<float>());
     backend_.SiluMul(gate_up_.as<float>(), length_, config_.ffn_size, mlp_.as<float>());
-    backend_.Linear(mlp_.as<float>(), length_, down, nullptr, hidden);
+    backend_.Linear(mlp_.as<float>(), length_, down, nullptr, partial);
     // The norm itself is not needed: the next layer's is taken by QkvInputs.
-    backend_.AddRmsNorm(hidden, length_, config_.hidden_size, residual, post_attn_norm_.as<float>(),
-                        config_.norm_epsilon, hidden);
+    backend_.AddRmsNorm(partial, length_, config_.hidden_size, residual,
+                        post_attn_norm_.as<float>(), config_.norm_epsilon, hidden);
   });
 }
 

@@ -78,7 +78,7 @@ class CalibrationPass {
   Buffer residual_;   // [tokens, hidden_size]
   Buffer attention_;  // [tokens, query_width]
   // One piece's: [length, width].
-  Buffer hidden_, qkv_, gate_up_, mlp_;
+  Buffer hidden_, partial_, qkv_, gate_up_, mlp_;
   KvCache kv_;  // one layer, one piece
   SequenceBatch batch_;
 

@@ -63,7 +63,7 @@ absl::Status CheckOptions(const EngineOptions& options) {
 // "auto" becomes the device that works here.
 absl::StatusOr<std::string> ChooseDevice(const std::string& wanted, Placement* placement) {
   if (wanted != "auto") return wanted;
-  const auto cuda = MakeCudaBackend(0);
+  const auto cuda = MakeCudaBackend(CudaBackendOptions());
   if (cuda.ok()) return std::string("cuda");
   placement->reasons.push_back(absl::StrCat("device: cpu (", cuda.status().message(), ")"));
   return std::string("cpu");

@@ -102,7 +102,12 @@ absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view text) {
 namespace {
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeDevice(const RankSettings& settings) {
-  if (settings.device == "cuda") return MakeCudaBackend(settings.rank);
+  if (settings.device == "cuda") {
+    CudaBackendOptions options;
+    options.device = settings.rank;
+    options.timeout = settings.step_timeout;
+    return MakeCudaBackend(options);
+  }
   if (settings.device != "cpu") {
     return absl::InvalidArgumentError(
         absl::StrCat("device \"", settings.device, "\" is unknown: auto, cpu or cuda"));

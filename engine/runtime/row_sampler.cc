@@ -169,11 +169,11 @@ absl::Status RowSampler::Sample(const ModelState& state, absl::Span<const LogitR
   for (int64_t r : whole) sampled.push_back(rows[r].row);
   const LogitsView logits = LogitsOf(state);
   if (whole.size() == rows.size()) {
-    state.backend->Sample(logits.data, logits.stride, vocab_size, sampled, tokens);
+    state.backend->Sample(logits.data, logits.stride, vocab_size, sampled, nullptr, tokens);
     return absl::OkStatus();
   }
   std::vector<SampledToken> results(whole.size());
-  state.backend->Sample(logits.data, logits.stride, vocab_size, sampled, results.data());
+  state.backend->Sample(logits.data, logits.stride, vocab_size, sampled, nullptr, results.data());
   QS_RETURN_IF_ERROR(state.backend->Sync());
   for (size_t i = 0; i < whole.size(); ++i) tokens[whole[i]] = std::move(results[i]);
   return absl::OkStatus();

@@ -130,7 +130,7 @@ void CpuBackend::NormRopeStoreKv(const AttentionBatch& batch, const HeadLayout& 
 }
 
 void CpuBackend::PagedAttention(const AttentionBatch& batch, const HeadLayout& heads,
-                                const float* qkv, const KvLayer& kv, float* out) {
+                                const float* qkv, const KvLayer& kv, void* out) {
   CheckHeads(heads);
   if (batch.num_rows == 0) return;
   CheckBlocks(batch, kv);
@@ -161,7 +161,7 @@ void CpuBackend::PagedAttention(const AttentionBatch& batch, const HeadLayout& h
     args.segment_end = item.segment_end;
     args.partials =
         item.cut < 0 ? nullptr : attention_partials_.data() + plan.cuts[item.cut].partials;
-    args.out = out + item.row * heads.query_width() + item.query_head * dim;
+    args.out = static_cast<float*>(out) + item.row * heads.query_width() + item.query_head * dim;
     args.out_row_stride = heads.query_width();
     args.scratch = Scratch(thread, AttentionScratchFloats(dim));
     kernel(args);

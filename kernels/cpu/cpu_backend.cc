@@ -173,6 +173,12 @@ absl::StatusOr<LinearWeight> CpuBackend::PackQuantized(const QuantizedShape& sha
   return weight;
 }
 
+void CpuBackend::TakeDrawn(const int32_t* drawn, int64_t rows, int32_t* ids) {
+  for (int64_t r = 0; r < rows; ++r) {
+    if (ids[r] < 0) ids[r] = std::max(drawn[-1 - ids[r]], 0);
+  }
+}
+
 void CpuBackend::Embed(const int32_t* ids, int64_t rows, const LinearWeight& table,
                        int64_t first_id, float* out) {
   const int64_t width = table.in_features;
@@ -190,22 +196,23 @@ void CpuBackend::Embed(const int32_t* ids, int64_t rows, const LinearWeight& tab
 }
 
 void CpuBackend::RmsNorm(const float* x, int64_t rows, int64_t width, const float* weight,
-                         float epsilon, float* out) {
+                         float epsilon, void* out) {
   AddRmsNorm(x, rows, width, nullptr, weight, epsilon, out);
 }
 
 void CpuBackend::AddRmsNorm(const float* x, int64_t rows, int64_t width, float* residual,
-                            const float* weight, float epsilon, float* out) {
+                            const float* weight, float epsilon, void* out) {
   QS_CHECK(width > 0);
+  float* normed = static_cast<float*>(out);
   ParallelFor(rows, width, [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; ++r) {
       kernels_.rms_norm(x + r * width, width, residual == nullptr ? nullptr : residual + r * width,
-                        weight, epsilon, out + r * width);
+                        weight, epsilon, normed + r * width);
     }
   });
 }
 
-void CpuBackend::SiluMul(const float* gate_up, int64_t rows, int64_t width, float* out) {
+void CpuBackend::SiluMul(const float* gate_up, int64_t rows, int64_t width, void* out) {
   // Cut by pieces of a row, so that one row, too, is shared.
   constexpr int64_t kPiece = 512;
   const int64_t pieces = (width + kPiece - 1) / kPiece;
@@ -214,26 +221,29 @@ void CpuBackend::SiluMul(const float* gate_up, int64_t rows, int64_t width, floa
       const int64_t row = i / pieces, column = i % pieces * kPiece;
       const float* gate = gate_up + row * 2 * width + column;
       kernels_.silu_mul(gate, gate + width, std::min(kPiece, width - column),
-                        out + row * width + column);
+                        static_cast<float*>(out) + row * width + column);
     }
   });
 }
 
-void CpuBackend::GatherRows(const float* x, int64_t width, const int32_t* rows, int64_t num_rows,
-                            float* out) {
+void CpuBackend::GatherRows(const void* x, int64_t width, const int32_t* rows, int64_t num_rows,
+                            void* out) {
+  const size_t bytes = static_cast<size_t>(width) * sizeof(float);
   for (int64_t i = 0; i < num_rows; ++i) {
-    std::memcpy(out + i * width, x + rows[i] * width, static_cast<size_t>(width) * sizeof(float));
+    std::memcpy(static_cast<char*>(out) + static_cast<size_t>(i) * bytes,
+                static_cast<const char*>(x) + static_cast<size_t>(rows[i]) * bytes, bytes);
   }
 }
 
 void CpuBackend::Sample(float* logits, int64_t stride, int64_t vocab_size,
-                        absl::Span<const SampleRow> rows, SampledToken* tokens) {
+                        absl::Span<const SampleRow> rows, int32_t* drawn, SampledToken* tokens) {
   QS_CHECK(vocab_size > 0 && vocab_size <= stride);
   const int64_t count = static_cast<int64_t>(rows.size());
   if (count < pool_.num_threads()) {
     for (int64_t i = 0; i < count; ++i) {
       tokens[i] = SampleOne(kernels_, run_chunks_, rows[i], vocab_size, logits + i * stride,
                             &scratch_[0].sample);
+      if (drawn != nullptr) drawn[i] = tokens[i].id;
     }
     return;
   }
@@ -243,6 +253,7 @@ void CpuBackend::Sample(float* logits, int64_t stride, int64_t vocab_size,
   ParallelForDynamic(count, [&](int64_t i, int thread) {
     tokens[i] = SampleOne(kernels_, one_thread, rows[i], vocab_size, logits + i * stride,
                           &scratch_[thread].sample);
+    if (drawn != nullptr) drawn[i] = tokens[i].id;
   });
 }
 

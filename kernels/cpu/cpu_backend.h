@@ -34,24 +34,25 @@ class CpuBackend final : public Backend {
                                              const QuantizedRowSource& rows) override;
   size_t KvBytesPerBlock(const HeadLayout& heads, KvFormat format) const override;
 
+  void TakeDrawn(const int32_t* drawn, int64_t rows, int32_t* ids) override;
   void Embed(const int32_t* ids, int64_t rows, const LinearWeight& table, int64_t first_id,
              float* out) override;
   void RmsNorm(const float* x, int64_t rows, int64_t width, const float* weight, float epsilon,
-               float* out) override;
+               void* out) override;
   void AddRmsNorm(const float* x, int64_t rows, int64_t width, float* residual, const float* weight,
-                  float epsilon, float* out) override;
-  void Linear(const float* x, int64_t rows, const LinearWeight& weight, const float* bias,
+                  float epsilon, void* out) override;
+  void Linear(const void* x, int64_t rows, const LinearWeight& weight, const float* bias,
               float* out) override;
   void NormRopeStoreKv(const AttentionBatch& batch, const HeadLayout& heads, const float* q_norm,
                        const float* k_norm, float epsilon, absl::Span<const RopeTable> rope,
                        float* qkv, const KvLayer& kv) override;
   void PagedAttention(const AttentionBatch& batch, const HeadLayout& heads, const float* qkv,
-                      const KvLayer& kv, float* out) override;
-  void SiluMul(const float* gate_up, int64_t rows, int64_t width, float* out) override;
-  void GatherRows(const float* x, int64_t width, const int32_t* rows, int64_t num_rows,
-                  float* out) override;
+                      const KvLayer& kv, void* out) override;
+  void SiluMul(const float* gate_up, int64_t rows, int64_t width, void* out) override;
+  void GatherRows(const void* x, int64_t width, const int32_t* rows, int64_t num_rows,
+                  void* out) override;
   void Sample(float* logits, int64_t stride, int64_t vocab_size, absl::Span<const SampleRow> rows,
-              SampledToken* tokens) override;
+              int32_t* drawn, SampledToken* tokens) override;
   ShardSampler* shard_sampler() override { return &shard_sampler_; }
   absl::Status Sync() override;
 

@@ -50,8 +50,9 @@ void CpuBackend::ParallelOwnPanels(int64_t panels, int64_t cost,
               });
 }
 
-void CpuBackend::Linear(const float* x, int64_t rows, const LinearWeight& weight, const float* bias,
-                        float* out) {
+void CpuBackend::Linear(const void* input, int64_t rows, const LinearWeight& weight,
+                        const float* bias, float* out) {
+  const float* x = static_cast<const float*>(input);
   if (rows <= 0) return;
   if (IsQuantized(weight.format)) return QuantLinear(x, rows, weight, bias, out);
   if (weight.format == WeightFormat::kBf16 && bf16_pairs()) {

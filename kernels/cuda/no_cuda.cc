@@ -3,8 +3,7 @@
 
 namespace qwenserve {
 
-absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int device) {
-  (void)device;
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOptions&) {
   return absl::UnimplementedError("this build has no CUDA backend");
 }
 

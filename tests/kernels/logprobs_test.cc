@@ -17,7 +17,7 @@ class LogprobsTest : public testing::TestWithParam<std::string> {
   static SampledToken Draw(Backend& backend, std::vector<float> logits, const SampleRow& row) {
     SampledToken token;
     const auto size = static_cast<int64_t>(logits.size());
-    backend.Sample(logits.data(), size, size, {&row, 1}, &token);
+    backend.Sample(logits.data(), size, size, {&row, 1}, nullptr, &token);
     EXPECT_TRUE(backend.Sync().ok());
     return token;
   }
@@ -173,13 +173,13 @@ TEST_P(LogprobsTest, NoBitDependsOnThreadsOrBatch) {
     const auto backend = *MakeCpuBackend({.num_threads = threads, .isa = GetParam()});
     std::vector<float> copy = logits;
     std::vector<SampledToken> together(rows.size());
-    backend->Sample(copy.data(), kStride, kVocab, rows, together.data());
+    backend->Sample(copy.data(), kStride, kVocab, rows, nullptr, together.data());
     for (size_t i = 0; i < rows.size(); ++i) {
       SCOPED_TRACE(i);
       ExpectSame(together[i], expected[i]);
       copy.assign(logits.begin() + i * kStride, logits.begin() + (i + 1) * kStride);
       SampledToken alone;
-      backend->Sample(copy.data(), kStride, kVocab, {&rows[i], 1}, &alone);
+      backend->Sample(copy.data(), kStride, kVocab, {&rows[i], 1}, nullptr, &alone);
       ExpectSame(alone, expected[i]);
     }
   }

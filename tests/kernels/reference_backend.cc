@@ -231,6 +231,12 @@ size_t ReferenceBackend::KvBytesPerBlock(const HeadLayout& heads, KvFormat forma
          (format == KvFormat::kBf16 ? 2 : 4);
 }
 
+void ReferenceBackend::TakeDrawn(const int32_t* drawn, int64_t rows, int32_t* ids) {
+  for (int64_t r = 0; r < rows; ++r) {
+    if (ids[r] < 0) ids[r] = std::max(drawn[-1 - ids[r]], 0);
+  }
+}
+
 void ReferenceBackend::Embed(const int32_t* ids, int64_t rows, const LinearWeight& table,
                              int64_t first_id, float* out) {
   for (int64_t r = 0; r < rows; ++r) {
@@ -243,26 +249,27 @@ void ReferenceBackend::Embed(const int32_t* ids, int64_t rows, const LinearWeigh
 }
 
 void ReferenceBackend::RmsNorm(const float* x, int64_t rows, int64_t width, const float* weight,
-                               float epsilon, float* out) {
+                               float epsilon, void* out) {
   for (int64_t r = 0; r < rows; ++r) {
     const float* in = x + r * width;
     double squares = 0;
     for (int64_t i = 0; i < width; ++i) squares += static_cast<double>(in[i]) * in[i];
     const double rms = std::sqrt(squares / static_cast<double>(width) + epsilon);
     for (int64_t i = 0; i < width; ++i) {
-      out[r * width + i] = static_cast<float>(in[i] / rms * weight[i]);
+      static_cast<float*>(out)[r * width + i] = static_cast<float>(in[i] / rms * weight[i]);
     }
   }
 }
 
 void ReferenceBackend::AddRmsNorm(const float* x, int64_t rows, int64_t width, float* residual,
-                                  const float* weight, float epsilon, float* out) {
+                                  const float* weight, float epsilon, void* out) {
   for (int64_t i = 0; i < rows * width; ++i) residual[i] += x[i];
   RmsNorm(residual, rows, width, weight, epsilon, out);
 }
 
-void ReferenceBackend::Linear(const float* x, int64_t rows, const LinearWeight& weight,
+void ReferenceBackend::Linear(const void* input, int64_t rows, const LinearWeight& weight,
                               const float* bias, float* out) {
+  const float* x = static_cast<const float*>(input);
   const int64_t k = weight.in_features, n = weight.out_features;
   if (IsQuantized(weight.format)) {
     for (int64_t r = 0; r < rows; ++r) {
@@ -312,7 +319,7 @@ void ReferenceBackend::NormRopeStoreKv(const AttentionBatch& batch, const HeadLa
 }
 
 void ReferenceBackend::PagedAttention(const AttentionBatch& batch, const HeadLayout& heads,
-                                      const float* qkv, const KvLayer& kv, float* out) {
+                                      const float* qkv, const KvLayer& kv, void* out) {
   const KvView cache(batch, heads, kv);
   const int64_t dim = heads.head_dim;
   for (int64_t row = 0; row < batch.num_rows; ++row) {
@@ -336,24 +343,27 @@ void ReferenceBackend::PagedAttention(const AttentionBatch& batch, const HeadLay
         for (int64_t t = 0; t < length; ++t) {
           sum += weights[t] * cache.Get(sequence, t, kv_head, d, true);
         }
-        out[row * heads.query_width() + h * dim + d] = static_cast<float>(sum / total);
+        static_cast<float*>(out)[row * heads.query_width() + h * dim + d] =
+            static_cast<float>(sum / total);
       }
     }
   }
 }
 
-void ReferenceBackend::SiluMul(const float* gate_up, int64_t rows, int64_t width, float* out) {
+void ReferenceBackend::SiluMul(const float* gate_up, int64_t rows, int64_t width, void* out) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 0; i < width; ++i) {
       const double gate = gate_up[r * 2 * width + i];
-      out[r * width + i] =
+      static_cast<float*>(out)[r * width + i] =
           static_cast<float>(gate / (1 + std::exp(-gate)) * gate_up[r * 2 * width + width + i]);
     }
   }
 }
 
-void ReferenceBackend::GatherRows(const float* x, int64_t width, const int32_t* rows,
-                                  int64_t num_rows, float* out) {
+void ReferenceBackend::GatherRows(const void* input, int64_t width, const int32_t* rows,
+                                  int64_t num_rows, void* output) {
+  const float* x = static_cast<const float*>(input);
+  float* out = static_cast<float*>(output);
   for (int64_t i = 0; i < num_rows; ++i) {
     for (int64_t c = 0; c < width; ++c) out[i * width + c] = x[rows[i] * width + c];
   }

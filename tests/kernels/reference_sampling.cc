@@ -115,11 +115,13 @@ std::vector<KeptId> ReferenceDistribution(const float* logits, int64_t vocab_siz
 }
 
 void ReferenceBackend::Sample(float* logits, int64_t stride, int64_t vocab_size,
-                              absl::Span<const SampleRow> rows, SampledToken* tokens) {
+                              absl::Span<const SampleRow> rows, int32_t* drawn,
+                              SampledToken* tokens) {
   for (size_t i = 0; i < rows.size(); ++i) {
     const SampleRow& row = rows[i];
     const float* own = logits + i * stride;
     tokens[i] = SampledToken();
+    if (drawn != nullptr) drawn[i] = -1;
     std::vector<double> logprobs;
     if (row.num_logprobs >= 0) {
       logprobs = Logprobs(own, vocab_size);
@@ -135,6 +137,7 @@ void ReferenceBackend::Sample(float* logits, int64_t stride, int64_t vocab_size,
         tokens[i].id = kept.id;
       }
     }
+    if (drawn != nullptr) drawn[i] = tokens[i].id;
     if (tokens[i].id >= 0 && !logprobs.empty()) AddLogprobs(logprobs, row.num_logprobs, &tokens[i]);
   }
 }

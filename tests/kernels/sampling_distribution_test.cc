@@ -82,7 +82,7 @@ void ExpectFrequencies(Backend& backend, const std::vector<float>& logits, Sampl
     if (vary == Vary::kSampleIndex) row.sample_index = i;
     std::vector<float> copy = logits;
     SampledToken token;
-    backend.Sample(copy.data(), kVocab, kVocab, {&row, 1}, &token);
+    backend.Sample(copy.data(), kVocab, kVocab, {&row, 1}, nullptr, &token);
     ++counts[token.id];
   }
   double chi_square = 0;
@@ -129,7 +129,7 @@ TEST(SamplingDistribution, TheTestSeesAWrongTemperature) {
   for (row.position = 0; row.position < kDraws; ++row.position) {
     std::vector<float> copy = logits;
     SampledToken token;
-    backend->Sample(copy.data(), kVocab, kVocab, {&row, 1}, &token);
+    backend->Sample(copy.data(), kVocab, kVocab, {&row, 1}, nullptr, &token);
     ++counts[token.id];
   }
   double chi_square = 0;
@@ -154,7 +154,7 @@ TEST(SamplingDistribution, NothingOutsideTheNucleusIsEverDrawn) {
       for (row.position = 0; row.position < 300; ++row.position) {
         std::vector<float> copy = logits;
         SampledToken token;
-        backend->Sample(copy.data(), kBig, kBig, {&row, 1}, &token);
+        backend->Sample(copy.data(), kBig, kBig, {&row, 1}, nullptr, &token);
         ASSERT_TRUE(kept[token.id]) << "scale " << scale << " top_p " << top_p;
       }
     }

@@ -24,7 +24,8 @@ class SamplingTest : public testing::TestWithParam<std::string> {
     std::vector<float> copy = logits;
     SampledToken token;
     const auto stride = static_cast<int64_t>(logits.size());
-    cpu_->Sample(copy.data(), stride, vocab_size == 0 ? stride : vocab_size, {&row, 1}, &token);
+    cpu_->Sample(copy.data(), stride, vocab_size == 0 ? stride : vocab_size, {&row, 1}, nullptr,
+                 &token);
     EXPECT_TRUE(cpu_->Sync().ok());
     return token.id;
   }
@@ -75,7 +76,7 @@ TEST_P(SamplingTest, RowsOfABatchDoNotMix) {
     if (i == 5) logits[5 * 40 + 3] = std::nanf("");
     alone[i] = Draw({logits.begin() + i * 40, logits.begin() + (i + 1) * 40}, rows[i]);
   }
-  cpu_->Sample(logits.data(), 40, 40, rows, together.data());
+  cpu_->Sample(logits.data(), 40, 40, rows, nullptr, together.data());
   EXPECT_EQ(Ids(together), alone);
   EXPECT_EQ(alone[5], -1);
 }
@@ -212,7 +213,7 @@ TEST_P(SamplingTest, DrawsWhatTheOracleDraws) {
     const SampleRow row = {.temperature = 1.5f, .top_p = 0.95f, .position = position};
     std::vector<float> copy = logits;
     SampledToken expected;
-    reference_.Sample(copy.data(), 40, 40, {&row, 1}, &expected);
+    reference_.Sample(copy.data(), 40, 40, {&row, 1}, nullptr, &expected);
     ASSERT_EQ(Draw(logits, row), expected.id) << position;
   }
 }
@@ -241,8 +242,8 @@ TEST_P(SamplingTest, DrawsWhatTheOracleDrawsFromALargeVocabulary) {
   std::vector<float> all;
   for (size_t i = 0; i < rows.size(); ++i) all.insert(all.end(), logits.begin(), logits.end());
   std::vector<SampledToken> expected(rows.size()), actual(rows.size());
-  reference_.Sample(all.data(), kStride, kVocab, rows, expected.data());
-  cpu_->Sample(all.data(), kStride, kVocab, rows, actual.data());
+  reference_.Sample(all.data(), kStride, kVocab, rows, nullptr, expected.data());
+  cpu_->Sample(all.data(), kStride, kVocab, rows, nullptr, actual.data());
   EXPECT_EQ(Ids(actual), Ids(expected));
 }
 

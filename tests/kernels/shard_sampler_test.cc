@@ -38,7 +38,7 @@ class ShardSamplerTest : public testing::Test {
 
   SampledToken DrawWhole(std::vector<float> logits, const SampleRow& row) {
     SampledToken token;
-    whole_->Sample(logits.data(), kVocab, kVocab, {&row, 1}, &token);
+    whole_->Sample(logits.data(), kVocab, kVocab, {&row, 1}, nullptr, &token);
     return token;
   }
 

@@ -257,7 +257,7 @@ void BM_Sample(benchmark::State& state) {
   SampledToken token;
   for (auto _ : state) {
     // Nothing edits the logits of such a row, so they need no restoring.
-    backend->Sample(logits.data(), kVocabulary, kVocabulary, {&row, 1}, &token);
+    backend->Sample(logits.data(), kVocabulary, kVocabulary, {&row, 1}, nullptr, &token);
     ++row.position;
   }
   benchmark::DoNotOptimize(token.id);

@@ -37,16 +37,17 @@ class NoopBackend final : public Backend {
   }
 
   void Embed(const int32_t*, int64_t, const LinearWeight&, int64_t, float*) override {}
-  void RmsNorm(const float*, int64_t, int64_t, const float*, float, float*) override {}
-  void AddRmsNorm(const float*, int64_t, int64_t, float*, const float*, float, float*) override {}
-  void Linear(const float*, int64_t, const LinearWeight&, const float*, float*) override {}
+  void TakeDrawn(const int32_t*, int64_t, int32_t*) override {}
+  void RmsNorm(const float*, int64_t, int64_t, const float*, float, void*) override {}
+  void AddRmsNorm(const float*, int64_t, int64_t, float*, const float*, float, void*) override {}
+  void Linear(const void*, int64_t, const LinearWeight&, const float*, float*) override {}
   void NormRopeStoreKv(const AttentionBatch&, const HeadLayout&, const float*, const float*, float,
                        absl::Span<const RopeTable>, float*, const KvLayer&) override {}
   void PagedAttention(const AttentionBatch&, const HeadLayout&, const float*, const KvLayer&,
-                      float*) override {}
-  void SiluMul(const float*, int64_t, int64_t, float*) override {}
-  void GatherRows(const float*, int64_t, const int32_t*, int64_t, float*) override {}
-  void Sample(float*, int64_t, int64_t, absl::Span<const SampleRow> rows,
+                      void*) override {}
+  void SiluMul(const float*, int64_t, int64_t, void*) override {}
+  void GatherRows(const void*, int64_t, const int32_t*, int64_t, void*) override {}
+  void Sample(float*, int64_t, int64_t, absl::Span<const SampleRow> rows, int32_t*,
               SampledToken* tokens) override {
     for (size_t i = 0; i < rows.size(); ++i) tokens[i] = {.id = 1};
   }

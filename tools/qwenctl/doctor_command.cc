@@ -80,7 +80,7 @@ void Doctor::Machine() {
   } else {
     Problem("kernels", std::string(backend.status().message()));
   }
-  const auto gpu = MakeCudaBackend(0);
+  const auto gpu = MakeCudaBackend(CudaBackendOptions());
   gpu.ok() ? Ok("gpu", (*gpu)->kernel_table(WeightFormat::kBf16))
            : Ok("gpu", absl::StrCat("none: ", gpu.status().message()));
   rlimit descriptors = {};
