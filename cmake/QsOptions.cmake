@@ -19,20 +19,24 @@ set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 # -g1 keeps usable stack traces at a third of the object size and link time of -g.
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")
 
-add_compile_options(-Wall -Wextra -Werror=return-type -Werror=unused-result -Wno-unused-parameter
-                    "-ffile-prefix-map=${CMAKE_SOURCE_DIR}=.")
+# All of them for C++ alone: nvcc has flags of its own (QsCuda.cmake).
+function(qs_compile_options)
+  add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:${ARGN}>")
+endfunction()
+qs_compile_options(-Wall -Wextra -Werror=return-type -Werror=unused-result -Wno-unused-parameter
+                   "-ffile-prefix-map=${CMAKE_SOURCE_DIR}=.")
 # A fused multiply-add changes the result's bits, so the compiler may not form one by itself:
 # the accumulation order of every kernel is spelled out in its source.
-add_compile_options(-ffp-contract=off)
+qs_compile_options(-ffp-contract=off)
 
 if(QS_SANITIZE)
   # A finding ends the program: otherwise UBSan only prints, and the test passes.
-  add_compile_options(-fsanitize=${QS_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  qs_compile_options(-fsanitize=${QS_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${QS_SANITIZE})
 endif()
 
 if(QS_FUZZER)
-  add_compile_options(-fsanitize=fuzzer-no-link,address -fno-omit-frame-pointer)
+  qs_compile_options(-fsanitize=fuzzer-no-link,address -fno-omit-frame-pointer)
   add_link_options(-fsanitize=address)
 endif()
 

@@ -1,0 +1,83 @@
+# The kernels of kernels/cuda: always compiled for the emulation on the host, and by nvcc where
+# there is one.
+set(QS_CUDA AUTO CACHE STRING "Compile the kernels for GPUs: AUTO (if nvcc is found), ON or OFF")
+set(QS_CUDA_ARCHITECTURES "80-real;90a-real;90-virtual" CACHE STRING
+    "What the kernels are compiled for, as in CMAKE_CUDA_ARCHITECTURES")
+
+set(QS_WITH_CUDA OFF)
+if(NOT QS_CUDA STREQUAL "OFF")
+  find_program(QS_NVCC nvcc HINTS "$ENV{CUDACXX}" /usr/local/cuda/bin)
+  if(QS_NVCC AND QS_CUDA STREQUAL "AUTO" AND (QS_SANITIZE OR QS_FUZZER))
+    # The sanitizers look at host code, and that of a GPU they don't understand.
+    message(STATUS "CUDA: left out of a build with sanitizers")
+  elseif(QS_NVCC)
+    set(QS_WITH_CUDA ON)
+  elseif(QS_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "QS_CUDA=ON, but nvcc was not found; set QS_NVCC")
+  endif()
+endif()
+
+if(QS_WITH_CUDA)
+  set(CMAKE_CUDA_COMPILER "${QS_NVCC}")
+  set(CMAKE_CUDA_ARCHITECTURES "${QS_CUDA_ARCHITECTURES}")
+  enable_language(CUDA)
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc has C++20
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+  endif()
+  set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  set(CMAKE_CUDA_FLAGS_RELWITHDEBINFO "-O2")
+  find_package(CUDAToolkit REQUIRED)
+  # What ptxas says about each kernel is kept beside its object, for the test of it.
+  set(CMAKE_CUDA_COMPILER_LAUNCHER "${PROJECT_SOURCE_DIR}/cmake/nvcc_launcher.sh"
+      ${CMAKE_CXX_COMPILER_LAUNCHER})
+  # -fmad=false: a product and a sum become one rounding only where the source says Fma.
+  # Relaxed constexpr: plans and layouts are one text for host and device.
+  set(qs_nvcc_flags -fmad=false --expt-relaxed-constexpr -Xptxas=-v
+      "-Xcompiler=-ffile-prefix-map=${CMAKE_SOURCE_DIR}=.")
+  message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER_VERSION} for ${QS_CUDA_ARCHITECTURES}")
+endif()
+
+# qs_gpu_libraries(NAME): the libraries NAME_simt and, with CUDA, NAME_cuda, empty at first.
+function(qs_gpu_libraries)
+  cmake_parse_arguments(ARG "" "NAME" "DEPS" ${ARGN})
+  add_library(${ARG_NAME}_simt STATIC)
+  set_target_properties(${ARG_NAME}_simt PROPERTIES LINKER_LANGUAGE CXX)
+  # -O2 in every build: debugged is what they compute, and slow they would not be run. The thread
+  # sanitizer cannot follow fibers.
+  target_compile_options(${ARG_NAME}_simt PRIVATE -O2)
+  if(QS_SANITIZE MATCHES thread)
+    target_compile_options(${ARG_NAME}_simt PRIVATE -fno-sanitize=thread)
+  endif()
+  target_link_libraries(${ARG_NAME}_simt PUBLIC ${ARG_DEPS})
+  target_include_directories(${ARG_NAME}_simt PUBLIC "${PROJECT_SOURCE_DIR}")
+  if(QS_WITH_CUDA)
+    add_library(${ARG_NAME}_cuda STATIC)
+    set_target_properties(${ARG_NAME}_cuda PROPERTIES LINKER_LANGUAGE CXX)
+    target_compile_options(${ARG_NAME}_cuda PRIVATE
+                           "$<$<COMPILE_LANGUAGE:CUDA>:${qs_nvcc_flags}>")
+    target_link_libraries(${ARG_NAME}_cuda PUBLIC ${ARG_DEPS} CUDA::cudart_static)
+    target_include_directories(${ARG_NAME}_cuda PUBLIC "${PROJECT_SOURCE_DIR}")
+  endif()
+endfunction()
+
+# qs_gpu_kernels(SRCS a.cu ... [FOR NAME]): adds kernels to the libraries of qs_gpu_libraries;
+# NAME is "kernels" unless told. For the emulation a generated file of one line includes the .cu.
+function(qs_gpu_kernels)
+  cmake_parse_arguments(ARG "" "FOR" "SRCS" ${ARGN})
+  if(NOT ARG_FOR)
+    set(ARG_FOR kernels)
+  endif()
+  foreach(source ${ARG_SRCS})
+    file(REAL_PATH "${source}" absolute BASE_DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}")
+    file(RELATIVE_PATH relative "${PROJECT_SOURCE_DIR}" "${absolute}")
+    string(REGEX REPLACE "\\.cu$" "" stem "${relative}")
+    set(wrapper "${PROJECT_BINARY_DIR}/simt/${stem}.cc")
+    file(CONFIGURE OUTPUT "${wrapper}" CONTENT "#include \"${relative}\"\n" @ONLY)
+    target_sources(${ARG_FOR}_simt PRIVATE "${wrapper}")
+    if(QS_WITH_CUDA)
+      target_sources(${ARG_FOR}_cuda PRIVATE "${absolute}")
+    endif()
+  endforeach()
+endfunction()
