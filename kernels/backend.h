@@ -14,6 +14,7 @@
 #include "absl/types/span.h"
 #include "kernels/attention_batch.h"
 #include "kernels/buffer.h"
+#include "kernels/communicator.h"
 #include "kernels/dtype.h"
 #include "kernels/linear_weight.h"
 #include "kernels/sample_row.h"
@@ -106,9 +107,24 @@ class Backend {
   virtual uint64_t Mark() { return 0; }
   virtual absl::Status Wait(uint64_t mark) { return Sync(); }
 
-  // The queue in which ops run, for a communicator of the same device; null where they are done
-  // when they return.
+  // The queue in which ops run; null where they are done when they return.
   virtual void* native_stream() { return nullptr; }
+
+  // --- Ranks ----------------------------------------------------------------------------------
+
+  // Whether ranks meet through a group of devices, since the host can't reach their memory; the
+  // functions below are for those only.
+  virtual bool needs_device_group() const { return false; }
+  // The identity of a new group, for DeviceGroup::id; that of `library` as there. Whoever makes it
+  // lives until all ranks have joined. FAILED_PRECONDITION naming what is to be installed.
+  virtual absl::StatusOr<std::string> NewDeviceGroup(const std::string& library) {
+    return absl::UnimplementedError("this device has no collectives of its own");
+  }
+  // Returns when all ranks have joined. The communicator must not outlive the backend.
+  // FAILED_PRECONDITION as above; UNAVAILABLE when not all ranks join in time.
+  virtual absl::StatusOr<std::unique_ptr<Communicator>> JoinDeviceGroup(const DeviceGroup& group) {
+    return absl::UnimplementedError("this device has no collectives of its own");
+  }
 
   // --- Ops ------------------------------------------------------------------------------------
 

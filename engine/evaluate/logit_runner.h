@@ -15,9 +15,9 @@
 #include "engine/loader/weight_choice.h"
 #include "engine/model/activations.h"
 #include "engine/model/qwen.h"
-#include "engine/parallel/communicator.h"
 #include "engine/parallel/shard_plan.h"
 #include "kernels/backend.h"
+#include "kernels/communicator.h"
 #include "kernels/kv_format.h"
 
 namespace qwenserve {

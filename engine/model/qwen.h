@@ -9,9 +9,9 @@
 #include "engine/model/activations.h"
 #include "engine/model/model_config.h"
 #include "engine/model/weights.h"
-#include "engine/parallel/communicator.h"
 #include "engine/parallel/shard_plan.h"
 #include "kernels/backend.h"
+#include "kernels/communicator.h"
 
 namespace qwenserve {
 

@@ -66,6 +66,11 @@ class GroupCommunicator final : public Communicator {
     return absl::OkStatus();
   }
 
+  // A group of one has nobody to meet.
+  bool replayable() const override { return size_ == 1; }
+
+  absl::Status Health() override { return group_->Health(); }
+
   void Abort() override { group_->Abort(absl::StrCat("rank ", rank_, " has given up")); }
 
  private:

@@ -4,8 +4,8 @@
 #include <memory>
 
 #include "absl/time/time.h"
-#include "engine/parallel/communicator.h"
 #include "engine/parallel/rank_group.h"
+#include "kernels/communicator.h"
 
 namespace qwenserve {
 

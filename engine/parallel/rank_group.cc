@@ -18,7 +18,7 @@
 namespace qwenserve {
 namespace {
 
-constexpr uint64_t kMagic = 0x31707567'6b6e6172;  // "rankgup1"
+constexpr uint64_t kMagic = 0x32707567'6b6e6172;  // "rankgup2"
 constexpr size_t kPage = 4096;
 constexpr size_t kMaxReason = 400;
 
@@ -36,9 +36,10 @@ int64_t MonotonicNanos() {
 
 struct RankGroup::RankCell {
   SharedCounter arrived;
-  SharedCounter ready;
+  SharedCounter phase;
   SharedCounter ring_read;
   alignas(64) std::atomic<uint64_t> step{0};
+  std::atomic<uint64_t> last_begun{0};
   std::atomic<int64_t> step_began{0};  // CLOCK_MONOTONIC, the same in all processes; 0 = no step
 };
 
@@ -51,6 +52,9 @@ struct RankGroup::Header {
   std::atomic<uint32_t> abort_state{kAlive};
   uint32_t reason_bytes = 0;
   char reason[kMaxReason] = {};
+  SharedCounter device_group;  // 1 when its id is set
+  uint32_t device_group_bytes = 0;
+  char device_group_id[kMaxDeviceGroupId] = {};
   SharedCounter ring_written;
   RankCell cells[kMaxRanks];
 
@@ -135,9 +139,10 @@ void RankGroup::Abort(absl::string_view reason) {
   std::memcpy(h.reason, reason.data(), h.reason_bytes);
   h.abort_state.store(kAborted, std::memory_order_release);
   WakeAll(h.ring_written);
+  WakeAll(h.device_group);
   for (int r = 0; r < h.size; ++r) {
     WakeAll(h.cells[r].arrived);
-    WakeAll(h.cells[r].ready);
+    WakeAll(h.cells[r].phase);
     WakeAll(h.cells[r].ring_read);
   }
 }
@@ -151,24 +156,49 @@ absl::Status RankGroup::Health() const {
                                                   : absl::string_view("the rank group has ended"));
 }
 
-void RankGroup::SetReady(int rank) { Advance(cell(rank).ready, 1); }
+void RankGroup::SetPhase(int rank, Phase phase) {
+  Advance(cell(rank).phase, static_cast<uint32_t>(phase));
+}
 
-absl::Status RankGroup::WaitAllReady() {
+absl::Status RankGroup::WaitAll(Phase phase) {
   for (int r = 0; r < size(); ++r) {
-    absl::Status status =
-        Wait(cell(r).ready, 1, absl::InfiniteDuration(), r, "the end of its start");
+    absl::Status status = Wait(cell(r).phase, static_cast<uint32_t>(phase),
+                               absl::InfiniteDuration(), r, "the end of its start");
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
+void RankGroup::SetDeviceGroupId(absl::string_view id) {
+  Header& h = header();
+  QS_CHECK(id.size() <= kMaxDeviceGroupId && h.device_group.value == 0);
+  h.device_group_bytes = static_cast<uint32_t>(id.size());
+  std::memcpy(h.device_group_id, id.data(), id.size());
+  Advance(h.device_group, 1);
+}
+
+absl::StatusOr<std::string> RankGroup::WaitForDeviceGroupId() {
+  Header& h = header();
+  absl::Status status =
+      Wait(h.device_group, 1, absl::InfiniteDuration(), 0, "the group of devices");
+  if (!status.ok()) return status;
+  return std::string(h.device_group_id, h.device_group_bytes);
+}
+
 void RankGroup::BeginStep(int rank, uint64_t step) {
-  cell(rank).step_began.store(MonotonicNanos(), std::memory_order_relaxed);
+  RankCell& mine = cell(rank);
+  mine.last_begun.store(step, std::memory_order_relaxed);
+  if (mine.step_began.load(std::memory_order_relaxed) == 0) {
+    mine.step_began.store(MonotonicNanos(), std::memory_order_relaxed);
+  }
 }
 
 void RankGroup::EndStep(int rank, uint64_t step) {
-  cell(rank).step.store(step, std::memory_order_relaxed);
-  cell(rank).step_began.store(0, std::memory_order_relaxed);
+  RankCell& mine = cell(rank);
+  mine.step.store(step, std::memory_order_relaxed);
+  // Where another one has begun, its turn on the device comes now.
+  const bool idle = mine.last_begun.load(std::memory_order_relaxed) <= step;
+  mine.step_began.store(idle ? 0 : MonotonicNanos(), std::memory_order_relaxed);
 }
 
 RankProgress RankGroup::Progress(int rank) const {

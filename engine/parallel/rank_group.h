@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -16,7 +17,7 @@ namespace qwenserve {
 // What the watchdog knows of one rank.
 struct RankProgress {
   uint64_t step = 0;        // steps finished
-  absl::Duration step_age;  // since its current step began; 0 between steps
+  absl::Duration step_age;  // since its oldest unfinished step could begin; 0 between steps
 };
 
 // The memory that the ranks of one tensor-parallel group share: the buffers of the collectives, the
@@ -51,11 +52,20 @@ class RankGroup {
   // OK while the group lives.
   absl::Status Health() const;
 
-  // A rank is ready when it has loaded its weights and taken its memory.
-  void SetReady(int rank);
-  // Until all ranks are ready, however long that takes, or the group is aborted.
-  absl::Status WaitAllReady();
+  // A rank is loaded when it has its weights and has taken its memory, and ready when it waits for
+  // plans.
+  enum class Phase : uint32_t { kLoaded = 1, kReady = 2 };
+  void SetPhase(int rank, Phase phase);
+  // Until all ranks are that far, however long that takes, or the group is aborted.
+  absl::Status WaitAll(Phase phase);
 
+  // The identity of the group of devices (DeviceGroup::id): set once, by rank 0.
+  static constexpr size_t kMaxDeviceGroupId = 256;
+  void SetDeviceGroupId(absl::string_view id);
+  // Until it is set or the group is aborted.
+  absl::StatusOr<std::string> WaitForDeviceGroupId();
+
+  // Up to two steps of a rank may have begun before the first ends.
   void BeginStep(int rank, uint64_t step);
   void EndStep(int rank, uint64_t step);
   RankProgress Progress(int rank) const;

@@ -25,6 +25,8 @@ struct EngineOptions {
   // auto = as the checkpoint holds them; int8, int4: quantised while loading.
   WeightChoice weights = WeightChoice::kAuto;
   int tp = 1;
+  // With several GPUs: file of NCCL, or the folder that it is in; empty = as installed.
+  std::string nccl_library;
   RankMode rank_mode = RankMode::kThreads;
   std::string rank_binary;     // with kProcesses: the program to start further ranks with
   int num_threads = 0;         // of all ranks together; 0 = cgroup quota and affinity

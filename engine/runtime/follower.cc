@@ -10,10 +10,10 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
-#include "engine/parallel/group_communicator.h"
 #include "engine/parallel/plan_ring.h"
 #include "engine/runtime/child_process.h"
 #include "engine/runtime/model_runner.h"
+#include "engine/runtime/rank_meeting.h"
 #include "engine/schedule/step_plan.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
@@ -25,12 +25,17 @@ constexpr char kFollowerFlag[] = "--follower-rank";
 
 absl::Status Follow(const RankSettings& settings, const Checkpoint& checkpoint,
                     const std::shared_ptr<RankGroup>& group) {
-  QS_ASSIGN_OR_RETURN(
-      const std::unique_ptr<ModelRunner> runner,
-      ModelRunner::Create(settings, checkpoint,
-                          MakeGroupCommunicator(group, settings.rank, settings.step_timeout),
+  QS_ASSIGN_OR_RETURN(const std::unique_ptr<ModelRunner> runner,
+                      ModelRunner::Create(
+                          settings, checkpoint,
+                          [&](Backend& backend) {
+                            return MeetOtherRanks(
+                                settings, group,
+                                settings.limits.max_rows * checkpoint.config().hidden_size,
+                                backend);
+                          },
                           nullptr));
-  group->SetReady(settings.rank);
+  group->SetPhase(settings.rank, RankGroup::Phase::kReady);
   PlanReceiver receiver(group, settings.rank);
   while (true) {
     QS_ASSIGN_OR_RETURN(const std::string message, receiver.Receive());

@@ -16,12 +16,13 @@ namespace qwenserve {
 ModelRunner::ModelRunner(const RankSettings& settings, const Checkpoint& checkpoint)
     : settings_(settings), checkpoint_(checkpoint) {}
 
-absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(
-    const RankSettings& settings, const Checkpoint& checkpoint,
-    std::unique_ptr<Communicator> communicator, const LoadProgress& progress) {
+absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const RankSettings& settings,
+                                                                 const Checkpoint& checkpoint,
+                                                                 const Meet& meet,
+                                                                 const LoadProgress& progress) {
   std::unique_ptr<ModelRunner> runner(new ModelRunner(settings, checkpoint));
-  runner->communicator_ = std::move(communicator);
   QS_RETURN_IF_ERROR(runner->TakeMemory(progress));
+  QS_ASSIGN_OR_RETURN(runner->communicator_, meet(*runner->backend_));
   return runner;
 }
 

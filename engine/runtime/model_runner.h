@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,12 +17,12 @@
 #include "engine/model/activations.h"
 #include "engine/model/qwen.h"
 #include "engine/model/rope.h"
-#include "engine/parallel/communicator.h"
 #include "engine/parallel/shard_plan.h"
 #include "engine/runtime/rank_settings.h"
 #include "engine/runtime/row_sampler.h"
 #include "engine/schedule/batch_builder.h"
 #include "engine/schedule/step_plan.h"
+#include "kernels/communicator.h"
 
 namespace qwenserve {
 
@@ -34,10 +35,15 @@ namespace qwenserve {
 // One thread, but for abort through the communicator.
 class ModelRunner {
  public:
+  // Makes the rank's communicator; called when all memory is taken, since collectives of a device
+  // that still allocates could wait for each other.
+  using Meet = std::function<absl::StatusOr<std::unique_ptr<Communicator>>(Backend&)>;
+
   // Loads weights and takes all memory. `checkpoint` must outlive the runner.
-  static absl::StatusOr<std::unique_ptr<ModelRunner>> Create(
-      const RankSettings& settings, const Checkpoint& checkpoint,
-      std::unique_ptr<Communicator> communicator, const LoadProgress& progress);
+  static absl::StatusOr<std::unique_ptr<ModelRunner>> Create(const RankSettings& settings,
+                                                             const Checkpoint& checkpoint,
+                                                             const Meet& meet,
+                                                             const LoadProgress& progress);
 
   // A ticket for Collect. UNAVAILABLE when a peer is gone; the runner is then of no more use.
   absl::StatusOr<uint64_t> Launch(const StepPlan& plan);
@@ -47,6 +53,7 @@ class ModelRunner {
   absl::StatusOr<std::vector<SampledToken>> Collect(uint64_t ticket);
 
   const RowSampler& sampler() const { return sampler_; }
+  Communicator& communicator() { return *communicator_; }
 
   // Formats of the weights and the kernels that work on them: the rank's part of the fingerprint.
   std::string weight_numerics() const;

@@ -186,6 +186,8 @@ absl::StatusOr<Placement> ChoosePlacement(const EngineOptions& options,
     rank.weights = options.weights;
     rank.tp = options.tp;
     rank.rank = r;
+    rank.device_index = r;
+    rank.nccl_library = options.nccl_library;
     rank.kv_format = options.kv_format;
     rank.step_timeout = options.step_timeout;
     rank.wrap_backend = options.wrap_backend;

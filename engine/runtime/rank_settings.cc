@@ -38,6 +38,8 @@ std::string SettingsToJson(const RankSettings& settings) {
   json["weights"] = WeightChoiceName(settings.weights);
   json["tp"] = settings.tp;
   json["rank"] = settings.rank;
+  json["device_index"] = settings.device_index;
+  json["nccl_library"] = settings.nccl_library;
   json["num_threads"] = settings.num_threads;
   json["cpus"] = settings.cpus;
   json["kv_format"] = KvFormatName(settings.kv_format);
@@ -60,9 +62,11 @@ absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view text) {
   std::string weights;
   QS_RETURN_IF_ERROR(ReadString(json, "weights", &weights));
   QS_ASSIGN_OR_RETURN(settings.weights, ParseWeightChoice(weights));
-  int64_t tp = 0, rank = 0, threads = 0, timeout = 0;
+  QS_RETURN_IF_ERROR(ReadString(json, "nccl_library", &settings.nccl_library));
+  int64_t tp = 0, rank = 0, device = 0, threads = 0, timeout = 0;
   QS_RETURN_IF_ERROR(ReadInteger(json, "tp", &tp));
   QS_RETURN_IF_ERROR(ReadInteger(json, "rank", &rank));
+  QS_RETURN_IF_ERROR(ReadInteger(json, "device_index", &device));
   QS_RETURN_IF_ERROR(ReadInteger(json, "num_threads", &threads));
   std::string kv_format;
   QS_RETURN_IF_ERROR(ReadString(json, "kv_format", &kv_format));
@@ -72,10 +76,11 @@ absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view text) {
   QS_RETURN_IF_ERROR(ReadInteger(json, "num_blocks", &settings.limits.num_blocks));
   QS_RETURN_IF_ERROR(ReadInteger(json, "sample_pairs", &settings.sample_pairs));
   QS_RETURN_IF_ERROR(ReadInteger(json, "step_timeout_ms", &timeout));
-  if (rank < 0 || rank >= tp || tp > 4096 || threads < 1 || threads > 65536 || timeout < 1 ||
-      settings.limits.max_rows < 1 || settings.limits.max_sequences < 1 ||
-      settings.limits.max_model_len < 1 || settings.limits.num_blocks < 1 ||
-      settings.sample_pairs < 0 || settings.sample_pairs > kMaxSamplePairs) {
+  if (rank < 0 || rank >= tp || tp > 4096 || device < 0 || device > 4096 || threads < 1 ||
+      threads > 65536 || timeout < 1 || settings.limits.max_rows < 1 ||
+      settings.limits.max_sequences < 1 || settings.limits.max_model_len < 1 ||
+      settings.limits.num_blocks < 1 || settings.sample_pairs < 0 ||
+      settings.sample_pairs > kMaxSamplePairs) {
     return absl::InvalidArgumentError(absl::StrCat("rank settings: impossible numbers: ", text));
   }
   const auto cpus = json.find("cpus");
@@ -88,6 +93,7 @@ absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view text) {
   }
   settings.tp = static_cast<int>(tp);
   settings.rank = static_cast<int>(rank);
+  settings.device_index = static_cast<int>(device);
   settings.num_threads = static_cast<int>(threads);
   const std::optional<KvFormat> format = KvFormatFromName(kv_format);
   if (!format.has_value()) {
@@ -104,7 +110,7 @@ namespace {
 absl::StatusOr<std::unique_ptr<Backend>> MakeDevice(const RankSettings& settings) {
   if (settings.device == "cuda") {
     CudaBackendOptions options;
-    options.device = settings.rank;
+    options.device = settings.device_index;
     options.timeout = settings.step_timeout;
     return MakeCudaBackend(options);
   }

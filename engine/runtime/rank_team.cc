@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
-#include "engine/parallel/group_communicator.h"
 #include "engine/runtime/follower.h"
+#include "engine/runtime/rank_meeting.h"
 #include "kernels/check.h"
 
 namespace qwenserve {
@@ -51,14 +51,19 @@ absl::StatusOr<std::unique_ptr<RankTeam>> RankTeam::Start(
   team->sender_ = std::make_unique<PlanSender>(team->group_, first.step_timeout);
   QS_RETURN_IF_ERROR(team->StartFollowers(settings, mode, rank_binary, checkpoint, on_failure));
   absl::StatusOr<std::unique_ptr<ModelRunner>> leader = ModelRunner::Create(
-      first, checkpoint, MakeGroupCommunicator(team->group_, 0, first.step_timeout), progress);
+      first, checkpoint,
+      [&](Backend& backend) {
+        return MeetOtherRanks(first, team->group_,
+                              first.limits.max_rows * checkpoint.config().hidden_size, backend);
+      },
+      progress);
   if (!leader.ok()) {
     team->Abort(leader.status().message());
     return leader.status();
   }
   team->leader_ = *std::move(leader);
-  team->group_->SetReady(0);
-  QS_RETURN_IF_ERROR(team->group_->WaitAllReady());
+  team->group_->SetPhase(0, RankGroup::Phase::kReady);
+  QS_RETURN_IF_ERROR(team->group_->WaitAll(RankGroup::Phase::kReady));
   return team;
 }
 

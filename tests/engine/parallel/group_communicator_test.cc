@@ -152,7 +152,7 @@ TEST(GroupFailure, APeerThatDoesNotComeIsAnErrorAndEndsTheGroup) {
   EXPECT_THAT(late.message(), HasSubstr("rank 1 is stalled"));
   auto other = MakeGroupCommunicator(*group, 1, kPatient);
   EXPECT_EQ(other->AllReduceSum(&data, 1), late);
-  EXPECT_EQ((*group)->WaitAllReady(), late);
+  EXPECT_EQ((*group)->WaitAll(RankGroup::Phase::kReady), late);
 }
 
 TEST(GroupFailure, AbortEndsAWaitThatHasNoEndOfItsOwn) {
