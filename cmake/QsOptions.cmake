@@ -1,5 +1,7 @@
 # Build options and compiler settings shared by every target.
 option(QS_BUILD_TESTS "Build the tests" ON)
+option(QS_SERVICES "Build everything; OFF: kernels, engine, their tests and benchmarks only" ON)
+set(QS_PACK "" CACHE PATH "Folder of dependencies made by tools/gpu_pack; needs QS_SERVICES=OFF")
 option(QS_CCACHE "Compile through ccache when it is installed" ON)
 set(QS_SANITIZE "" CACHE STRING
     "Sanitizers for the whole build: address, thread, undefined, address,undefined, or empty")
