@@ -15,7 +15,7 @@ namespace qwenserve {
 // Half a unit in the last place of 1.0f: the relative error of one rounding to float.
 inline constexpr double kFloatRounding = 0x1p-24;
 // Likewise of one rounding to bf16.
-inline constexpr double kBf16Rounding = 0x1p-9;
+inline constexpr double kBf16Rounding = 0x1p-8;
 
 // The same numbers on every platform: the engine's output is defined by the standard, the
 // distributions of <random> are not.
