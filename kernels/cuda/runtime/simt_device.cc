@@ -206,6 +206,8 @@ class SimtDevice final : public GpuDevice {
     QS_CHECK(capture_ != nullptr);
     std::unique_ptr<GpuGraph> graph = std::move(capture_);
     if (absl::Status status = Check(); !status.ok()) return status;
+    const std::lock_guard lock(faults_->mutex_);
+    if (faults_->captures_fail_) return absl::InternalError("the capture failed");
     return graph;
   }
   void LaunchGraph(const GpuGraph& graph) override {
@@ -285,6 +287,10 @@ void SimtFaults::FailAfter(int64_t launches, absl::Status error) {
   const std::lock_guard lock(mutex_);
   launches_left_ = launches;
   error_ = std::move(error);
+}
+void SimtFaults::FailCaptures() {
+  const std::lock_guard lock(mutex_);
+  captures_fail_ = true;
 }
 void SimtFaults::Hang() {
   const std::lock_guard lock(mutex_);

@@ -21,6 +21,8 @@ class SimtFaults {
   // The device fails as if by a kernel, after `launches` more launches: what is issued then does
   // nothing, Check, Wait and Synchronize return `error`.
   void FailAfter(int64_t launches, absl::Status error);
+  // What is recorded from now on makes no graph; the device stays as it is.
+  void FailCaptures();
   // No event is done until Resume; what is issued is still computed.
   void Hang();
   void Resume();
@@ -38,6 +40,7 @@ class SimtFaults {
   int64_t launches_left_ = -1;  // until error_; -1: never
   absl::Status error_;
   bool hanging_ = false;
+  bool captures_fail_ = false;
   int64_t launches_ = 0;
   int64_t graph_launches_ = 0;
 };
