@@ -190,6 +190,11 @@ class Backend {
   virtual void Sample(float* logits, int64_t stride, int64_t vocab_size,
                       absl::Span<const SampleRow> rows, int32_t* drawn, SampledToken* tokens) = 0;
 
+  // Whether Sample knows SampleRow::last_id. Otherwise rows whose draw depends on their context
+  // must have all of it in context_ids, and a step with such rows can't be planned before the step
+  // before is done.
+  virtual bool reads_last_id() const { return false; }
+
   // For a vocabulary cut over ranks; null: this device has none, and whole rows are gathered.
   virtual ShardSampler* shard_sampler() { return nullptr; }
 };

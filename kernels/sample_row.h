@@ -36,22 +36,31 @@ struct SampleRow {
   float presence_penalty = 0.0f;    // subtracted once from the logits of generated ids
   float frequency_penalty = 0.0f;   // subtracted once per occurrence in the generated ids
   uint64_t seed = 0;
-  int64_t position = 0;                         // absolute position of the token being drawn
-  int32_t sample_index = 0;                     // which of n answers to one request
-  int32_t num_logprobs = -1;                    // -1: none; N: the token's and the N highest ones
-  int32_t given_id = -1;                        // >= 0: not drawn; only its log-probability counts
-  absl::Span<const int32_t> context_ids = {};   // prompt and generated ids, host memory, not owned
-  int64_t num_prompt_ids = 0;                   // generated ids start here in context_ids
+  int64_t position = 0;                        // absolute position of the token being drawn
+  int32_t sample_index = 0;                    // which of n answers to one request
+  int32_t num_logprobs = -1;                   // -1: none; N: the token's and the N highest ones
+  int32_t given_id = -1;                       // >= 0: not drawn; only its log-probability counts
+  absl::Span<const int32_t> context_ids = {};  // prompt and generated ids, host memory, not owned
+  int64_t num_prompt_ids = 0;                  // generated ids start here in context_ids
+  // Device memory: the generated id after context_ids, which the step before draws (not an id where
+  // it draws none); null: context_ids has all. Only where Backend::reads_last_id.
+  const int32_t* last_id = nullptr;
   absl::Span<const LogitBias> logit_bias = {};  // distinct ids; host memory, not owned
   absl::Span<const int32_t> banned_ids = {};    // never drawn; host memory, not owned
   const uint32_t* allowed_ids = nullptr;        // bitmask over the vocabulary, or null = all
 };
 
+// Whether the draw depends on context_ids.
+inline bool ReadsContext(const SampleRow& row) {
+  return row.given_id < 0 && (row.repetition_penalty != 1.0f || row.presence_penalty != 0.0f ||
+                              row.frequency_penalty != 0.0f);
+}
+
 // Whether something changes the logits before the draw.
 inline bool EditsLogits(const SampleRow& row) {
-  return row.given_id < 0 && (row.repetition_penalty != 1.0f || row.presence_penalty != 0.0f ||
-                              row.frequency_penalty != 0.0f || !row.logit_bias.empty() ||
-                              !row.banned_ids.empty() || row.allowed_ids != nullptr);
+  return ReadsContext(row) ||
+         (row.given_id < 0 &&
+          (!row.logit_bias.empty() || !row.banned_ids.empty() || row.allowed_ids != nullptr));
 }
 
 struct TokenLogprob {

@@ -33,6 +33,7 @@ std::vector<AttentionItem> WholeItems(const AttentionBatch& batch, const HeadLay
   std::vector<AttentionItem> items;
   for (int64_t s = 0; s < batch.num_sequences; ++s) {
     for (int64_t row = batch.row_starts[s]; row < batch.row_starts[s + 1]; row += rows_per_item) {
+      if (batch.positions[row] < 0) break;  // filling
       AttentionItem item;
       item.row = row;
       item.rows = std::min(rows_per_item, batch.row_starts[s + 1] - row);

@@ -29,7 +29,9 @@ void CheckHeads(const HeadLayout& heads) {
 void CheckBlocks(const AttentionBatch& batch, const KvLayer& kv) {
   for (int64_t s = 0; s < batch.num_sequences; ++s) {
     if (batch.row_starts[s] == batch.row_starts[s + 1]) continue;
-    const int64_t last_block = batch.positions[batch.row_starts[s + 1] - 1] / kKvBlockSize;
+    const int64_t last_position = batch.positions[batch.row_starts[s + 1] - 1];
+    if (last_position < 0) continue;
+    const int64_t last_block = last_position / kKvBlockSize;
     QS_CHECK(last_block < batch.max_blocks);
     const int32_t* table = batch.block_tables + s * batch.max_blocks;
     uint32_t largest = 0;  // a negative block is a large one here
@@ -99,7 +101,7 @@ void CpuBackend::StoreQwenInt8Rows(const AttentionBatch& batch, const HeadLayout
                                    const KvLayer& kv) {
   const int64_t dim = heads.head_dim, width = heads.qkv_width();
   const int64_t begin = batch.row_starts[sequence], end = batch.row_starts[sequence + 1];
-  if (begin == end) return;
+  if (begin == end || batch.positions[begin] < 0) return;
   const float* key = qkv + begin * width + heads.query_width() + kv_head * dim;
   const float* value = key + heads.kv_width();
   const QwenInt8Range key_range = QwenInt8RangeOf(key, end - begin, width, dim);
@@ -118,6 +120,7 @@ void CpuBackend::NormRopeStoreKv(const AttentionBatch& batch, const HeadLayout& 
   const bool by_row = kv.format != KvFormat::kQwenInt8;
   ParallelFor(batch.num_rows, heads.qkv_width(), [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
+      if (batch.positions[row] < 0) continue;
       NormRopeRow(batch, heads, q_norm, k_norm, epsilon, rope, row, qkv);
       if (by_row) StoreKvRow(batch, heads, row, qkv, kv);
     }
@@ -144,6 +147,11 @@ void CpuBackend::PagedAttention(const AttentionBatch& batch, const HeadLayout& h
   }
   if (attention_cuts_done_.size() < plan.cuts.size()) {
     attention_cuts_done_ = std::vector<std::atomic<int32_t>>(plan.cuts.size());
+  }
+  for (int64_t row = 0; row < batch.num_rows; ++row) {
+    if (batch.positions[row] >= 0) continue;
+    float* zeros = static_cast<float*>(out) + row * heads.query_width();
+    std::fill(zeros, zeros + heads.query_width(), 0.0f);
   }
   ParallelForDynamic(static_cast<int64_t>(plan.items.size()), [&](int64_t i, int thread) {
     const AttentionItem& item = plan.items[i];

@@ -53,6 +53,7 @@ class CpuBackend final : public Backend {
                   void* out) override;
   void Sample(float* logits, int64_t stride, int64_t vocab_size, absl::Span<const SampleRow> rows,
               int32_t* drawn, SampledToken* tokens) override;
+  bool reads_last_id() const override { return true; }
   ShardSampler* shard_sampler() override { return &shard_sampler_; }
   absl::Status Sync() override;
 

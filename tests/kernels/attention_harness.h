@@ -50,6 +50,7 @@ struct AttentionProblem {
   KvFormat kv_format;
   std::vector<int> lengths;
   bool norm = true;
+  int filling = 0;  // sequences of one row at position -1 behind those of each step
   std::vector<std::vector<float>> qkv;  // by sequence: [length, qkv_width]
   std::vector<float> q_norm, k_norm, cos_sin[2], scales;
   std::vector<int32_t> blocks;
@@ -102,8 +103,18 @@ class AttentionRunner {
       const auto first = problem_.blocks.begin() + chunk.sequence * problem_.max_blocks;
       tables.insert(tables.end(), first, first + problem_.max_blocks);
     }
+    const int64_t rows = static_cast<int64_t>(positions.size());
+    for (int i = 0; i < problem_.filling; ++i) {
+      positions.push_back(-1);
+      sequences.push_back(static_cast<int32_t>(step.size()) + i);
+      rope_tables.push_back(0);
+      scales.push_back(1.0f);
+      qkv.insert(qkv.end(), heads.qkv_width(), 3.0f);
+      row_starts.push_back(static_cast<int32_t>(positions.size()));
+      tables.insert(tables.end(), problem_.max_blocks, 0);
+    }
     const AttentionBatch batch = {.num_rows = static_cast<int64_t>(positions.size()),
-                                  .num_sequences = static_cast<int64_t>(step.size()),
+                                  .num_sequences = static_cast<int64_t>(row_starts.size()) - 1,
                                   .positions = positions.data(),
                                   .sequences = sequences.data(),
                                   .row_starts = row_starts.data(),
@@ -118,12 +129,13 @@ class AttentionRunner {
                                {problem_.cos_sin[1].data(), problem_.max_length}};
     const float* q_norm = problem_.norm ? problem_.q_norm.data() : nullptr;
     const float* k_norm = problem_.norm ? problem_.k_norm.data() : nullptr;
-    std::vector<float> out(batch.num_rows * heads.query_width());
+    std::vector<float> out(batch.num_rows * heads.query_width(), -7.0f);
     backend_.NormRopeStoreKv(batch, heads, q_norm, k_norm, 1e-6f, rope, qkv.data(), kv);
     backend_.PagedAttention(batch, heads, qkv.data(), kv, out.data());
     EXPECT_TRUE(backend_.Sync().ok());
     const int64_t width = heads.query_width();
-    for (int64_t row = 0; row < batch.num_rows; ++row) {
+    for (size_t i = rows * width; i < out.size(); ++i) EXPECT_EQ(out[i], 0.0f) << "filling";
+    for (int64_t row = 0; row < rows; ++row) {
       const int sequence = step[sequences[row]].sequence;
       const size_t bytes = width * sizeof(float);
       std::memcpy(&result_.out[sequence][positions[row] * width], &out[row * width], bytes);

@@ -230,6 +230,26 @@ TEST_P(BackendConformanceTest, AttentionOverManySegments) {
   }
 }
 
+TEST_P(BackendConformanceTest, RowsOfFillingChangeNothing) {
+  const HeadLayout heads = TestHeadLayouts()[2];
+  for (KvFormat format : kAllKvFormats) {
+    AttentionProblem problem(50, heads, format, {1, 40, 17});
+    AttentionProblem filled = problem;
+    filled.filling = 5;
+    for (Backend* backend : {cpu_.get(), static_cast<Backend*>(&reference_)}) {
+      AttentionRunner alone(*backend, problem), together(*backend, filled);
+      const Step steps[] = {{{0, 0, 1}, {1, 0, 39}, {2, 0, 16}}, {{1, 39, 40}, {2, 16, 17}}};
+      for (const Step& step : steps) {
+        alone.Run(step);
+        together.Run(step);
+      }
+      EXPECT_EQ(together.result().out, alone.result().out);
+      EXPECT_EQ(
+          std::memcmp(together.memory().data(), alone.memory().data(), alone.memory().bytes()), 0);
+    }
+  }
+}
+
 // softmax over one position is 1, so the result is the value as it is stored.
 TEST_P(BackendConformanceTest, OnePositionGivesItsValueAsStored) {
   const HeadLayout heads = {.num_query_heads = 1, .num_kv_heads = 1, .head_dim = 4};

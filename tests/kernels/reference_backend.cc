@@ -296,6 +296,7 @@ void ReferenceBackend::NormRopeStoreKv(const AttentionBatch& batch, const HeadLa
   const int64_t dim = heads.head_dim;
   for (int64_t row = 0; row < batch.num_rows; ++row) {
     const int64_t position = batch.positions[row];
+    if (position < 0) continue;
     const RopeTable& table = rope[batch.rope_tables == nullptr ? 0 : batch.rope_tables[row]];
     QS_CHECK(position < table.max_positions);
     const float* cos_sin = table.cos_sin + position * dim;
@@ -310,6 +311,7 @@ void ReferenceBackend::NormRopeStoreKv(const AttentionBatch& batch, const HeadLa
     }
   }
   for (int64_t s = 0; s < batch.num_sequences; ++s) {
+    if (batch.positions[batch.row_starts[s]] < 0) continue;
     for (int64_t h = 0; h < heads.num_kv_heads; ++h) {
       const float* keys = qkv + heads.query_width() + h * dim;
       cache.Store(s, h, false, keys, heads.qkv_width());
@@ -344,7 +346,7 @@ void ReferenceBackend::PagedAttention(const AttentionBatch& batch, const HeadLay
           sum += weights[t] * cache.Get(sequence, t, kv_head, d, true);
         }
         static_cast<float*>(out)[row * heads.query_width() + h * dim + d] =
-            static_cast<float>(sum / total);
+            length == 0 ? 0.0f : static_cast<float>(sum / total);
       }
     }
   }

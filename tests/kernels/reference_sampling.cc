@@ -33,12 +33,14 @@ double Noise(const SampleRow& row, int32_t id) {
 std::vector<double> EffectiveLogits(const float* logits, int64_t vocab_size, const SampleRow& row) {
   std::vector<double> l(logits, logits + vocab_size);
   for (const LogitBias& bias : row.logit_bias) l[bias.id] += bias.bias;
-  const std::set<int32_t> context(row.context_ids.begin(), row.context_ids.end());
+  std::vector<int32_t> ids(row.context_ids.begin(), row.context_ids.end());
+  if (row.last_id != nullptr && *row.last_id >= 0) ids.push_back(*row.last_id);
+  const std::set<int32_t> context(ids.begin(), ids.end());
   for (int32_t id : context) {
     l[id] = l[id] > 0 ? l[id] / row.repetition_penalty : l[id] * row.repetition_penalty;
   }
   std::map<int32_t, int> generated;
-  for (int32_t id : row.context_ids.subspan(row.num_prompt_ids)) ++generated[id];
+  for (size_t i = row.num_prompt_ids; i < ids.size(); ++i) ++generated[ids[i]];
   for (const auto& [id, count] : generated) {
     l[id] -= row.presence_penalty + count * static_cast<double>(row.frequency_penalty);
   }

@@ -185,6 +185,36 @@ TEST_P(SamplingTest, PenaltiesFollowTheirFormulas) {
   EXPECT_TRUE(wins({0, 0, 12, 3.4f}, 2, row));
 }
 
+TEST_P(SamplingTest, TheLastIdOfTheContextMayLieInTheDevicesMemory) {
+  const std::vector<float> logits = random_.Normals(60, 1.0f);
+  std::vector<int32_t> context = {4, 9, 9, 17, 30, 9};
+  const std::vector<int32_t> drawn = {-1, 30, 9, 41};
+  for (const SampleRow& penalties :
+       {SampleRow{.repetition_penalty = 3.0f}, SampleRow{.presence_penalty = 2.0f},
+        SampleRow{.frequency_penalty = 1.5f},
+        SampleRow{.repetition_penalty = 1.3f, .frequency_penalty = 0.7f, .logit_bias = {}}}) {
+    for (const int32_t& last : drawn) {
+      SampleRow row = penalties;
+      row.num_prompt_ids = 2;
+      row.context_ids = context;
+      row.last_id = &last;
+      std::vector<int32_t> whole = context;
+      if (last >= 0) whole.push_back(last);
+      for (row.seed = 0; row.seed < 50; ++row.seed) {
+        SampleRow on_host = row;
+        on_host.last_id = nullptr;
+        on_host.context_ids = whole;
+        ASSERT_EQ(Draw(logits, row), Draw(logits, on_host)) << "last id " << last;
+      }
+      // Nothing but the prompt before it.
+      row.context_ids = absl::MakeConstSpan(context).first(2);
+      const std::vector<KeptId> expected = ReferenceDistribution(logits.data(), 60, row);
+      row.temperature = 0;
+      EXPECT_EQ(Draw(logits, row), expected.front().id);
+    }
+  }
+}
+
 TEST_P(SamplingTest, PenaltiesLeaveNothingBehindForTheNextRow) {
   const std::vector<int32_t> context = {1, 1, 2, 2};
   SampleRow penalised = {.temperature = 0, .repetition_penalty = 1.5f, .frequency_penalty = 1.0f};

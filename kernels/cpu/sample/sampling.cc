@@ -21,7 +21,12 @@ constexpr int64_t kWideTopK = 4096;
 class Edits {
  public:
   Edits(const SampleRow& row, int64_t vocab_size, float* logits)
-      : row_(row), vocab_size_(vocab_size), logits_(logits) {}
+      : row_(row), vocab_size_(vocab_size), logits_(logits), context_(row.context_ids) {
+    if (row.last_id == nullptr || !ReadsContext(row)) return;
+    whole_context_.assign(context_.begin(), context_.end());
+    whole_context_.push_back(*row.last_id);
+    context_ = whole_context_;
+  }
 
   void Apply(std::vector<int32_t>* counts) {
     for (const LogitBias& bias : row_.logit_bias) {
@@ -57,17 +62,17 @@ class Edits {
 
   void Repetition(std::vector<int32_t>& counts) {
     const float penalty = row_.repetition_penalty;
-    for (int32_t id : row_.context_ids) {
+    for (int32_t id : context_) {
       if (!Exists(id) || counts[id]++ != 0) continue;
       Set(id, logits_[id] > 0 ? logits_[id] / penalty : logits_[id] * penalty);
     }
-    for (int32_t id : row_.context_ids) {
+    for (int32_t id : context_) {
       if (Exists(id)) counts[id] = 0;
     }
   }
 
   void Additive(std::vector<int32_t>& counts) {
-    const auto generated = row_.context_ids.subspan(row_.num_prompt_ids);
+    const auto generated = context_.subspan(row_.num_prompt_ids);
     for (int32_t id : generated) {
       if (Exists(id)) ++counts[id];
     }
@@ -82,6 +87,8 @@ class Edits {
   const SampleRow& row_;
   const int64_t vocab_size_;
   float* const logits_;
+  absl::Span<const int32_t> context_;
+  std::vector<int32_t> whole_context_;  // where the last id is elsewhere
   std::vector<std::pair<int32_t, float>> originals_;
 };
 
