@@ -29,6 +29,10 @@ struct RowBlock {
   DType dtype = DType::kF32;
   int64_t rows = 0;
   int64_t row_stride = 0;  // elements
+  // Where `data` lies in a file, if in one: a device with memory of its own reads it there. The
+  // descriptor is not owned.
+  int fd = -1;
+  int64_t file_offset = 0;
 };
 
 // Inputs of a quantised matrix are packed in units of this many; a group is a multiple of it.

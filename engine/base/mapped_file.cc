@@ -32,17 +32,18 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& 
     data = mmap(nullptr, static_cast<size_t>(info.st_size), PROT_READ, MAP_SHARED, fd, 0);
   }
   const int error = errno;
-  close(fd);  // The mapping keeps the file.
   if (data == MAP_FAILED) {
+    close(fd);
     return absl::ResourceExhaustedError(
         absl::StrCat(path, ": ", info.st_size, " bytes cannot be mapped: ", std::strerror(error)));
   }
   return std::unique_ptr<MappedFile>(
-      new MappedFile(path, static_cast<const uint8_t*>(data), info.st_size));
+      new MappedFile(path, fd, static_cast<const uint8_t*>(data), info.st_size));
 }
 
 MappedFile::~MappedFile() {
   if (data_ != nullptr) munmap(const_cast<uint8_t*>(data_), static_cast<size_t>(size_));
+  close(fd_);
 }
 
 absl::StatusOr<absl::Span<const uint8_t>> MappedFile::Slice(int64_t offset, int64_t length) const {

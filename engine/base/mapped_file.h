@@ -23,6 +23,8 @@ class MappedFile {
 
   const std::string& path() const { return path_; }
   int64_t size() const { return size_; }
+  // Open for reading, as long as the mapping.
+  int fd() const { return fd_; }
   absl::Span<const uint8_t> bytes() const { return {data_, static_cast<size_t>(size_)}; }
 
   // OUT_OF_RANGE naming the path and all numbers unless [offset, offset + length) lies inside.
@@ -32,10 +34,11 @@ class MappedFile {
   void ReleasePages(const void* data, int64_t length) const;
 
  private:
-  MappedFile(std::string path, const uint8_t* data, int64_t size)
-      : path_(std::move(path)), data_(data), size_(size) {}
+  MappedFile(std::string path, int fd, const uint8_t* data, int64_t size)
+      : path_(std::move(path)), fd_(fd), data_(data), size_(size) {}
 
   std::string path_;
+  int fd_;
   const uint8_t* data_;  // null when the file is empty
   int64_t size_;
 };

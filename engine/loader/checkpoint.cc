@@ -179,6 +179,8 @@ absl::Status Checkpoint::AddFile(const std::string& name) {
                         file->Slice(entry.offset, entry.bytes));
     tensor.data = data.data();
     tensor.bytes = entry.bytes;
+    tensor.fd = file->fd();
+    tensor.offset = entry.offset;
     tensor.file_index = files_.size();
     const auto [known, added] = by_name_.emplace(entry.name, tensors_.size());
     if (!added) {

@@ -27,6 +27,8 @@ struct TensorRef {
   std::vector<int64_t> shape;
   const void* data = nullptr;
   int64_t bytes = 0;
+  int fd = -1;            // of the file, open as long as the checkpoint
+  int64_t offset = 0;     // of `data` in the file
   size_t file_index = 0;  // of the checkpoint that made it
 };
 

@@ -44,10 +44,11 @@ absl::StatusOr<LinearWeight> LoadFloats(absl::Span<const WeightSource> sources, 
                        ", but bf16 weights were asked for; use auto to take weights as they are"));
     }
     const int64_t stride = source.part.shape[1];
-    const int64_t begin = source.part.rows.begin * stride + source.part.columns.begin;
-    blocks.push_back(
-        {static_cast<const uint8_t*>(source.tensor->data) + static_cast<size_t>(begin) * element,
-         first.dtype, source.part.rows.size(), stride});
+    const int64_t begin = (source.part.rows.begin * stride + source.part.columns.begin) *
+                          static_cast<int64_t>(element);
+    blocks.push_back({static_cast<const uint8_t*>(source.tensor->data) + begin, first.dtype,
+                      source.part.rows.size(), stride, source.tensor->fd,
+                      source.tensor->offset + begin});
   }
   const int64_t missing = std::max<int64_t>(padded_rows - CountRows(sources), 0);
   const std::vector<uint8_t> zeros(static_cast<size_t>(missing * in_features) * element);

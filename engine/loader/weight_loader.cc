@@ -1,6 +1,8 @@
 #include "engine/loader/weight_loader.h"
 
+#include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -67,6 +69,17 @@ LinearWeight& MatrixOf(ModelWeights& weights, const WeightPart& part) {
   }
 }
 
+// Where the first of these tensors lies, in the order of files and of bytes in a file.
+std::pair<size_t, int64_t> PlaceOf(absl::Span<const WeightSource> sources) {
+  std::pair<size_t, int64_t> first = {SIZE_MAX, 0};
+  for (const WeightSource& source : sources) {
+    for (const TensorRef* tensor : source.tensors) {
+      first = std::min(first, {tensor->file_index, tensor->offset});
+    }
+  }
+  return first;
+}
+
 // The parts of each field, which follow each other.
 std::vector<absl::Span<const WeightSource>> FieldsOf(absl::Span<const WeightSource> sources) {
   std::vector<absl::Span<const WeightSource>> fields;
@@ -119,7 +132,11 @@ class Loader {
     QS_RETURN_IF_ERROR(CheckChoice(checkpoint_, choice_));
     QS_ASSIGN_OR_RETURN(const std::vector<WeightSource> sources,
                         ResolveSources(checkpoint_, shard_));
-    for (const auto field : FieldsOf(sources)) QS_RETURN_IF_ERROR(LoadField(field));
+    std::vector<absl::Span<const WeightSource>> fields = FieldsOf(sources);
+    // The files are read from front to end.
+    std::stable_sort(fields.begin(), fields.end(),
+                     [](const auto& a, const auto& b) { return PlaceOf(a) < PlaceOf(b); });
+    for (const auto field : fields) QS_RETURN_IF_ERROR(LoadField(field));
     return std::move(weights_);
   }
 
