@@ -12,7 +12,7 @@ namespace qwenserve {
 // own dtype, quantised ones as codes,
 // and their inputs are rounded as the seam says; the cache is [block][keys,
 // values][kv_head][16][head_dim] in its dtype. One thread, no state.
-class ReferenceBackend final : public Backend {
+class ReferenceBackend : public Backend {
  public:
   std::string kernel_table(WeightFormat) const override { return "reference-1"; }
 

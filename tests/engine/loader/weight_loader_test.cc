@@ -1,5 +1,8 @@
 #include "engine/loader/weight_loader.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -9,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/engine/loader/checkpoint_writer.h"
+#include "tests/kernels/reference_backend.h"
 
 namespace qwenserve {
 namespace {
@@ -210,6 +214,50 @@ TEST_F(WeightLoaderTest, GivesThePagesOfTheSourceBack) {
   EXPECT_GT(ResidentKilobytes(path), 1000);  // the measure sees pages that are in use
   ASSERT_TRUE(Load().ok());
   EXPECT_LT(ResidentKilobytes(path), 100);
+}
+
+// Keeps what it is asked to pack.
+class BlockCollector : public ReferenceBackend {
+ public:
+  absl::StatusOr<LinearWeight> PackLinear(absl::Span<const RowBlock> blocks,
+                                          int64_t in_features) override {
+    widths.insert(widths.end(), blocks.size(), in_features);
+    all.insert(all.end(), blocks.begin(), blocks.end());
+    return ReferenceBackend::PackLinear(blocks, in_features);
+  }
+  std::vector<RowBlock> all;
+  std::vector<int64_t> widths;
+};
+
+TEST_F(WeightLoaderTest, TellsWhereRowsLieInTheFileAndReadsItFromFrontToBack) {
+  // A file in another order than the weight map's.
+  std::reverse(tensors_.begin(), tensors_.end());
+  Open();
+  for (const int rank : {0, 1}) {
+    BlockCollector backend;
+    ASSERT_TRUE(LoadWeights(*checkpoint_, *MakeShardPlan(checkpoint_->config(), 2, rank),
+                            WeightChoice::kAuto, backend, nullptr)
+                    .ok());
+    std::vector<int64_t> starts;
+    for (size_t i = 0; i < backend.all.size(); ++i) {
+      const RowBlock& block = backend.all[i];
+      if (block.rows == 1 && block.fd < 0) continue;  // fills up the last rank's vocabulary
+      starts.push_back(block.file_offset);
+      std::string row(static_cast<size_t>(backend.widths[i]) * 2, 0);
+      for (int64_t r = 0; r < block.rows; ++r) {
+        const int64_t step = r * block.row_stride * 2;
+        ASSERT_EQ(pread(block.fd, row.data(), row.size(), block.file_offset + step),
+                  static_cast<ssize_t>(row.size()));
+        ASSERT_EQ(std::memcmp(row.data(), static_cast<const char*>(block.data) + step, row.size()),
+                  0);
+      }
+    }
+    ASSERT_EQ(starts.size(), 2u + 2 * (3 + 1 + 2 + 1));
+    // Of stacked parts the first one in the file counts.
+    EXPECT_LT(starts.front(), starts.back());
+    EXPECT_EQ(starts.back(),
+              checkpoint_->Find("model.embed_tokens.weight")->offset + rank * int64_t{11 * 32 * 2});
+  }
 }
 
 TEST_F(WeightLoaderTest, ReadsVectorsOfEveryFloatType) {
