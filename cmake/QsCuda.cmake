@@ -36,7 +36,21 @@ if(QS_WITH_CUDA)
   # Relaxed constexpr: plans and layouts are one text for host and device.
   set(qs_nvcc_flags -fmad=false --expt-relaxed-constexpr -Xptxas=-v
       "-Xcompiler=-ffile-prefix-map=${CMAKE_SOURCE_DIR}=.")
-  message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER_VERSION} for ${QS_CUDA_ARCHITECTURES}")
+  # "sm_80 sm_90a compute_90", for people.
+  set(QS_CUDA_ARCHITECTURE_NAMES)
+  foreach(architecture ${QS_CUDA_ARCHITECTURES})
+    if(NOT architecture MATCHES "^([0-9]+[af]?)(-real|-virtual)?$")
+      message(FATAL_ERROR "QS_CUDA_ARCHITECTURES: '${architecture}' is not like 90, 90a-real, 90-virtual")
+    endif()
+    if(NOT CMAKE_MATCH_2 STREQUAL "-virtual")
+      list(APPEND QS_CUDA_ARCHITECTURE_NAMES "sm_${CMAKE_MATCH_1}")
+    endif()
+    if(NOT CMAKE_MATCH_2 STREQUAL "-real")
+      list(APPEND QS_CUDA_ARCHITECTURE_NAMES "compute_${CMAKE_MATCH_1}")
+    endif()
+  endforeach()
+  list(JOIN QS_CUDA_ARCHITECTURE_NAMES " " QS_CUDA_ARCHITECTURE_NAMES)
+  message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER_VERSION} for ${QS_CUDA_ARCHITECTURE_NAMES}")
 endif()
 
 # qs_gpu_libraries(NAME): the libraries NAME_simt and, with CUDA, NAME_cuda, empty at first.

@@ -11,6 +11,13 @@
 #include "kernels/cuda/runtime/simt_faults.h"
 #include "kernels/cuda/simt/grid.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, bytes)
+#define ASAN_UNPOISON_MEMORY_REGION(address, bytes)
+#endif
+
 namespace qwenserve {
 namespace {
 
@@ -43,6 +50,8 @@ class GuardedHeap {
       std::memcpy(start + i, &simt::kGarbage, std::min(sizeof(simt::kGarbage), bytes - i));
     }
     std::memset(start + bytes, kGuardByte, kGuardBytes);
+    ASAN_POISON_MEMORY_REGION(memory, kGuardBytes);
+    ASAN_POISON_MEMORY_REGION(start + bytes, kGuardBytes);
     sizes_[start] = bytes;
     used_ += bytes;
     return start;
@@ -52,6 +61,7 @@ class GuardedHeap {
     const auto found = sizes_.find(static_cast<char*>(memory));
     QS_CHECK(found != sizes_.end());
     char* start = static_cast<char*>(memory);
+    ASAN_UNPOISON_MEMORY_REGION(start - kGuardBytes, found->second + 2 * kGuardBytes);
     CheckGuard(start - kGuardBytes, "before", found->second);
     CheckGuard(start + found->second, "beyond", found->second);
     used_ -= found->second;
