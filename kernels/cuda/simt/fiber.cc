@@ -15,7 +15,8 @@
 #endif
 
 // qs_simt_switch(save, load): pushes the registers that a callee must keep, stores the stack
-// pointer in *save, takes `load` for it and pops the same.
+// pointer in *save, takes `load` for it and pops the same. It leaves by a jump: the processor
+// guesses where a return goes from the calls before it, which here were another fiber's.
 #if defined(__x86_64__)
 extern "C" void qs_simt_switch(void** save, void* load);
 asm(R"(
@@ -37,7 +38,8 @@ qs_simt_switch:
   popq %r12
   popq %rbx
   popq %rbp
-  ret
+  popq %rcx
+  jmpq *%rcx
 .size qs_simt_switch, .-qs_simt_switch
 )");
 #elif defined(__aarch64__)
@@ -81,6 +83,11 @@ namespace qwenserve::simt {
 namespace {
 
 constexpr size_t kStackBytes = 256 << 10;
+
+// Stacks begin at different places of a page: at the same place, the lines that fibers use would
+// all be in the same few sets of the cache.
+constexpr size_t kColours = 16;
+constexpr size_t kColourBytes = 4096 / kColours;
 
 // A new fiber takes its pool from here: the switch itself hands nothing over.
 thread_local FiberPool* starting_pool = nullptr;
@@ -158,41 +165,42 @@ void FiberPool::Reserve(int count) {
   }
 }
 
-void FiberPool::SwitchIn(Fiber* fiber) {
 #ifdef __SANITIZE_ADDRESS__
+// The address sanitizer is told of each switch: which stack it goes to and, after it, which it came
+// from; the pool's own stack is learned on the way.
+void FiberPool::Switch(Context* from, const Fiber* to_fiber, Context* to) {
   void* fake = nullptr;
-  __sanitizer_start_switch_fiber(&fake, fiber->stack(), kStackBytes);
-  Context::Switch(&caller_->context, &fiber->context);
-  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#else
-  Context::Switch(&caller_->context, &fiber->context);
-#endif
+  came_from_caller_ = from == &caller_->context;
+  __sanitizer_start_switch_fiber(&fake, to_fiber ? to_fiber->stack() : caller_->stack,
+                                 to_fiber ? kStackBytes : caller_->stack_bytes);
+  Context::Switch(from, to);
+  Arrived(fake);
 }
 
-void FiberPool::SwitchOut(Fiber* fiber) {
-#ifdef __SANITIZE_ADDRESS__
-  void* fake = nullptr;
-  __sanitizer_start_switch_fiber(&fake, caller_->stack, caller_->stack_bytes);
-  Context::Switch(&fiber->context, &caller_->context);
-  __sanitizer_finish_switch_fiber(fake, &caller_->stack, &caller_->stack_bytes);
-#else
-  Context::Switch(&fiber->context, &caller_->context);
-#endif
+void FiberPool::Arrived(void* fake) {
+  const void* stack = nullptr;
+  size_t bytes = 0;
+  __sanitizer_finish_switch_fiber(fake, &stack, &bytes);
+  if (!came_from_caller_) return;
+  caller_->stack = stack;
+  caller_->stack_bytes = bytes;
 }
+#else
+void FiberPool::Switch(Context* from, const Fiber*, Context* to) { Context::Switch(from, to); }
+void FiberPool::Arrived(void*) {}
+#endif
 
 void FiberPool::Main(FiberPool* pool) {
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_finish_switch_fiber(nullptr, &pool->caller_->stack, &pool->caller_->stack_bytes);
-#endif
+  pool->Arrived(nullptr);
   Fiber* fiber = pool->current_;
   for (;;) {
     fiber->run(fiber->argument);
     fiber->run = nullptr;
-    pool->SwitchOut(fiber);
+    pool->Switch(&fiber->context, nullptr, &pool->caller_->context);
   }
 }
 
-void FiberPool::Resume(int index, Run run, void* argument) {
+FiberPool::Fiber* FiberPool::Ready(int index, Run run, void* argument) {
   Fiber* fiber = fibers_[static_cast<size_t>(index)].get();
   if (fiber->run == nullptr) {
     fiber->run = run;
@@ -201,12 +209,24 @@ void FiberPool::Resume(int index, Run run, void* argument) {
   if (!fiber->started) {
     fiber->started = true;
     starting_pool = this;
-    fiber->context.Prepare(fiber->stack(), kStackBytes, [] { Main(starting_pool); });
+    const size_t colour = static_cast<size_t>(index) % kColours;
+    fiber->context.Prepare(fiber->stack(), kStackBytes - colour * kColourBytes,
+                           [] { Main(starting_pool); });
   }
-  current_ = fiber;
-  SwitchIn(fiber);
+  return fiber;
 }
 
-void FiberPool::Suspend() { SwitchOut(current_); }
+void FiberPool::Resume(int index, Run run, void* argument) {
+  current_ = Ready(index, run, argument);
+  Switch(&caller_->context, current_, &current_->context);
+}
+
+void FiberPool::Suspend() { Switch(&current_->context, nullptr, &caller_->context); }
+
+void FiberPool::Pass(int index, Run run, void* argument) {
+  Fiber* from = current_;
+  current_ = Ready(index, run, argument);
+  Switch(&from->context, current_, &current_->context);
+}
 
 }  // namespace qwenserve::simt

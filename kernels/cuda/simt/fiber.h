@@ -7,6 +7,8 @@
 
 namespace qwenserve::simt {
 
+struct Context;
+
 // Stacks that one OS thread switches between by itself: the threads of a block are such fibers,
 // because they meet many thousand times and a switch of the system's threads costs a hundred times
 // as much. Each stack has a page below it that must not be touched, so that overflow is a crash.
@@ -27,17 +29,22 @@ class FiberPool {
   void Resume(int index, Run run, void* argument);
   // Called on a fiber: back to where Resume was called.
   void Suspend();
+  // Called on a fiber: the same as Suspend and then Resume(index, ...), in one switch.
+  void Pass(int index, Run run, void* argument);
 
  private:
   struct Fiber;
   static void Main(FiberPool* pool);
-  void SwitchIn(Fiber* fiber);
-  void SwitchOut(Fiber* fiber);
+  Fiber* Ready(int index, Run run, void* argument);
+  // `to_fiber` is null when `to` is the pool's own stack.
+  void Switch(Context* from, const Fiber* to_fiber, Context* to);
+  void Arrived(void* fake);
 
   struct Caller;
   std::unique_ptr<Caller> caller_;
   std::vector<std::unique_ptr<Fiber>> fibers_;
   Fiber* current_ = nullptr;
+  bool came_from_caller_ = false;
 };
 
 }  // namespace qwenserve::simt

@@ -105,7 +105,13 @@ class BlockRunner final : public Block {
     self->meeting = meeting;
     self->where = where;
     self->payload = payload;
-    fibers_.Suspend();
+    // The last of its warp to come: Schedule looks at all.
+    if (++position_ == kWarpSize) {
+      fibers_.Suspend();
+      return;
+    }
+    current_thread = NextLane();
+    fibers_.Pass(current_thread->index, &RunThread, current_thread);
   }
 
   [[noreturn]] void Die(const char* what, const Where& where) override {
@@ -157,14 +163,20 @@ class BlockRunner final : public Block {
 
   void RunLanes(int warp) {
     const uint64_t draw = random_.Next();
-    const uint32_t stride = static_cast<uint32_t>(draw) | 1;  // odd: every lane once
-    const uint32_t start = static_cast<uint32_t>(draw >> 32);
-    for (uint32_t i = 0; i < kWarpSize; ++i) {
-      const int thread = warp * kWarpSize + static_cast<int>((start + i * stride) % kWarpSize);
-      current_thread = &lanes_[thread];
-      fibers_.Resume(thread, &RunThread, current_thread);
+    stride_ = static_cast<uint32_t>(draw) | 1;  // odd: every lane once
+    start_ = static_cast<uint32_t>(draw >> 32);
+    first_of_warp_ = warp * kWarpSize;
+    // A lane that waits passes on to the next one by itself (Meet); one that ends comes back here.
+    for (position_ = 0; position_ < kWarpSize; ++position_) {
+      current_thread = NextLane();
+      fibers_.Resume(current_thread->index, &RunThread, current_thread);
+      if (position_ == kWarpSize) break;
     }
     current_thread = nullptr;
+  }
+
+  Thread* NextLane() {
+    return &lanes_[first_of_warp_ + static_cast<int>((start_ + position_ * stride_) % kWarpSize)];
   }
 
   void CheckTogether(int warp) {
@@ -259,6 +271,9 @@ class BlockRunner final : public Block {
   const void* args_ = nullptr;
   Random random_{0};
   int num_warps_ = 0;
+  // The warp that runs, the order of its lanes, and how many of them have run.
+  int first_of_warp_ = 0;
+  uint32_t start_ = 0, stride_ = 1, position_ = 0;
   int ready_[kMaxWarps] = {};
   int num_ready_ = 0;
   std::array<Barrier, kNumBarriers> barriers_;

@@ -48,7 +48,7 @@ struct PendingCopy {
 };
 
 // A thread of the block that runs.
-struct Thread {
+struct alignas(64) Thread {
   Block* block = nullptr;
   int index = 0;
   bool ended = false;
