@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/kernels/device_array.h"
 #include "tests/kernels/test_data.h"
 
 namespace qwenserve {
@@ -78,7 +79,12 @@ class AttentionRunner {
     const size_t bytes = backend.KvBytesPerBlock(problem.heads, problem.kv_format);
     memory_ = *backend.Allocate(bytes * problem.blocks.size());
     // What a block held before must not matter, not even when it was no number.
-    std::memset(memory_.data(), 0xff, memory_.bytes());
+    const std::vector<char> garbage(memory_.bytes(), '\xff');
+    backend.CopyToDevice(garbage.data(), garbage.size(), memory_.data());
+    for (const std::vector<float>* values :
+         {&problem.cos_sin[0], &problem.cos_sin[1], &problem.q_norm, &problem.k_norm}) {
+      constants_.emplace_back(backend, *values);
+    }
     for (int length : problem.lengths) {
       result_.out.emplace_back(length * problem.heads.query_width());
       result_.queries.emplace_back(length * problem.heads.query_width());
@@ -113,26 +119,33 @@ class AttentionRunner {
       row_starts.push_back(static_cast<int32_t>(positions.size()));
       tables.insert(tables.end(), problem_.max_blocks, 0);
     }
+    const DeviceArray<int32_t> d_positions(backend_, positions), d_sequences(backend_, sequences),
+        d_row_starts(backend_, row_starts), d_tables(backend_, tables),
+        d_rope_tables(backend_, rope_tables);
+    const DeviceArray<float> d_scales(backend_, scales), d_qkv(backend_, qkv);
     const AttentionBatch batch = {.num_rows = static_cast<int64_t>(positions.size()),
                                   .num_sequences = static_cast<int64_t>(row_starts.size()) - 1,
-                                  .positions = positions.data(),
-                                  .sequences = sequences.data(),
-                                  .row_starts = row_starts.data(),
-                                  .block_tables = tables.data(),
+                                  .positions = d_positions.data(),
+                                  .sequences = d_sequences.data(),
+                                  .row_starts = d_row_starts.data(),
+                                  .block_tables = d_tables.data(),
                                   .max_blocks = problem_.max_blocks,
-                                  .rope_tables = rope_tables.data(),
-                                  .query_scales = scales.data()};
+                                  .rope_tables = d_rope_tables.data(),
+                                  .query_scales = d_scales.data()};
     const KvLayer kv = {.data = memory_.data(),
                         .num_blocks = static_cast<int64_t>(problem_.blocks.size()),
                         .format = problem_.kv_format};
-    const RopeTable rope[2] = {{problem_.cos_sin[0].data(), problem_.max_length},
-                               {problem_.cos_sin[1].data(), problem_.max_length}};
-    const float* q_norm = problem_.norm ? problem_.q_norm.data() : nullptr;
-    const float* k_norm = problem_.norm ? problem_.k_norm.data() : nullptr;
-    std::vector<float> out(batch.num_rows * heads.query_width(), -7.0f);
-    backend_.NormRopeStoreKv(batch, heads, q_norm, k_norm, 1e-6f, rope, qkv.data(), kv);
-    backend_.PagedAttention(batch, heads, qkv.data(), kv, out.data());
+    const RopeTable rope[2] = {{constants_[0].data(), problem_.max_length},
+                               {constants_[1].data(), problem_.max_length}};
+    const float* q_norm = problem_.norm ? constants_[2].data() : nullptr;
+    const float* k_norm = problem_.norm ? constants_[3].data() : nullptr;
+    const DeviceActivations d_out(backend_,
+                                  std::vector<float>(batch.num_rows * heads.query_width(), -7.0f));
+    backend_.NormRopeStoreKv(batch, heads, q_norm, k_norm, 1e-6f, rope, d_qkv.data(), kv);
+    backend_.PagedAttention(batch, heads, d_qkv.data(), kv, d_out.data());
     EXPECT_TRUE(backend_.Sync().ok());
+    const std::vector<float> out = d_out.Download();
+    qkv = d_qkv.Download();
     const int64_t width = heads.query_width();
     for (size_t i = rows * width; i < out.size(); ++i) EXPECT_EQ(out[i], 0.0f) << "filling";
     for (int64_t row = 0; row < rows; ++row) {
@@ -146,12 +159,17 @@ class AttentionRunner {
 
   const AttentionResult& result() const { return result_; }
   // The whole cache. Only what Run stored differs from byte 0xff.
-  const Buffer& memory() const { return memory_; }
+  std::vector<char> Cache() const {
+    std::vector<char> bytes(memory_.bytes());
+    backend_.CopyToHost(memory_.data(), bytes.size(), bytes.data());
+    return bytes;
+  }
 
  private:
   Backend& backend_;
   const AttentionProblem& problem_;
   Buffer memory_;
+  std::vector<DeviceArray<float>> constants_;  // rotations of both tables, norms of q and k
   AttentionResult result_;
 };
 
@@ -192,6 +210,38 @@ inline std::vector<HeadLayout> TestHeadLayouts() {
        .query_offset = 2},
       {.num_query_heads = 40, .num_kv_heads = 1, .head_dim = 16, .queries_per_kv = 40},
   };
+}
+
+// Likewise in the head sizes of released models.
+inline std::vector<HeadLayout> ReleasedHeadLayouts() {
+  return {
+      {.num_query_heads = 5,
+       .num_kv_heads = 2,
+       .head_dim = 128,
+       .queries_per_kv = 4,
+       .query_offset = 1},
+      {.num_query_heads = 16, .num_kv_heads = 1, .head_dim = 64, .queries_per_kv = 16},
+      {.num_query_heads = 2, .num_kv_heads = 2, .head_dim = 64, .queries_per_kv = 1},
+  };
+}
+
+// Those of both that the device has.
+inline std::vector<HeadLayout> HeadLayoutsOf(const Backend& backend) {
+  std::vector<HeadLayout> layouts;
+  for (const auto& all : {TestHeadLayouts(), ReleasedHeadLayouts()}) {
+    for (const HeadLayout& heads : all) {
+      if (backend.SupportsKv(KvFormat::kBf16, heads).ok()) layouts.push_back(heads);
+    }
+  }
+  return layouts;
+}
+
+inline std::vector<KvFormat> KvFormatsOf(const Backend& backend, const HeadLayout& heads) {
+  std::vector<KvFormat> formats;
+  for (KvFormat format : kAllKvFormats) {
+    if (backend.SupportsKv(format, heads).ok()) formats.push_back(format);
+  }
+  return formats;
 }
 
 }  // namespace qwenserve

@@ -47,9 +47,17 @@ float WeightElement(const LinearWeight& weight, int64_t row, int64_t column) {
                  row * weight.in_features + column);
 }
 
-// The inputs of a quantised product in packed order, rounded to 8 bits per block.
-std::vector<double> RoundedInputs(const float* x, const LinearWeight& weight) {
+// The inputs of a quantised product in packed order, rounded.
+std::vector<double> RoundedInputs(const float* x, const LinearWeight& weight,
+                                  InputRounding rounding) {
   std::vector<double> rounded(static_cast<size_t>(weight.packed_inputs));
+  if (rounding == InputRounding::kGpu) {
+    for (int64_t i = 0; i < weight.packed_inputs; ++i) {
+      const int64_t input = InputOf(weight, i);
+      rounded[i] = input < 0 ? 0.0 : Bf16ToFloat(FloatToBf16(x[input]));
+    }
+    return rounded;
+  }
   for (int64_t block = 0; block < weight.packed_inputs; block += kQuantBlock) {
     float values[kQuantBlock], amax = 0;
     for (int64_t j = 0; j < kQuantBlock; ++j) {
@@ -65,8 +73,9 @@ std::vector<double> RoundedInputs(const float* x, const LinearWeight& weight) {
   return rounded;
 }
 
-void QuantizedLinearRow(const float* x, const LinearWeight& weight, const float* bias, float* out) {
-  const std::vector<double> inputs = RoundedInputs(x, weight);
+void QuantizedLinearRow(const float* x, const LinearWeight& weight, const float* bias,
+                        InputRounding rounding, float* out) {
+  const std::vector<double> inputs = RoundedInputs(x, weight, rounding);
   for (int64_t o = 0; o < weight.out_features; ++o) {
     double sum = bias == nullptr ? 0.0 : bias[o];
     for (int64_t i = 0; i < weight.packed_inputs; ++i)
@@ -117,6 +126,7 @@ class KvView {
     }
     if (kv_.format == KvFormat::kQwenInt8 && rows > 0) RoundToQwenInt8(kept);
     for (int64_t i = 0; i < rows * dim; ++i) {
+      if (batch_.positions[begin + i / dim] < 0) continue;
       const int64_t index =
           Index(sequence, batch_.positions[begin + i / dim], head, i % dim, value);
       if (kv_.format == KvFormat::kBf16) {
@@ -162,6 +172,11 @@ void NormRopeHead(float* head, int64_t dim, const float* norm, double epsilon, c
 }
 
 }  // namespace
+
+float ReferenceBackend::Activation(double value) const {
+  const float rounded = static_cast<float>(value);
+  return rounding_ == InputRounding::kGpu ? Bf16ToFloat(FloatToBf16(rounded)) : rounded;
+}
 
 absl::StatusOr<Buffer> ReferenceBackend::Allocate(size_t bytes) {
   void* data = std::aligned_alloc(64, (bytes + 64) / 64 * 64);
@@ -256,7 +271,7 @@ void ReferenceBackend::RmsNorm(const float* x, int64_t rows, int64_t width, cons
     for (int64_t i = 0; i < width; ++i) squares += static_cast<double>(in[i]) * in[i];
     const double rms = std::sqrt(squares / static_cast<double>(width) + epsilon);
     for (int64_t i = 0; i < width; ++i) {
-      static_cast<float*>(out)[r * width + i] = static_cast<float>(in[i] / rms * weight[i]);
+      static_cast<float*>(out)[r * width + i] = Activation(in[i] / rms * weight[i]);
     }
   }
 }
@@ -273,7 +288,7 @@ void ReferenceBackend::Linear(const void* input, int64_t rows, const LinearWeigh
   const int64_t k = weight.in_features, n = weight.out_features;
   if (IsQuantized(weight.format)) {
     for (int64_t r = 0; r < rows; ++r) {
-      QuantizedLinearRow(x + r * k, weight, bias, out + r * n);
+      QuantizedLinearRow(x + r * k, weight, bias, rounding_, out + r * n);
     }
     return;
   }
@@ -346,7 +361,7 @@ void ReferenceBackend::PagedAttention(const AttentionBatch& batch, const HeadLay
           sum += weights[t] * cache.Get(sequence, t, kv_head, d, true);
         }
         static_cast<float*>(out)[row * heads.query_width() + h * dim + d] =
-            length == 0 ? 0.0f : static_cast<float>(sum / total);
+            length == 0 ? 0.0f : Activation(sum / total);
       }
     }
   }
@@ -357,7 +372,7 @@ void ReferenceBackend::SiluMul(const float* gate_up, int64_t rows, int64_t width
     for (int64_t i = 0; i < width; ++i) {
       const double gate = gate_up[r * 2 * width + i];
       static_cast<float*>(out)[r * width + i] =
-          static_cast<float>(gate / (1 + std::exp(-gate)) * gate_up[r * 2 * width + width + i]);
+          Activation(gate / (1 + std::exp(-gate)) * gate_up[r * 2 * width + width + i]);
     }
   }
 }

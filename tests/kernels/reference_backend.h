@@ -7,13 +7,20 @@
 
 namespace qwenserve {
 
+// How the oracle rounds what feeds products.
+enum class InputRounding {
+  kCpu,  // of quantised products to 8 bits in blocks, of others not at all
+  kGpu,  // to bf16: activations where they are made, so that products change nothing
+};
+
 // The oracle: every op as the plainest loop that says what it means, with sums and functions in
 // double and each result rounded to float once. Weights are kept as they come, [out][in] in their
-// own dtype, quantised ones as codes,
-// and their inputs are rounded as the seam says; the cache is [block][keys,
-// values][kv_head][16][head_dim] in its dtype. One thread, no state.
+// own dtype, quantised ones as codes; the cache is [block][keys, values][kv_head][16][head_dim] in
+// its dtype. Activations are floats, with kGpu those that bf16 has. One thread, no state.
 class ReferenceBackend : public Backend {
  public:
+  explicit ReferenceBackend(InputRounding rounding = InputRounding::kCpu) : rounding_(rounding) {}
+
   std::string kernel_table(WeightFormat) const override { return "reference-1"; }
 
   absl::StatusOr<Buffer> Allocate(size_t bytes) override;
@@ -45,6 +52,12 @@ class ReferenceBackend : public Backend {
   void Sample(float* logits, int64_t stride, int64_t vocab_size, absl::Span<const SampleRow> rows,
               int32_t* drawn, SampledToken* tokens) override;
   absl::Status Sync() override { return absl::OkStatus(); }
+
+ private:
+  // A result that feeds a product.
+  float Activation(double value) const;
+
+  const InputRounding rounding_;
 };
 
 // The ids that survive penalties, mask, top-k, top-p and min-p, with their probabilities, the most

@@ -70,11 +70,24 @@ struct HostMatrix {
         static_cast<const char*>(data()) + static_cast<size_t>(first * columns) * DTypeBytes(dtype);
     return {.data = start, .dtype = dtype, .rows = count, .row_stride = columns};
   }
-  LinearWeight Pack(Backend& backend) const {
+  absl::StatusOr<LinearWeight> TryPack(Backend& backend) const {
     const RowBlock block = Rows(0, rows);
-    absl::StatusOr<LinearWeight> weight = backend.PackLinear({&block, 1}, columns);
+    return backend.PackLinear({&block, 1}, columns);
+  }
+  LinearWeight Pack(Backend& backend) const {
+    absl::StatusOr<LinearWeight> weight = TryPack(backend);
     EXPECT_TRUE(weight.ok()) << weight.status();
     return *std::move(weight);
+  }
+  // As a device keeps it that has rounded it to the format of `packed`.
+  HostMatrix AsPacked(const LinearWeight& packed) const {
+    HostMatrix kept = *this;
+    if (packed.format != WeightFormat::kBf16 || dtype == DType::kBf16) return kept;
+    for (int64_t i = 0; i < rows * columns; ++i) {
+      kept.bf16[i] = FloatToBf16(static_cast<float>(At(i / columns, i % columns)));
+    }
+    kept.dtype = DType::kBf16;
+    return kept;
   }
 
   DType dtype;
@@ -135,6 +148,18 @@ inline std::vector<QuantizedShape> QuantizedShapes(Random& random, int64_t out, 
     }
   }
   return shapes;
+}
+
+// The types of weights that the device packs.
+inline std::vector<DType> WeightTypes(Backend& backend) {
+  std::vector<DType> types;
+  Random random(1);
+  for (DType dtype : {DType::kF32, DType::kBf16, DType::kF16}) {
+    const auto packed = HostMatrix(random, dtype, 16, 64).TryPack(backend);
+    EXPECT_TRUE(packed.ok() || absl::IsUnimplemented(packed.status())) << packed.status();
+    if (packed.ok()) types.push_back(dtype);
+  }
+  return types;
 }
 
 // The instruction sets that this machine has.
