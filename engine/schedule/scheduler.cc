@@ -228,31 +228,36 @@ void Scheduler::AddRunning(Sequence* s) {
 
 void Scheduler::Commit(const StepPlan& plan, absl::Span<const SampledToken> tokens,
                        std::vector<SequenceEvent>* events) {
-  QS_CHECK(plan.step == last_step_ && plan.sequences.size() == in_flight_.size());
-  const std::vector<Sequence*> sequences = std::exchange(in_flight_, {});
+  QS_CHECK(!in_flight_.empty() && plan.step == in_flight_.front().number);
+  committed_ = std::move(in_flight_.front());
+  in_flight_.pop_front();
+  QS_CHECK(plan.sequences.size() == committed_.parts.size());
   size_t next = 0;
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    Sequence* s = sequences[i];
+  for (size_t i = 0; i < plan.sequences.size(); ++i) {
+    Sequence* s = committed_.parts[i].sequence;
     const PlanSequence& part = plan.sequences[i];
     const int64_t rows = static_cast<int64_t>(part.ids.size());
-    QS_CHECK(s->num_computed == part.first_position);
-    counters_.prompt_tokens += std::clamp<int64_t>(s->num_prompt - s->num_computed, 0, rows);
     const size_t results = part.num_scored + (part.wants_logits ? 1 : 0);
     QS_CHECK(results <= tokens.size() - next);
     const absl::Span<const SampledToken> scored = tokens.subspan(next, part.num_scored);
     next += results;
-    if (!scored.empty() && !s->cancelled && !TakeScores(s, scored, events)) continue;
-    if (!part.wants_logits) {
-      s->num_computed += rows;
-      Publish(s);
+    if (s == nullptr) {
+      counters_.surplus_tokens += part.wants_logits ? 1 : 0;
       continue;
     }
-    const SampledToken& token = tokens[next - 1];
-    // Drawn or not, its last token stays to be computed unless a new one follows it.
-    if (s->cancelled) continue;
-    s->num_computed += rows;
-    Publish(s);
-    Draw(s, token, events);
+    counters_.prompt_tokens += std::clamp<int64_t>(s->num_prompt - part.first_position, 0, rows);
+    if (part.wants_logits) --s->num_unknown;
+    if (committed_.parts[i].losses == s->losses) {
+      QS_CHECK(s->num_computed == part.first_position);
+      s->num_computed += rows;
+      Publish(s);
+    }
+    if (s->cancelled) {
+      Finish(s, FinishReason::kCancelled, absl::OkStatus(), &AddEvent(*s, events), last_schedule_);
+      continue;
+    }
+    if (!scored.empty() && !TakeScores(s, scored, events)) continue;
+    if (part.wants_logits) Draw(s, tokens[next - 1], events);
   }
   QS_CHECK(next == tokens.size());
 }
@@ -278,7 +283,7 @@ void Scheduler::Draw(Sequence* s, const SampledToken& token, std::vector<Sequenc
     Finish(s, FinishReason::kLength, absl::OkStatus(), &event, last_schedule_);
     return;
   }
-  if (--s->credit == 0) StopRunning(s);
+  if (--s->credit == 0 && s->running) StopRunning(s);
 }
 
 void Scheduler::FailNumeric(Sequence* s, int64_t token, SequenceEvent* event) {
@@ -326,6 +331,11 @@ void Scheduler::Finish(Sequence* s, FinishReason reason, absl::Status error, Seq
     QS_CHECK(it != running_.end() && *it == s);
     running_.erase(it);
   }
+  for (Step& step : in_flight_) {
+    for (Part& part : step.parts) {
+      if (part.sequence == s) part.sequence = nullptr;
+    }
+  }
   sequences_.erase(s->id);
 }
 
@@ -342,7 +352,7 @@ void Scheduler::FailAll(const absl::Status& error, absl::Time now,
 int64_t Scheduler::queued_tokens() const {
   int64_t tokens = 0;
   for (const auto& [id, s] : sequences_) {
-    if (s->rows_left() > 1 || s->num_computed == 0) tokens += s->rows_left();
+    if (s->rows_left() > 1 || s->num_planned == 0) tokens += s->rows_left();
   }
   return tokens;
 }
@@ -354,9 +364,8 @@ SchedulerCounters Scheduler::counters() const {
 }
 
 void Scheduler::StepTook(absl::Duration duration) {
-  QS_CHECK(in_flight_.empty());
-  cost_.Learn(shape_, duration);
-  if (was_full_) {
+  cost_.Learn(committed_.shape, duration);
+  if (committed_.was_full) {
     full_seconds_ = kForget * full_seconds_ + absl::ToDoubleSeconds(duration);
     full_finishes_ = kForget * full_finishes_ + static_cast<double>(finishes_);
   }
@@ -379,6 +388,11 @@ void Scheduler::CheckIntegrity() const {
   }
   for (const Sequence* s : running_) QS_CHECK(s->running);
   for (const Sequence* s : waiting_) QS_CHECK(!s->running);
+  absl::flat_hash_map<const Sequence*, int64_t> unknown;
+  for (const Step& step : in_flight_) {
+    for (const Part& part : step.parts) unknown[part.sequence] += part.draws ? 1 : 0;
+  }
+  for (const auto& [id, s] : sequences_) QS_CHECK(s->num_unknown == unknown[s.get()]);
 }
 
 }  // namespace qwenserve

@@ -2,6 +2,7 @@
 #define QWENSERVE_ENGINE_SCHEDULE_SCHEDULER_H_
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <set>
@@ -43,6 +44,11 @@ struct SchedulerOptions {
   // For a KV format whose scales depend on the whole prompt: a prompt is computed in one step,
   // answers one row at a time even after a preemption, and nothing comes from the prefix cache.
   bool whole_prompts = false;
+  // A step may be planned while the one before is under way: README.md, "One step ahead".
+  bool run_ahead = false;
+  // Whether a draw may depend on the token before it though the host does not know that one yet
+  // (Backend::reads_last_id).
+  bool reads_last_id = false;
 
   // One priority more is worth having come so much earlier.
   absl::Duration priority_head_start = absl::Seconds(10);
@@ -68,22 +74,24 @@ class Scheduler {
   void AddCredit(uint64_t sequence, int64_t tokens);
 
   // Ends what was cancelled or is past its deadline (appends to `events`) and plans the next step.
-  // No sequences in the plan: nothing can be done now. A plan with sequences must be followed by
-  // Commit; SampleRows in it point into the scheduler until then.
+  // No sequences in the plan: nothing can be done now, or not before what is under way is
+  // committed. A plan with sequences must be followed by its Commit; with run_ahead there may be
+  // one more Schedule before. SampleRows in it point into the scheduler until Schedule or Commit is
+  // called.
   StepPlan Schedule(absl::Time now, std::vector<SequenceEvent>* events);
 
-  // Takes in what the step drew: for each sequence, in the plan's order, its scored tokens and
-  // then, if it wants logits, the drawn one. id -1 = no usable logits, which fails that sequence
-  // only.
+  // Takes in what the oldest step under way drew: for each sequence, in the plan's order, its
+  // scored tokens and then, if it wants logits, the drawn one. id -1 = no usable logits, which
+  // fails that sequence only.
   void Commit(const StepPlan& plan, absl::Span<const SampledToken> tokens,
               std::vector<SequenceEvent>* events);
 
-  // How long the last planned step took, to be told after its Commit. What is learnt from it
+  // How long the last committed step took, what ran before it not counted. What is learnt from it
   // decides the size of the next steps and which deadlines are refused; without, sizes are the
   // largest.
   void StepTook(absl::Duration duration);
 
-  // Ends everything with kError, a plan in flight included.
+  // Ends everything with kError, plans in flight included.
   void FailAll(const absl::Status& error, absl::Time now, std::vector<SequenceEvent>* events);
 
   // When a waiting sequence expires next: wake up then even without other work.
@@ -102,6 +110,20 @@ class Scheduler {
   void CheckIntegrity() const;
 
  private:
+  // A plan that is not committed yet.
+  struct Part {
+    Sequence* sequence = nullptr;  // null when it has ended since
+    uint32_t losses = 0;           // of the sequence, when it was planned
+    bool draws = false;
+  };
+  struct Step {
+    uint64_t number = 0;
+    std::vector<Part> parts;  // in the plan's order
+    int32_t draws = 0;
+    StepShape shape;
+    bool was_full = false;  // all places were taken
+  };
+
   // What the step that is being planned may still take in.
   struct Budget {
     int64_t rows = 0;
@@ -121,6 +143,8 @@ class Scheduler {
   double SecondsBehind(const Ahead& ahead) const;  // at least, by what was measured
   absl::Status CheckDeadline(const Sequence& sequence, absl::Time now) const;
   void EndDue(absl::Time now, std::vector<SequenceEvent>* events);
+  // Whether somebody can't be planned before the host knows what it is drawing now.
+  bool MustKnowDraws() const;
 
   void PlanDecoding(absl::Time now, StepPlan* plan, Budget* budget);
   void PlanPrefill(bool shortest_first, absl::Time now, StepPlan* plan, Budget* budget);
@@ -137,6 +161,9 @@ class Scheduler {
   bool TakeRoom(Sequence* sequence, int64_t spare);
   int64_t RowsFor(const Sequence& sequence, const Budget& budget) const;
   void AddToPlan(Sequence* sequence, int64_t rows, absl::Time now, StepPlan* plan, Budget* budget);
+
+  // Which of the rows are scored.
+  static void PlanScores(Sequence* sequence, int64_t rows, PlanSequence* part);
 
   // Lets it begin with the blocks that are there already.
   void ShareCached(Sequence* sequence) const;
@@ -179,8 +206,9 @@ class Scheduler {
   absl::flat_hash_map<uint64_t, std::unique_ptr<Sequence>> sequences_;
   std::vector<Sequence*> running_;  // in the order of ServedBefore
   std::set<Sequence*, AdmittedBefore> waiting_;
-  std::vector<Sequence*> in_flight_;  // of the plan not committed yet, in its order
-  StepShape shape_;                   // of the last plan
+  std::deque<Step> in_flight_;  // oldest first
+  Step planned_;                // the one that is being planned
+  Step committed_;              // the last one
   std::vector<uint64_t> cancelled_;
   absl::Time next_deadline_ = absl::InfiniteFuture();  // not later than the earliest
   absl::Time last_schedule_ = absl::InfinitePast();
@@ -193,7 +221,6 @@ class Scheduler {
   bool shortest_first_ = false;  // of the next step's prefills
   bool prompt_first_ = false;    // whole_prompts: the next step is for a prompt that found no room
   // Steps while the batch was full, the older the less they count: how fast places become free.
-  bool was_full_ = false;
   int64_t finishes_ = 0;  // in the last step
   double full_seconds_ = 0;
   double full_finishes_ = 0;

@@ -9,6 +9,7 @@ namespace qwenserve {
 struct SchedulerCounters {
   uint64_t prompt_tokens = 0;     // computed
   uint64_t generated_tokens = 0;  // drawn
+  uint64_t surplus_tokens = 0;    // drawn for sequences that had ended meanwhile
   uint64_t preemptions = 0;       // sequences that lost blocks
   // Of the prompts of the sequences that were admitted, once each: taken from the cache.
   uint64_t cached_prompt_tokens = 0;

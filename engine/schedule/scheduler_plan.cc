@@ -26,11 +26,12 @@ int64_t ShareableBlocks(const Sequence& s) { return (s.num_tokens() - 1) / kKvBl
 }  // namespace
 
 StepPlan Scheduler::Schedule(absl::Time now, std::vector<SequenceEvent>* events) {
-  QS_CHECK(in_flight_.empty());
+  QS_CHECK(in_flight_.size() <= (options_.run_ahead ? 1 : 0));
   last_schedule_ = now;
   EndDue(now, events);
   StepPlan plan;
-  shape_ = StepShape();
+  if (MustKnowDraws()) return plan;
+  planned_ = Step();
   Budget budget;
   budget.rows = options_.max_batch_tokens;
   if (std::exchange(prompt_first_, false)) Admit(now, &plan, &budget);
@@ -42,19 +43,29 @@ StepPlan Scheduler::Schedule(absl::Time now, std::vector<SequenceEvent>* events)
     PlanPrefill(shortest_first, now, &plan, &budget);
     Admit(now, &plan, &budget);
   }
-  was_full_ = num_running() == max_running_;
   if (plan.sequences.empty()) return plan;
   plan.step = ++last_step_;
-  if (shape_.prefill_rows > 0) shortest_first_ = !shortest_first_;
-  if (shape_.decode_rows > 0) mixed_steps_ = shape_.prefill_rows > 0 ? mixed_steps_ + 1 : 0;
+  const StepShape& shape = planned_.shape;
+  if (shape.prefill_rows > 0) shortest_first_ = !shortest_first_;
+  if (shape.decode_rows > 0) mixed_steps_ = shape.prefill_rows > 0 ? mixed_steps_ + 1 : 0;
+  planned_.number = plan.step;
+  planned_.was_full = num_running() == max_running_;
+  in_flight_.push_back(std::move(planned_));
   return plan;
+}
+
+bool Scheduler::MustKnowDraws() const {
+  if (options_.reads_last_id || in_flight_.empty()) return false;
+  return std::any_of(running_.begin(), running_.end(), [](const Sequence* s) {
+    return s->num_unknown > 0 && s->goes_on() && ReadsContext(s->sampling);
+  });
 }
 
 void Scheduler::PlanDecoding(absl::Time now, StepPlan* plan, Budget* budget) {
   // Whoever has to give way is behind the one that is being planned, so not in the plan yet.
   for (size_t i = 0; i < running_.size() && budget->rows > 0; ++i) {
     Sequence* s = running_[i];
-    if (s->rows_left() > 1) continue;
+    if (s->rows_left() > 1 || !s->goes_on()) continue;
     if (!Grow(s)) break;
     AddToPlan(s, 1, now, plan, budget);
   }
@@ -81,7 +92,7 @@ absl::Duration Scheduler::StepTarget(int64_t decode_rows) const {
 }
 
 void Scheduler::LimitPrefill(Budget* budget) {
-  const int64_t decoding = shape_.decode_rows;
+  const int64_t decoding = planned_.shape.decode_rows;
   if (options_.whole_prompts || !cost_.has_learned()) return;
   if (decoding == 0 && options_.max_step == absl::ZeroDuration()) return;
   budget->timed = true;
@@ -97,17 +108,17 @@ int64_t Scheduler::RowsFor(const Sequence& s, const Budget& budget) const {
   const int64_t left = s.rows_left();
   if (left == 1) return std::min<int64_t>(1, budget.rows);
   if (options_.whole_prompts) {
-    const int64_t rows = std::max<int64_t>(1, s.num_prompt - s.num_computed);
+    const int64_t rows = std::max<int64_t>(1, s.num_prompt - s.num_planned);
     return rows <= budget.rows ? rows : 0;
   }
   int64_t rows = std::min(left, budget.rows);
   if (budget.timed) {
-    rows = std::min(rows, std::max(budget.least, cost_.RowsWithin(budget.time, s.num_computed)));
+    rows = std::min(rows, std::max(budget.least, cost_.RowsWithin(budget.time, s.num_planned)));
   }
   if (rows == left) return rows;
   // Whole blocks, which others can share at once.
-  const int64_t end = (s.num_computed + rows) / kKvBlockSize * kKvBlockSize;
-  return end - s.num_computed >= std::max<int64_t>(budget.least, 1) ? end - s.num_computed : rows;
+  const int64_t end = (s.num_planned + rows) / kKvBlockSize * kKvBlockSize;
+  return end - s.num_planned >= std::max<int64_t>(budget.least, 1) ? end - s.num_planned : rows;
 }
 
 void Scheduler::Admit(absl::Time now, StepPlan* plan, Budget* budget) {
@@ -120,6 +131,8 @@ void Scheduler::Admit(absl::Time now, StepPlan* plan, Budget* budget) {
     // Those that decode are not held up by one whose prefill has to wait for the next step.
     const bool decodes = s->started && s->rows_left() == 1;
     if (s->credit == 0 || (prefill_is_over && !decodes)) continue;
+    // It lost its blocks while a token of it is being drawn, which it has to begin with.
+    if (s->num_unknown > 0) return;
     switch (TryAdmit(s, &leaders, /*spare=*/0, now, plan, budget)) {
       case Admission::kAdmitted:
       case Admission::kFollows:
@@ -146,7 +159,7 @@ void Scheduler::AdmitShort(absl::Time now, StepPlan* plan, Budget* budget) {
   for (Sequence* s : waiting_) {
     if (s->credit == 0 || StillFollows(*s)) continue;
     if (next == nullptr) next = s;
-    if (s->rows_left() < rows_left) shorter.push_back(s);
+    if (s->num_unknown == 0 && s->rows_left() < rows_left) shorter.push_back(s);
   }
   std::stable_sort(shorter.begin(), shorter.end(), FewerRowsLeft);
   Leaders leaders = shorter.empty() ? Leaders() : FindLeaders();
@@ -205,35 +218,49 @@ void Scheduler::AddToPlan(Sequence* s, int64_t rows, absl::Time now, StepPlan* p
   }
   s->last_step = last_step_ + 1;
   budget->rows -= rows;
+  const int64_t begin = s->num_planned;
   if (s->rows_left() == 1) {
-    ++shape_.decode_rows;
+    ++planned_.shape.decode_rows;
   } else {
-    budget->time -= cost_.Prefill(s->num_computed, rows);
+    budget->time -= cost_.Prefill(begin, rows);
     budget->least = std::max<int64_t>(0, budget->least - rows);
-    shape_.prefill_rows += rows;
-    shape_.prefill_positions += rows * s->num_computed + rows * (rows - 1) / 2;
+    planned_.shape.prefill_rows += rows;
+    planned_.shape.prefill_positions += rows * begin + rows * (rows - 1) / 2;
   }
   PlanSequence part;
-  part.first_position = s->num_computed;
-  part.ids.assign(s->tokens.begin() + s->num_computed, s->tokens.begin() + s->num_computed + rows);
+  part.first_position = begin;
+  if (s->num_unknown > 0) {
+    QS_CHECK(rows == 1 && begin == s->num_tokens() && in_flight_.size() == 1);
+    part.ids.push_back(0);
+    part.sampled_by_row = s->draw_row;
+  } else {
+    part.ids.assign(s->tokens.begin() + begin, s->tokens.begin() + begin + rows);
+  }
   part.prompt_tokens = s->num_prompt;
-  const absl::Span<const int32_t> blocks =
-      s->blocks.blocks().subspan(0, BlocksFor(s->num_computed + rows));
+  const absl::Span<const int32_t> blocks = s->blocks.blocks().subspan(0, BlocksFor(begin + rows));
   part.blocks.assign(blocks.begin(), blocks.end());
   part.wants_logits = rows == s->rows_left();
   if (part.wants_logits) {
-    part.sample = MakeSampleRow(s->sampling, s->sample_index, s->tokens, s->num_prompt, s->end_ids);
+    part.sample = MakeSampleRow(s->sampling, s->sample_index, s->tokens, s->num_prompt, s->end_ids,
+                                s->num_unknown);
+    s->draw_row = planned_.draws++;
   }
-  const int64_t first = std::max(s->num_computed, s->num_scored - 1);
-  const int64_t last = std::min(s->num_computed + rows, s->num_prompt - 1);
-  if (first < last) {
-    part.first_scored = static_cast<int32_t>(first - s->num_computed);
-    part.num_scored = static_cast<int32_t>(last - first);
-    part.score_top = s->sampling.num_prompt_logprobs;
-    part.next_id = s->tokens[last];
-  }
+  PlanScores(s, rows, &part);
+  planned_.parts.push_back({s, s->losses, part.wants_logits});
+  s->num_planned += rows;
+  s->num_unknown += part.wants_logits ? 1 : 0;
   plan->sequences.push_back(std::move(part));
-  in_flight_.push_back(s);
+}
+
+void Scheduler::PlanScores(Sequence* s, int64_t rows, PlanSequence* part) {
+  const int64_t first = std::max(s->num_planned, s->scores_planned - 1);
+  const int64_t last = std::min(s->num_planned + rows, s->num_prompt - 1);
+  if (first >= last) return;
+  part->first_scored = static_cast<int32_t>(first - s->num_planned);
+  part->num_scored = static_cast<int32_t>(last - first);
+  part->score_top = s->sampling.num_prompt_logprobs;
+  part->next_id = s->tokens[last];
+  s->scores_planned = last + 1;
 }
 
 void Scheduler::ShareCached(Sequence* s) const {
@@ -244,7 +271,7 @@ void Scheduler::ShareCached(Sequence* s) const {
     s->blocks.Share(block);
   }
   s->published = s->blocks.size();
-  s->num_computed = s->published * kKvBlockSize;
+  s->num_computed = s->num_planned = s->published * kKvBlockSize;
 }
 
 void Scheduler::Publish(Sequence* s) {
@@ -297,7 +324,7 @@ bool Scheduler::StillFollows(const Sequence& s) const {
 }
 
 bool Scheduler::Grow(Sequence* s) {
-  while (!s->blocks.GrowTo(BlocksFor(s->num_tokens()))) {
+  while (!s->blocks.GrowTo(BlocksFor(s->num_tokens() + s->num_unknown))) {
     if (ReclaimFor(s)) continue;
     Sequence* last = running_.back();
     StopRunning(last);

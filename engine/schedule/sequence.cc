@@ -19,6 +19,7 @@ Sequence::Sequence(uint64_t id, SequenceRequest request, std::vector<int32_t> en
       end_ids(std::move(end_ids)),
       tokens(std::move(request.prompt_ids)),
       num_scored(sampling.num_prompt_logprobs < 0 ? num_prompt : 1),
+      scores_planned(num_scored),
       blocks(allocator),
       keys(root),
       credit(request.credit) {
@@ -28,14 +29,17 @@ Sequence::Sequence(uint64_t id, SequenceRequest request, std::vector<int32_t> en
 void Sequence::DropBlocks() {
   blocks.Clear();
   num_computed = 0;
+  num_planned = 0;
+  ++losses;
   published = 0;
 }
 
 void Sequence::CheckIntegrity() const {
   QS_CHECK(num_prompt > 0 && num_tokens() >= num_prompt);
   QS_CHECK(num_computed >= 0 && num_computed < num_tokens());
-  QS_CHECK(BlocksFor(num_computed) <= blocks.size());
-  QS_CHECK(num_scored > 0 && num_scored <= num_prompt);
+  QS_CHECK(num_computed <= num_planned && num_unknown >= 0 && rows_left() > 0);
+  QS_CHECK(BlocksFor(num_planned) <= blocks.size());
+  QS_CHECK(num_scored > 0 && num_scored <= scores_planned && scores_planned <= num_prompt);
   QS_CHECK(published <= num_computed / kKvBlockSize);
   QS_CHECK(credit >= 0);
 }

@@ -21,10 +21,16 @@ struct Sequence {
   int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
   // Of the answer, those from an earlier attempt included.
   int64_t answer_tokens() const { return num_tokens() - num_prompt; }
-  // Tokens whose keys and values must be computed before the next one can be drawn; never 0.
-  int64_t rows_left() const { return num_tokens() - num_computed; }
+  // Tokens whose keys and values the steps to come must compute before another one can be drawn
+  // than those under way; never 0.
+  int64_t rows_left() const { return num_tokens() + num_unknown - num_planned; }
 
-  bool needs_prompt_rows() const { return num_scored < num_prompt; }
+  bool needs_prompt_rows() const { return scores_planned < num_prompt; }
+
+  // Whether it will want another token after those that are being drawn, unless an id ends it.
+  bool goes_on() const {
+    return credit > num_unknown && answer_tokens() + num_unknown < sampling.max_tokens;
+  }
 
   // Gives the blocks back; the sequence will be computed again from its tokens.
   void DropBlocks();
@@ -43,10 +49,16 @@ struct Sequence {
   const std::vector<int32_t> end_ids;  // ids that would end the answer
 
   std::vector<int32_t> tokens;  // prompt, then answer
+  int64_t num_unknown = 0;      // tokens after those, which steps under way draw
   int64_t num_computed = 0;     // tokens[0 .. num_computed) are in the cache
+  int64_t num_planned = 0;      // as num_computed, when the steps under way are done
+  uint32_t losses = 0;          // how often its blocks were dropped: what steps under way compute
+                                // for it is lost then, what they draw is not
+  int32_t draw_row = -1;        // of the last step that draws for it: which of its draws
   // Prompt tokens [1, num_scored) have been reported with their log-probabilities. The others need
   // the rows before them computed, so nothing of such a prompt may be taken from a cache.
   int64_t num_scored;
+  int64_t scores_planned;  // likewise, when the steps under way are done
   BlockTable blocks;
   BlockKeys keys;
   int64_t published = 0;  // leading blocks that were offered to others, or taken from them

@@ -1,6 +1,8 @@
 #include "tests/engine/schedule/fake_device.h"
 
+#include <algorithm>
 #include <map>
+#include <utility>
 
 #include "gtest/gtest.h"
 #include "kernels/attention_batch.h"
@@ -32,8 +34,8 @@ int32_t FakeNextToken(absl::Span<const int32_t> tokens, int64_t prompt_tokens, u
   return Draw(state, seed);
 }
 
-FakeDevice::FakeDevice(int64_t num_blocks)
-    : memory_(num_blocks * kKvBlockSize), owners_(num_blocks, -1) {}
+FakeDevice::FakeDevice(int64_t num_blocks, bool reads_last_id)
+    : reads_last_id_(reads_last_id), memory_(num_blocks * kKvBlockSize), owners_(num_blocks, -1) {}
 
 FakeDevice::Slot& FakeDevice::At(const PlanSequence& part, int64_t position) {
   return memory_[part.blocks[position / kKvBlockSize] * kKvBlockSize + position % kKvBlockSize];
@@ -69,17 +71,43 @@ void FakeDevice::CheckOwner(const PlanSequence& part, int owner) {
   }
 }
 
+std::vector<int32_t> FakeDevice::InputsOf(const PlanSequence& part) const {
+  if (part.sampled_by_row < 0) return part.ids;
+  EXPECT_EQ(part.ids.size(), 1);
+  EXPECT_LT(part.sampled_by_row, static_cast<int32_t>(drawn_.size()));
+  if (part.sampled_by_row >= static_cast<int32_t>(drawn_.size())) return {0};
+  return {std::max(drawn_[part.sampled_by_row], 0)};
+}
+
+SampledToken FakeDevice::DrawFor(const PlanSequence& part, int64_t position, uint64_t state,
+                                 absl::Span<const int32_t> inputs) const {
+  const SampleRow& row = part.sample;
+  const bool ahead = part.sampled_by_row >= 0;
+  EXPECT_EQ(row.position, position);
+  EXPECT_EQ(static_cast<int64_t>(row.context_ids.size()), position - (ahead ? 1 : 0));
+  EXPECT_FALSE(ahead && ReadsContext(row) && !reads_last_id_) << "the context is not known";
+  std::vector<int32_t> context(row.context_ids.begin(), row.context_ids.end());
+  if (ahead) context.push_back(inputs[0]);
+  SampledToken token;
+  token.id = Draw(state, row.seed);
+  EXPECT_EQ(token.id, FakeNextToken(context, part.prompt_tokens, row.seed));
+  return token;
+}
+
 std::vector<SampledToken> FakeDevice::Run(const StepPlan& plan,
-                                          const std::function<int(uint64_t)>& owner_of_seed) {
+                                          const std::function<int(uint64_t)>& owner_of_seed,
+                                          const std::function<bool()>& breaks) {
   CheckWrites(plan);
   // All rows of a step read what the steps before have written.
   std::vector<uint64_t> states;
   for (const PlanSequence& part : plan.sequences) states.push_back(CheckedState(part));
-  std::vector<SampledToken> drawn;
+  std::vector<SampledToken> tokens;
+  std::vector<int32_t> drawn;
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
     const PlanSequence& part = plan.sequences[i];
+    const std::vector<int32_t> inputs = InputsOf(part);
     int64_t position = part.first_position;
-    for (int32_t id : part.ids) {
+    for (int32_t id : inputs) {
       states[i] = Mix(states[i], static_cast<uint64_t>(id));
       if (position % kKvBlockSize == 0) owners_[part.blocks[position / kKvBlockSize]] = -1;
       At(part, position++) = {id, states[i]};
@@ -87,19 +115,17 @@ std::vector<SampledToken> FakeDevice::Run(const StepPlan& plan,
     }
     for (int32_t row = part.first_scored; row < part.first_scored + part.num_scored; ++row) {
       const size_t next = static_cast<size_t>(row) + 1;
-      drawn.push_back({.id = next < part.ids.size() ? part.ids[next] : part.next_id});
+      tokens.push_back({.id = next < part.ids.size() ? part.ids[next] : part.next_id});
+      if (breaks()) tokens.back().id = -1;
     }
     if (!part.wants_logits) continue;
-    EXPECT_EQ(part.sample.position, position);
-    EXPECT_EQ(static_cast<int64_t>(part.sample.context_ids.size()), position);
     CheckOwner(part, owner_of_seed(part.sample.seed));
-    SampledToken token;
-    token.id = Draw(states[i], part.sample.seed);
-    EXPECT_EQ(token.id,
-              FakeNextToken(part.sample.context_ids, part.prompt_tokens, part.sample.seed));
-    drawn.push_back(token);
+    tokens.push_back(DrawFor(part, position, states[i], inputs));
+    if (breaks()) tokens.back().id = -1;
+    drawn.push_back(tokens.back().id);
   }
-  return drawn;
+  drawn_ = std::move(drawn);
+  return tokens;
 }
 
 }  // namespace qwenserve

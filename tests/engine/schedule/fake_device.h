@@ -22,15 +22,19 @@ int32_t FakeNextToken(absl::Span<const int32_t> tokens, int64_t prompt_tokens, u
 // A device whose KV memory remembers, for every position, the id and a hash of everything that its
 // keys and values would depend on. Before a row is computed, all positions before it must hold what
 // they would hold had the sequence been alone; a block that somebody else uses must not be written.
-// Fails the test otherwise.
+// Fails the test otherwise. Steps are run when they are launched, as a device does that works
+// through a queue: what a step draws is there for the next one, whenever the host asks for it.
 class FakeDevice {
  public:
-  explicit FakeDevice(int64_t num_blocks);
+  // `reads_last_id`: SchedulerOptions.
+  explicit FakeDevice(int64_t num_blocks, bool reads_last_id = false);
 
   // The ids that the step scores and draws. `owner_of_seed` tells who may share blocks with whom:
-  // the blocks of sequences with different owners must be different.
-  std::vector<SampledToken> Run(const StepPlan& plan,
-                                const std::function<int(uint64_t seed)>& owner_of_seed);
+  // the blocks of sequences with different owners must be different. `breaks`, asked for each row:
+  // whether it has no finite logit.
+  std::vector<SampledToken> Run(
+      const StepPlan& plan, const std::function<int(uint64_t seed)>& owner_of_seed,
+      const std::function<bool()>& breaks = [] { return false; });
 
   int64_t rows() const { return rows_; }  // computed since the start
 
@@ -45,9 +49,15 @@ class FakeDevice {
   uint64_t CheckedState(const PlanSequence& part);
   void CheckWrites(const StepPlan& plan) const;
   void CheckOwner(const PlanSequence& part, int owner);
+  // The rows' inputs.
+  std::vector<int32_t> InputsOf(const PlanSequence& part) const;
+  SampledToken DrawFor(const PlanSequence& part, int64_t position, uint64_t state,
+                       absl::Span<const int32_t> inputs) const;
 
+  const bool reads_last_id_;
   std::vector<Slot> memory_;
-  std::vector<int> owners_;  // by block, -1 = not known
+  std::vector<int> owners_;     // by block, -1 = not known
+  std::vector<int32_t> drawn_;  // by the step before
   int64_t rows_ = 0;
 };
 

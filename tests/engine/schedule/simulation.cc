@@ -17,12 +17,12 @@ int TenantOfSeed(uint64_t seed) { return static_cast<int>(seed % kTenants); }
 
 }  // namespace
 
-Simulation::Simulation(uint32_t seed)
+Simulation::Simulation(uint32_t seed, bool run_ahead)
     : random_(seed),
-      options_(RandomOptions()),
+      options_(RandomOptions(run_ahead)),
       timed_(!OneIn(4)),
       scheduler_(options_),
-      device_(options_.num_blocks) {
+      device_(options_.num_blocks, options_.reads_last_id) {
   for (int i = 0; i < 3; ++i) {
     std::vector<int32_t> ids(options_.max_model_len);
     for (int32_t& id : ids) id = Pick(0, kFakeVocab - 1);
@@ -34,7 +34,7 @@ int Simulation::Pick(int low, int high) {
   return low + static_cast<int>(random_() % static_cast<uint32_t>(high - low + 1));
 }
 
-SchedulerOptions Simulation::RandomOptions() {
+SchedulerOptions Simulation::RandomOptions(bool run_ahead) {
   SchedulerOptions options;
   options.max_model_len = Pick(20, 120);
   options.num_blocks = BlocksFor(options.max_model_len) + Pick(0, OneIn(3) ? 40 : 5);
@@ -47,6 +47,8 @@ SchedulerOptions Simulation::RandomOptions() {
   options.fingerprint = "f";
   options.rope_variant = FakeRopeVariant;
   options.whole_prompts = OneIn(8);
+  options.run_ahead = run_ahead;
+  options.reads_last_id = OneIn(2);
   if (OneIn(3)) options.max_step = absl::Milliseconds(Pick(1, 100));
   options.priority_head_start = absl::Milliseconds(Pick(0, 200));
   options.resumed_head_start = absl::Milliseconds(Pick(0, 500));
@@ -55,7 +57,7 @@ SchedulerOptions Simulation::RandomOptions() {
 
 void Simulation::Run() {
   const int total = Pick(1, 14);
-  for (int step = 0; open_ > 0 || submitted_ < total; ++step) {
+  for (int step = 0; open_ > 0 || submitted_ < total || !under_way_.empty(); ++step) {
     ASSERT_LT(step, 5000) << "somebody starves";
     while (submitted_ < total && OneIn(4)) SubmitGroup();
     Disturb();
@@ -95,6 +97,7 @@ void Simulation::SubmitGroup() {
   request.sampling.stop_token_ids = {Pick(0, 30)};
   request.priority = Pick(0, 2);
   if (OneIn(10)) request.sampling.num_prompt_logprobs = Pick(0, 3);
+  if (OneIn(8)) request.sampling.repetition_penalty = 1.5f;
   const int tenant = Pick(0, kTenants - 1);
   request.cache_salt = std::string(1, static_cast<char>('a' + tenant));
   if (OneIn(10)) request.deadline = now_ + absl::Milliseconds(Pick(0, 1000));
@@ -181,7 +184,7 @@ void Simulation::CheckPlan(const StepPlan& plan) const {
   }
   EXPECT_LE(rows, options_.max_batch_tokens);
   EXPECT_LE(static_cast<int64_t>(plan.sequences.size()), options_.max_running);
-  if (!plan.sequences.empty()) return;
+  if (!plan.sequences.empty() || !under_way_.empty()) return;
   for (const auto& [id, client] : clients_) {
     EXPECT_TRUE(client.finishes > 0 || client.credit == 0) << "idle though " << id << " waits";
   }
@@ -198,29 +201,43 @@ absl::Duration Simulation::Duration(const StepPlan& plan) {
 
 void Simulation::Step() {
   std::vector<SequenceEvent> events;
-  const StepPlan plan = scheduler_.Schedule(now_, &events);
+  StepPlan plan = scheduler_.Schedule(now_, &events);
   ++step_;
   Receive(events);
   scheduler_.CheckIntegrity();
   CheckPlan(plan);
-  if (plan.sequences.empty()) {
+  const bool empty = plan.sequences.empty();
+  if (!empty) Launch(std::move(plan));
+  if (under_way_.size() > (options_.run_ahead ? 1 : 0) || (empty && !under_way_.empty())) {
+    CollectOldest();
+  } else if (empty) {
     now_ += absl::Milliseconds(10);
-    return;
   }
+}
+
+void Simulation::Launch(StepPlan plan) {
   // Followers see the plan through its bytes.
   auto parsed = ParseStepPlan(SerializeStepPlan(plan));
   ASSERT_TRUE(parsed.ok()) << parsed.status();
-  std::vector<SampledToken> tokens = device_.Run(plan, TenantOfSeed);
-  for (SampledToken& token : tokens) {
-    if (!OneIn(2000)) continue;
-    token.id = -1;
-    broken_rows_ = true;
-  }
-  const absl::Duration duration = Duration(plan);
+  UnderWay step;
+  step.tokens = device_.Run(plan, TenantOfSeed, [this] {
+    const bool breaks = OneIn(2000);
+    broken_rows_ |= breaks;
+    return breaks;
+  });
+  step.plan = std::move(plan);
+  now_ += absl::Microseconds(50);
+  under_way_.push_back(std::move(step));
+}
+
+void Simulation::CollectOldest() {
+  const UnderWay step = std::move(under_way_.front());
+  under_way_.pop_front();
+  const absl::Duration duration = Duration(step.plan);
   now_ += duration;
   Disturb();
-  events.clear();
-  scheduler_.Commit(plan, tokens, &events);
+  std::vector<SequenceEvent> events;
+  scheduler_.Commit(step.plan, step.tokens, &events);
   if (timed_) scheduler_.StepTook(duration);
   Receive(events);
   scheduler_.CheckIntegrity();
@@ -311,8 +328,10 @@ void Simulation::CheckAccounts() const {
     EXPECT_GE(static_cast<int64_t>(counters.hit_tokens), cached);
   }
   EXPECT_EQ(static_cast<int64_t>(counters.cached_prompt_tokens), cached);
+  const int64_t surplus = static_cast<int64_t>(counters.surplus_tokens);
+  EXPECT_LE(surplus, options_.run_ahead ? static_cast<int64_t>(clients_.size()) : 0);
   if (!whole) return;
-  EXPECT_EQ(device_.rows() + static_cast<int64_t>(counters.hit_tokens), needed);
+  EXPECT_EQ(device_.rows() + static_cast<int64_t>(counters.hit_tokens), needed + surplus);
 }
 
 }  // namespace qwenserve

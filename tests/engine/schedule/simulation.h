@@ -2,6 +2,7 @@
 #define QWENSERVE_TESTS_ENGINE_SCHEDULE_SIMULATION_H_
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <random>
 #include <vector>
@@ -15,9 +16,10 @@ namespace qwenserve {
 // seed: prompts with common beginnings, samples of one prompt, answers that become prompts,
 // tenants, priorities, deadlines, cancels, credit that runs out, failovers, rows without a finite
 // logit, and a KV cache that is mostly too small. Fails the test where a rule is broken.
+// `run_ahead`: steps are planned while the one before is under way.
 class Simulation {
  public:
-  explicit Simulation(uint32_t seed);
+  Simulation(uint32_t seed, bool run_ahead);
   void Run();
 
   SchedulerCounters counters() const { return scheduler_.counters(); }
@@ -48,14 +50,17 @@ class Simulation {
 
   int Pick(int low, int high);
   bool OneIn(int n) { return Pick(1, n) == 1; }
-  SchedulerOptions RandomOptions();
+  SchedulerOptions RandomOptions(bool run_ahead);
   std::vector<int32_t> RandomPrompt();
   void SubmitGroup();
   void Submit(SequenceRequest request);
   bool MustRefuse(const SequenceRequest& request) const;
   // Cancels and credit, at any moment between two calls of the scheduler.
   void Disturb();
+  // Plans and launches one step, and takes in the oldest one when enough are under way.
   void Step();
+  void Launch(StepPlan plan);
+  void CollectOldest();
   void CheckPlan(const StepPlan& plan) const;
   absl::Duration Duration(const StepPlan& plan);
   void Receive(const std::vector<SequenceEvent>& events);
@@ -68,6 +73,11 @@ class Simulation {
   const bool timed_;  // the scheduler learns how long steps take
   Scheduler scheduler_;
   FakeDevice device_;
+  struct UnderWay {
+    StepPlan plan;
+    std::vector<SampledToken> tokens;
+  };
+  std::deque<UnderWay> under_way_;
   absl::Time now_ = absl::UnixEpoch();
   std::vector<std::vector<int32_t>> beginnings_;
   std::map<uint64_t, Client> clients_;

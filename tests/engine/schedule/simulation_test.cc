@@ -19,30 +19,44 @@ volatile uint32_t current_seed = 0;
 uint32_t first_seed = 1;
 uint32_t num_seeds = 20000;
 
-TEST(SchedulerSimulation, EveryRandomLoadEndsRightly) {
+SchedulerCounters RunLoads(bool run_ahead) {
   SchedulerCounters all;
   for (uint32_t seed = first_seed; seed < first_seed + num_seeds; ++seed) {
     current_seed = seed;
     SCOPED_TRACE(testing::Message() << "to run this load alone: --seed " << seed);
-    Simulation simulation(seed);
+    Simulation simulation(seed, run_ahead);
     simulation.Run();
-    if (HasFailure()) return;
+    if (testing::Test::HasFailure()) return all;
     const SchedulerCounters counters = simulation.counters();
     all.preemptions += counters.preemptions;
     all.hit_tokens += counters.hit_tokens;
     all.queried_tokens += counters.queried_tokens;
     all.evictions += counters.evictions;
+    all.surplus_tokens += counters.surplus_tokens;
   }
-  std::printf("%u seeds: %lu preemptions, %lu evictions, %lu of %lu tokens from the cache\n",
-              num_seeds, static_cast<unsigned long>(all.preemptions),
-              static_cast<unsigned long>(all.evictions), static_cast<unsigned long>(all.hit_tokens),
-              static_cast<unsigned long>(all.queried_tokens));
-  if (num_seeds == 1) return;
+  std::printf(
+      "%u seeds: %lu preemptions, %lu evictions, %lu of %lu tokens from the cache, "
+      "%lu tokens too many\n",
+      num_seeds, static_cast<unsigned long>(all.preemptions),
+      static_cast<unsigned long>(all.evictions), static_cast<unsigned long>(all.hit_tokens),
+      static_cast<unsigned long>(all.queried_tokens),
+      static_cast<unsigned long>(all.surplus_tokens));
+  return all;
+}
+
+class SchedulerSimulation : public testing::TestWithParam<bool> {};
+
+TEST_P(SchedulerSimulation, EveryRandomLoadEndsRightly) {
+  const SchedulerCounters all = RunLoads(GetParam());
+  if (HasFailure() || num_seeds == 1) return;
   // The loads are tight enough to mean something.
   EXPECT_GT(all.preemptions, num_seeds / 5);
   EXPECT_GT(all.evictions, num_seeds);
   EXPECT_GT(all.hit_tokens, all.queried_tokens / 10);
+  EXPECT_EQ(all.surplus_tokens > num_seeds / 10, GetParam());
 }
+
+INSTANTIATE_TEST_SUITE_P(StepByStepAndAhead, SchedulerSimulation, testing::Bool());
 
 // A broken invariant of the scheduler itself stops the program.
 void PrintSeed(int signal) {
