@@ -38,39 +38,39 @@ inline char* SharedMemory() { return simt::current_thread->block->shared; }
 
 // --- Meeting others ---------------------------------------------------------------------------
 
-inline void SyncThreads(const Where& where = Where::current()) {
+inline void SyncThreads(Where where = Where::Here()) {
   simt::Block* block = simt::current_thread->block;
   block->Meet({"SyncThreads", nullptr, 0, block->threads}, nullptr, where);
 }
-inline void SyncWarp(const Where& where = Where::current()) {
+inline void SyncWarp(Where where = Where::Here()) {
   simt::current_thread->block->Meet({"SyncWarp"}, nullptr, where);
 }
-inline void SyncNamed(int id, int threads, const Where& where = Where::current()) {
+inline void SyncNamed(int id, int threads, Where where = Where::Here()) {
   simt::Block* block = simt::current_thread->block;
   if (id < 1 || id >= simt::kNumBarriers) block->Die("names a barrier that is not in 1..15", where);
   block->Meet({"SyncNamed", nullptr, id, threads}, nullptr, where);
 }
 template <typename T>
-T Shuffle(T value, int lane, const Where& where = Where::current()) {
+T Shuffle(T value, int lane, Where where = Where::Here()) {
   return simt::Exchange(value, lane, {"Shuffle", &simt::ResolveShuffle<T>}, where);
 }
 template <typename T>
-T ShuffleXor(T value, int mask, const Where& where = Where::current()) {
+T ShuffleXor(T value, int mask, Where where = Where::Here()) {
   return simt::Exchange(value, LaneIndex() ^ mask, {"ShuffleXor", &simt::ResolveShuffle<T>}, where);
 }
 template <typename T>
-T ShuffleDown(T value, int delta, const Where& where = Where::current()) {
+T ShuffleDown(T value, int delta, Where where = Where::Here()) {
   const int from = LaneIndex() + delta;
   return simt::Exchange(value, from < simt::kWarpSize ? from : LaneIndex(),
                         {"ShuffleDown", &simt::ResolveShuffle<T>}, where);
 }
 template <typename T>
-T ShuffleUp(T value, int delta, const Where& where = Where::current()) {
+T ShuffleUp(T value, int delta, Where where = Where::Here()) {
   const int from = LaneIndex() - delta;
   return simt::Exchange(value, from >= 0 ? from : LaneIndex(),
                         {"ShuffleUp", &simt::ResolveShuffle<T>}, where);
 }
-inline uint32_t Ballot(bool predicate, const Where& where = Where::current()) {
+inline uint32_t Ballot(bool predicate, Where where = Where::Here()) {
   simt::BallotPayload payload = {predicate, 0};
   simt::current_thread->block->Meet({"Ballot", &simt::ResolveBallot}, &payload, where);
   return payload.result;
@@ -97,7 +97,7 @@ inline void GridDependencyWait() { simt::current_thread->block->waited_for_previ
 
 // --- Memory -----------------------------------------------------------------------------------
 
-inline Word4 LoadStreaming(const void* global, const Where& where = Where::current()) {
+inline Word4 LoadStreaming(const void* global, Where where = Where::Here()) {
   if (reinterpret_cast<uintptr_t>(global) % 16 != 0) {
     simt::current_thread->block->Die("loads from an address that is not a multiple of 16", where);
   }
@@ -106,8 +106,7 @@ inline Word4 LoadStreaming(const void* global, const Where& where = Where::curre
   return v;
 }
 inline float LoadFromL2(const float* global) { return *global; }
-inline void CopyAsync16(void* shared, const void* global, bool valid,
-                        const Where& where = Where::current()) {
+inline void CopyAsync16(void* shared, const void* global, bool valid, Where where = Where::Here()) {
   simt::StartCopy(shared, global, valid, where);
 }
 inline void CopyAsyncCommit() { simt::CommitCopies(); }
@@ -119,23 +118,21 @@ inline void PrefetchL2(const void* global) { (void)global; }
 
 // --- Tensor cores -----------------------------------------------------------------------------
 
-inline void LoadMatrix4(uint32_t r[4], const void* shared_row,
-                        const Where& where = Where::current()) {
+inline void LoadMatrix4(uint32_t r[4], const void* shared_row, Where where = Where::Here()) {
   simt::LoadMatrix({"LoadMatrix4", &simt::ResolveLoadMatrix4}, r, shared_row, true, where);
 }
 inline void LoadMatrix4Transposed(uint32_t r[4], const void* shared_row,
-                                  const Where& where = Where::current()) {
+                                  Where where = Where::Here()) {
   simt::LoadMatrix({"LoadMatrix4Transposed", &simt::ResolveLoadMatrix4Transposed}, r, shared_row,
                    true, where);
 }
-inline void LoadMatrix2(uint32_t r[2], const void* shared_row,
-                        const Where& where = Where::current()) {
+inline void LoadMatrix2(uint32_t r[2], const void* shared_row, Where where = Where::Here()) {
   simt::LoadMatrix({"LoadMatrix2", &simt::ResolveLoadMatrix2}, r, shared_row, LaneIndex() < 16,
                    where);
 }
 // Products are exact, sums are float and ascend with k, from d.
 inline void MmaBf16(float d[4], const uint32_t a[4], const uint32_t b[2],
-                    const Where& where = Where::current()) {
+                    Where where = Where::Here()) {
   simt::MmaPayload payload = {d, a, b};
   simt::current_thread->block->Meet({"MmaBf16", &simt::ResolveMmaBf16}, &payload, where);
 }
@@ -178,7 +175,7 @@ inline uint32_t PackBf16(float low, float high) {
 }
 inline float HalfToFloat(uint16_t x) { return F16ToFloat(x); }
 inline uint32_t PermuteBytes(uint32_t a, uint32_t b, uint32_t selector,
-                             const Where& where = Where::current()) {
+                             Where where = Where::Here()) {
   if ((selector & 0x8888u) != 0) {
     simt::current_thread->block->Die("selects a byte above 7", where);
   }

@@ -44,7 +44,7 @@ class FiberPool {
   std::unique_ptr<Caller> caller_;
   std::vector<std::unique_ptr<Fiber>> fibers_;
   Fiber* current_ = nullptr;
-  bool came_from_caller_ = false;
+  [[maybe_unused]] bool came_from_caller_ = false;  // for the address sanitizer
 };
 
 }  // namespace qwenserve::simt

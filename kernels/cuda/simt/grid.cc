@@ -44,7 +44,7 @@ class Random {
 bool Same(const Thread& a, const Thread& b) {
   return a.meeting.name == b.meeting.name && a.meeting.resolve == b.meeting.resolve &&
          a.meeting.barrier == b.meeting.barrier && a.meeting.threads == b.meeting.threads &&
-         a.where.line() == b.where.line();
+         a.where.line == b.where.line;
 }
 
 std::string Describe(const Thread& thread) {
@@ -55,7 +55,7 @@ std::string Describe(const Thread& thread) {
     text += "(" + std::to_string(thread.meeting.barrier) + ", " +
             std::to_string(thread.meeting.threads) + ")";
   }
-  return text + " at " + thread.where.file_name() + ":" + std::to_string(thread.where.line());
+  return text + " at " + thread.where.file + ":" + std::to_string(thread.where.line);
 }
 
 // Runs one block after the other; each OS thread has one, which keeps stacks and shared memory.
@@ -100,7 +100,7 @@ class BlockRunner final : public Block {
     }
   }
 
-  void Meet(const Meeting& meeting, void* payload, const Where& where) override {
+  void Meet(const Meeting& meeting, void* payload, Where where) override {
     Thread* self = current_thread;
     self->meeting = meeting;
     self->where = where;
@@ -114,9 +114,9 @@ class BlockRunner final : public Block {
     fibers_.Pass(current_thread->index, &RunThread, current_thread);
   }
 
-  [[noreturn]] void Die(const char* what, const Where& where) override {
-    Fail("thread " + std::to_string(current_thread->index) + " " + what + " at " +
-         where.file_name() + ":" + std::to_string(where.line()));
+  [[noreturn]] void Die(const char* what, Where where) override {
+    Fail("thread " + std::to_string(current_thread->index) + " " + what + " at " + where.file +
+         ":" + std::to_string(where.line));
   }
 
  private:
@@ -291,7 +291,7 @@ void Finish(const PendingCopy& copy) {
 
 }  // namespace
 
-void CheckShared(const void* at, size_t bytes, const Where& where) {
+void CheckShared(const void* at, size_t bytes, Where where) {
   Block* block = current_thread->block;
   const char* first = static_cast<const char*>(at);
   if (first < block->shared || first + bytes > block->shared + block->shared_bytes) {
@@ -300,7 +300,7 @@ void CheckShared(const void* at, size_t bytes, const Where& where) {
   if (reinterpret_cast<uintptr_t>(at) % bytes != 0) block->Die("is not aligned", where);
 }
 
-void StartCopy(void* shared, const void* global, bool valid, const Where& where) {
+void StartCopy(void* shared, const void* global, bool valid, Where where) {
   CheckShared(shared, 16, where);
   Thread* self = current_thread;
   if (valid && reinterpret_cast<uintptr_t>(global) % 16 != 0) {

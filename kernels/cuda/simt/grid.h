@@ -12,7 +12,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <source_location>
 #include <vector>
 
 #include "kernels/cuda/runtime/gpu_kernel.h"
@@ -28,7 +27,16 @@ inline constexpr size_t kMaxSharedBytes = 227 * 1024;
 // Memory that nobody wrote: NaN as bf16 and as float, absurd as an index or a count.
 inline constexpr uint32_t kGarbage = 0xffa5ffa5u;
 
-using Where = std::source_location;
+// A line of a kernel, of whoever calls a function that has one as its default argument. Clang 14
+// has no std::source_location.
+struct Where {
+  const char* file = "";
+  int line = 0;
+
+  static constexpr Where Here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return {file, line};
+  }
+};
 
 // Given each lane's payload in the order of lanes, when all have arrived.
 using Resolve = void (*)(void* const payloads[kWarpSize]);
@@ -76,21 +84,21 @@ class Block {
   bool waited_for_previous = false;  // somebody called GridDependencyWait
 
   // Enters a meeting with the current thread and returns when it is over.
-  virtual void Meet(const Meeting& meeting, void* payload, const Where& where) = 0;
+  virtual void Meet(const Meeting& meeting, void* payload, Where where) = 0;
   // Ends the program, naming kernel, block and thread.
-  [[noreturn]] virtual void Die(const char* what, const Where& where) = 0;
+  [[noreturn]] virtual void Die(const char* what, Where where) = 0;
 
  protected:
   ~Block() = default;
 };
 
 // Asynchronous copies of the current thread.
-void StartCopy(void* shared, const void* global, bool valid, const Where& where);
+void StartCopy(void* shared, const void* global, bool valid, Where where);
 void CommitCopies();
 void WaitForCopies(int pending);
 
 // Dies unless [at, at + bytes) is shared memory of the block, aligned to `bytes`.
-void CheckShared(const void* at, size_t bytes, const Where& where);
+void CheckShared(const void* at, size_t bytes, Where where);
 
 // Runs all blocks before it returns. `args` as LaunchRaw takes them.
 void RunGrid(const GpuKernel& kernel, const LaunchShape& shape, const void* args, uint64_t seed);

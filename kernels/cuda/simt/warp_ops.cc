@@ -82,7 +82,7 @@ void ResolveLoadMatrix4Transposed(void* const payloads[kWarpSize]) {
 void ResolveLoadMatrix2(void* const payloads[kWarpSize]) { LoadMatrices(payloads, 2, false); }
 
 void LoadMatrix(const Meeting& meeting, uint32_t* r, const void* row, bool gives_address,
-                const Where& where) {
+                Where where) {
   if (gives_address) CheckShared(row, 16, where);
   MatrixPayload payload = {r, row};
   current_thread->block->Meet(meeting, &payload, where);

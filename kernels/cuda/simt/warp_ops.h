@@ -25,7 +25,7 @@ void ResolveShuffle(void* const payloads[kWarpSize]) {
 
 // The value of `lane`, modulo 32 as the machine does.
 template <typename T>
-T Exchange(T value, int lane, const Meeting& meeting, const Where& where) {
+T Exchange(T value, int lane, const Meeting& meeting, Where where) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8);
   ShufflePayload<T> payload = {value, lane & (kWarpSize - 1), value};
   current_thread->block->Meet(meeting, &payload, where);
@@ -47,7 +47,7 @@ void ResolveLoadMatrix4Transposed(void* const payloads[kWarpSize]);
 void ResolveLoadMatrix2(void* const payloads[kWarpSize]);
 // `row` of a lane that gives no address is not looked at.
 void LoadMatrix(const Meeting& meeting, uint32_t* r, const void* row, bool gives_address,
-                const Where& where);
+                Where where);
 
 struct MmaPayload {
   float* d;
