@@ -30,7 +30,8 @@ double LogOf(double x) {
 }
 
 float LogprobOf(float logit, float max, int64_t mass) {
-  const double above = static_cast<double>(logit) - static_cast<double>(max);
+  // + 0.0: which zero the highest logit is depends on where it was looked for.
+  const double above = static_cast<double>(logit) - static_cast<double>(max) + 0.0;
   return static_cast<float>(above - LogOf(static_cast<double>(mass) * kMassUnit));
 }
 
