@@ -62,11 +62,17 @@ class GuardedHeap {
     QS_CHECK(found != sizes_.end());
     char* start = static_cast<char*>(memory);
     ASAN_UNPOISON_MEMORY_REGION(start - kGuardBytes, found->second + 2 * kGuardBytes);
-    CheckGuard(start - kGuardBytes, "before", found->second);
-    CheckGuard(start + found->second, "beyond", found->second);
+    CheckGuards(start, found->second, "something");
     used_ -= found->second;
     sizes_.erase(found);
     ::operator delete (start - kGuardBytes, std::align_val_t{kAlignment});
+  }
+
+  // Ends the program if `who` wrote outside the allocations. The address sanitizer does so itself.
+  void CheckAll(const std::string& who) const {
+#ifndef __SANITIZE_ADDRESS__
+    for (const auto& [start, bytes] : sizes_) CheckGuards(start, bytes, who.c_str());
+#endif
   }
 
   // Is [at, at + bytes) inside one allocation?
@@ -81,13 +87,14 @@ class GuardedHeap {
   size_t used() const { return used_; }
 
  private:
-  static void CheckGuard(const char* guard, const char* side, size_t bytes) {
-    for (size_t i = 0; i < kGuardBytes; ++i) {
-      if (guard[i] == kGuardByte) continue;
-      std::fprintf(stderr, "simt: something was written %s an allocation of %zu bytes\n", side,
-                   bytes);
-      std::abort();
-    }
+  static void CheckGuards(const char* start, size_t bytes, const char* who) {
+    static const std::string intact(kGuardBytes, kGuardByte);
+    const char* side = nullptr;
+    if (std::memcmp(start - kGuardBytes, intact.data(), kGuardBytes) != 0) side = "before";
+    if (std::memcmp(start + bytes, intact.data(), kGuardBytes) != 0) side = "beyond";
+    if (side == nullptr) return;
+    std::fprintf(stderr, "simt: %s wrote %s an allocation of %zu bytes\n", who, side, bytes);
+    std::abort();
   }
 
   std::map<const char*, size_t> sizes_;
@@ -247,6 +254,8 @@ class SimtDevice final : public GpuDevice {
       number = faults_->launches_++;
     }
     simt::RunGrid(kernel, shape, args, seed_ * 1000003 + static_cast<uint64_t>(number));
+    device_.CheckAll(absl::StrCat("kernel ", kernel.name));
+    pinned_.CheckAll(absl::StrCat("kernel ", kernel.name));
     const std::lock_guard lock(faults_->mutex_);
     if (faults_->launches_left_ > 0) --faults_->launches_left_;
   }

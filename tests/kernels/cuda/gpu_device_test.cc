@@ -230,7 +230,7 @@ TEST(SimtDeviceDeathTest, WritesOutsideAnAllocation) {
           memory[at] = 1;
           device->Free(const_cast<char*>(memory));
         },
-        "something was written (before|beyond) an allocation of 1000 bytes|use-after-poison");
+        "something wrote (before|beyond) an allocation of 1000 bytes|use-after-poison");
     EXPECT_DEATH(
         {
           auto device = MakeSimtDevice(1);
@@ -239,6 +239,17 @@ TEST(SimtDeviceDeathTest, WritesOutsideAnAllocation) {
         },
         "check failed: device_.Contains");
   }
+}
+
+TEST(SimtDeviceDeathTest, AKernelWritesOutsideAnAllocation) {
+  EXPECT_DEATH(
+      {
+        auto device = MakeSimtDevice(1);
+        void* from = device->Allocate(64).value();
+        void* to = device->Allocate(48).value();
+        device->Launch(on_simt::GetCopyKernel(), {}, CopyArgs{from, to, 4});
+      },
+      "kernel copy wrote beyond an allocation of 48 bytes|use-after-poison");
 }
 
 TEST(SimtDeviceDeathTest, ACapturedCopyFromMemoryThatIsNotPinned) {
