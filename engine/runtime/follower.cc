@@ -14,6 +14,7 @@
 #include "engine/runtime/child_process.h"
 #include "engine/runtime/model_runner.h"
 #include "engine/runtime/rank_meeting.h"
+#include "engine/runtime/rank_watchdog.h"
 #include "engine/schedule/step_plan.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
@@ -35,6 +36,8 @@ absl::Status Follow(const RankSettings& settings, const Checkpoint& checkpoint,
                                 backend);
                           },
                           nullptr));
+  const std::unique_ptr<RankWatchdog> watchdog =
+      WatchRank(group, settings.rank, runner->communicator(), settings.step_timeout);
   group->SetPhase(settings.rank, RankGroup::Phase::kReady);
   PlanReceiver receiver(group, settings.rank);
   while (true) {

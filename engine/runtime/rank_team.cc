@@ -62,6 +62,7 @@ absl::StatusOr<std::unique_ptr<RankTeam>> RankTeam::Start(
     return leader.status();
   }
   team->leader_ = *std::move(leader);
+  team->watchdog_ = WatchRank(team->group_, 0, team->leader_->communicator(), first.step_timeout);
   team->group_->SetPhase(0, RankGroup::Phase::kReady);
   QS_RETURN_IF_ERROR(team->group_->WaitAll(RankGroup::Phase::kReady));
   return team;
@@ -92,6 +93,8 @@ absl::StatusOr<uint64_t> RankTeam::Launch(const StepPlan& plan) {
 
 absl::StatusOr<std::vector<SampledToken>> RankTeam::Collect(uint64_t ticket) {
   QS_ASSIGN_OR_RETURN(std::vector<SampledToken> tokens, leader_->Collect(ticket));
+  // What comes of collectives that were cut off is no result.
+  QS_RETURN_IF_ERROR(leader_->communicator().Health());
   group_->EndStep(0, launched_steps_.front());
   launched_steps_.pop_front();
   return tokens;

@@ -18,6 +18,7 @@
 #include "engine/runtime/engine_options.h"
 #include "engine/runtime/model_runner.h"
 #include "engine/runtime/rank_settings.h"
+#include "engine/runtime/rank_watchdog.h"
 
 namespace qwenserve {
 
@@ -56,7 +57,8 @@ class RankTeam {
   std::shared_ptr<RankGroup> group_;
   std::unique_ptr<PlanSender> sender_;
   std::unique_ptr<ModelRunner> leader_;
-  std::deque<uint64_t> launched_steps_;  // numbers of the plans not collected yet
+  std::unique_ptr<RankWatchdog> watchdog_;  // goes before what it watches
+  std::deque<uint64_t> launched_steps_;     // numbers of the plans not collected yet
   std::vector<std::thread> threads_;
   std::vector<std::unique_ptr<ChildProcess>> processes_;
 };
