@@ -26,10 +26,24 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const RankSetti
   return runner;
 }
 
+namespace {
+
+// With room for the rows that steps are filled up with.
+BatchLimits FilledUp(BatchLimits limits, const Backend& backend) {
+  int64_t most = limits.max_sequences;
+  for (int64_t rows = 1; rows <= limits.max_sequences; ++rows) {
+    most = std::max(most, backend.PaddedRows(rows));
+  }
+  limits.max_sequences = std::min(most, limits.max_rows);
+  return limits;
+}
+
+}  // namespace
+
 absl::Status ModelRunner::TakeMemory(const LoadProgress& progress) {
   const ModelConfig& config = checkpoint_.config();
-  const BatchLimits& limits = settings_.limits;
   QS_ASSIGN_OR_RETURN(backend_, MakeRankBackend(settings_));
+  const BatchLimits limits = FilledUp(settings_.limits, *backend_);
   QS_ASSIGN_OR_RETURN(shard_, MakeShardPlan(config, settings_.tp, settings_.rank));
   QS_ASSIGN_OR_RETURN(weights_,
                       LoadWeights(checkpoint_, shard_, settings_.weights, *backend_, progress));
@@ -42,10 +56,14 @@ absl::Status ModelRunner::TakeMemory(const LoadProgress& progress) {
   QS_ASSIGN_OR_RETURN(rope_, RopeTables::Create(config, limits.max_model_len, *backend_));
   QS_ASSIGN_OR_RETURN(sampler_, RowSampler::Create(settings_.tp, limits.max_sequences,
                                                    settings_.sample_pairs, *backend_));
-  const size_t ids_bytes = static_cast<size_t>(limits.max_sequences) * sizeof(int32_t);
-  QS_ASSIGN_OR_RETURN(shared_ids_, backend_->Allocate(ids_bytes));
-  QS_ASSIGN_OR_RETURN(gathered_ids_,
-                      backend_->Allocate(ids_bytes * static_cast<size_t>(settings_.tp)));
+  const size_t ids_bytes = static_cast<size_t>(limits.max_rows) * sizeof(int32_t);
+  for (Buffer& drawn : drawn_) {
+    QS_ASSIGN_OR_RETURN(drawn, backend_->Allocate(ids_bytes));
+  }
+  if (settings_.tp > 1) {
+    QS_ASSIGN_OR_RETURN(gathered_ids_,
+                        backend_->Allocate(ids_bytes * static_cast<size_t>(settings_.tp)));
+  }
   return backend_->Sync();
 }
 
@@ -83,66 +101,87 @@ ModelState ModelRunner::State() {
   return state;
 }
 
-absl::StatusOr<std::vector<int32_t>> ModelRunner::SharePreviousIds() {
-  std::vector<int32_t> ids(previous_draws_.size());
-  if (settings_.rank == 0) {
-    QS_RETURN_IF_ERROR(backend_->Sync());
-    const std::vector<SampledToken>& tokens =
-        in_flight_.empty() ? previous_ : in_flight_.back().tokens;
-    for (size_t i = 0; i < ids.size(); ++i) ids[i] = tokens[previous_draws_[i]].id;
+absl::StatusOr<const int32_t*> ModelRunner::SharePreviousDraws() {
+  const int32_t* mine = drawn(last_ticket_);
+  if (settings_.tp == 1) return mine;
+  // A gather only moves bits, so ids can travel as floats. Rank 0's come first.
+  QS_RETURN_IF_ERROR(communicator_->AllGather(reinterpret_cast<const float*>(mine), 1,
+                                              previous_rows_, gathered_ids_.as<float>()));
+  return gathered_ids_.as<int32_t>();
+}
+
+std::vector<LogitRow> ModelRunner::RowsOf(const StepPlan& plan) const {
+  std::vector<LogitRow> rows = LogitRowsOf(plan);
+  for (LogitRow& row : rows) {
+    if (row.sampled_by_row < 0 || !ReadsContext(row.row)) continue;
+    row.row.last_id = drawn(last_ticket_) + previous_draws_[row.sampled_by_row];
   }
-  if (settings_.tp == 1) return ids;
-  // A gather only moves bits, so ids can travel as floats.
-  const size_t bytes = ids.size() * sizeof(int32_t);
-  backend_->CopyToDevice(ids.data(), bytes, shared_ids_.data());
-  QS_RETURN_IF_ERROR(communicator_->AllGather(
-      shared_ids_.as<float>(), 1, static_cast<int64_t>(ids.size()), gathered_ids_.as<float>()));
-  backend_->CopyToHost(gathered_ids_.data(), bytes, ids.data());
-  return ids;
+  return rows;
 }
 
 absl::StatusOr<uint64_t> ModelRunner::Launch(const StepPlan& plan) {
   QS_CHECK(in_flight_.size() < 2);
-  std::vector<int32_t> previous;
-  const bool needs_previous =
-      std::any_of(plan.sequences.begin(), plan.sequences.end(),
-                  [](const PlanSequence& part) { return part.sampled_by_row >= 0; });
-  if (needs_previous) {
-    QS_ASSIGN_OR_RETURN(previous, SharePreviousIds());
+  QS_RETURN_IF_ERROR(BuildBatch(plan, checkpoint_.config(), settings_.limits, previous_draws_,
+                                *rope_, &host_batch_));
+  if (host_batch_.one_draw_each) {
+    const int64_t padded = backend_->PaddedRows(static_cast<int64_t>(host_batch_.ids.size()));
+    FillUp(std::min(padded, settings_.limits.max_rows), &host_batch_);
   }
-  QS_RETURN_IF_ERROR(
-      BuildBatch(plan, checkpoint_.config(), settings_.limits, previous, *rope_, &host_batch_));
   const ForwardBatch batch = device_batch_.Upload(host_batch_, *backend_);
-  const ModelState state = State();
-  QS_RETURN_IF_ERROR(Forward(state, batch));
+  if (std::any_of(plan.sequences.begin(), plan.sequences.end(),
+                  [](const PlanSequence& part) { return part.sampled_by_row >= 0; })) {
+    QS_ASSIGN_OR_RETURN(const int32_t* previous, SharePreviousDraws());
+    backend_->TakeDrawn(previous, batch.attention.num_rows, device_batch_.ids());
+  }
+  const std::vector<LogitRow> rows = RowsOf(plan);
+  in_flight_.push_back({++last_ticket_, 0, std::vector<SampledToken>(rows.size())});
+  InFlight& step = in_flight_.back();
+  QS_RETURN_IF_ERROR(Compute(batch, rows, step.tokens.data()));
+  step.mark = backend_->Mark();
 
-  in_flight_.push_back({++last_ticket_, {}});
-  std::vector<SampledToken>& tokens = in_flight_.back().tokens;
-  const std::vector<LogitRow> rows = LogitRowsOf(plan);
-  QS_CHECK(static_cast<int64_t>(rows.size()) == batch.num_logit_rows);
-  tokens.resize(rows.size());
   previous_draws_.clear();
   for (size_t i = 0; i < rows.size(); ++i) {
-    if (rows[i].drawn) previous_draws_.push_back(i);
+    if (rows[i].drawn) previous_draws_.push_back(static_cast<int32_t>(i));
   }
+  previous_rows_ = static_cast<int64_t>(rows.size());
+  // The others may not know all of them.
+  if (settings_.rank != 0) step.tokens.clear();
+  return last_ticket_;
+}
+
+absl::Status ModelRunner::Compute(const ForwardBatch& batch, absl::Span<const LogitRow> rows,
+                                  SampledToken* tokens) {
+  const ModelState state = State();
+  int32_t* drawn_now = drawn(last_ticket_);
+  if (host_batch_.one_draw_each) {
+    const auto issue = [&]() -> absl::Status {
+      QS_RETURN_IF_ERROR(Forward(state, batch));
+      ProjectLogits(state, batch.logit_rows, batch.num_logit_rows);
+      return absl::OkStatus();
+    };
+    const uint64_t shape = static_cast<uint64_t>(batch.attention.max_blocks) << 32 |
+                           static_cast<uint64_t>(batch.attention.num_rows);
+    QS_RETURN_IF_ERROR(communicator_->replayable() ? backend_->Replay(shape, issue) : issue());
+    return sampler_.Sample(state, rows, drawn_now, tokens);
+  }
+  QS_RETURN_IF_ERROR(Forward(state, batch));
+  QS_CHECK(static_cast<int64_t>(rows.size()) == batch.num_logit_rows);
   // Scored prompts may have more rows than the buffers of the vocabulary.
   const size_t most = static_cast<size_t>(activations_.max_logit_rows);
   for (size_t begin = 0; begin < rows.size(); begin += most) {
-    const auto part = absl::MakeConstSpan(rows).subspan(begin, most);
+    const auto part = rows.subspan(begin, most);
     ProjectLogits(state, batch.logit_rows + begin, static_cast<int64_t>(part.size()));
-    QS_RETURN_IF_ERROR(sampler_.Sample(state, part, tokens.data() + begin));
+    QS_RETURN_IF_ERROR(sampler_.Sample(state, part, drawn_now + begin, tokens + begin));
   }
-  // The others may not know all of them.
-  if (settings_.rank != 0) tokens.clear();
-  return last_ticket_;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<SampledToken>> ModelRunner::Collect(uint64_t ticket) {
   QS_CHECK(!in_flight_.empty() && in_flight_.front().ticket == ticket);
-  QS_RETURN_IF_ERROR(backend_->Sync());
-  previous_ = std::move(in_flight_.front().tokens);
+  QS_RETURN_IF_ERROR(backend_->Wait(in_flight_.front().mark));
+  std::vector<SampledToken> tokens = std::move(in_flight_.front().tokens);
   in_flight_.pop_front();
-  return previous_;
+  return tokens;
 }
 
 }  // namespace qwenserve

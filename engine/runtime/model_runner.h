@@ -30,8 +30,12 @@ namespace qwenserve {
 // launch the same plans in the same order; rank 0 also draws the tokens.
 //
 // Two-phase: Launch issues a step, Collect waits for it, and up to two steps may be launched before
-// the first is collected; the second may then name ids that the first has yet to draw. On the CPU
-// the work itself happens in Launch.
+// the first is collected; the second may then name ids that the first has yet to draw: they stay on
+// the device. On the CPU the work itself happens in Launch.
+//
+// A step in which every sequence draws from its one row is filled up to the backend's PaddedRows
+// and goes through Backend::Replay, from the embedding to the logits: its shape is all that differs
+// from one such step to the next.
 // One thread, but for abort through the communicator.
 class ModelRunner {
  public:
@@ -62,14 +66,21 @@ class ModelRunner {
  private:
   struct InFlight {
     uint64_t ticket = 0;
+    uint64_t mark = 0;
     std::vector<SampledToken> tokens;
   };
 
   ModelRunner(const RankSettings& settings, const Checkpoint& checkpoint);
   absl::Status TakeMemory(const LoadProgress& progress);
-  // The ids of the step before on every rank: rank 0 drew them.
-  absl::StatusOr<std::vector<int32_t>> SharePreviousIds();
+  // What the step before drew, on every rank: rank 0 has it.
+  absl::StatusOr<const int32_t*> SharePreviousDraws();
+  // Rows of logits of this step, and whose ids they may take from the step before.
+  std::vector<LogitRow> RowsOf(const StepPlan& plan) const;
+  // The forward pass and the draws.
+  absl::Status Compute(const ForwardBatch& batch, absl::Span<const LogitRow> rows,
+                       SampledToken* tokens);
   ModelState State();
+  int32_t* drawn(uint64_t ticket) const { return drawn_[ticket % 2].as<int32_t>(); }
 
   const RankSettings settings_;
   const Checkpoint& checkpoint_;
@@ -83,12 +94,14 @@ class ModelRunner {
   DeviceBatch device_batch_;
   RowSampler sampler_;
   std::optional<RopeTables> rope_;
-  Buffer shared_ids_;    // [max_sequences]: rank 0's, to be shared
-  Buffer gathered_ids_;  // [tp * max_sequences]
+  // [max_rows]: the ids of each logit row of this step and of the one before, since a row's draw
+  // may read one of those while another's is stored.
+  Buffer drawn_[2];
+  Buffer gathered_ids_;  // [tp * max_rows]
   HostBatch host_batch_;
-  std::deque<InFlight> in_flight_;      // stable addresses: Sample writes there
-  std::vector<SampledToken> previous_;  // drawn by the last launched step, when it is collected
-  std::vector<size_t> previous_draws_;  // which of its tokens were drawn, on every rank
+  std::deque<InFlight> in_flight_;       // stable addresses: Sample writes there
+  std::vector<int32_t> previous_draws_;  // which logit rows of the last launched step were drawn
+  int64_t previous_rows_ = 0;            // how many it had
   uint64_t last_ticket_ = 0;
 };
 

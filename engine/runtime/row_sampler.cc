@@ -36,8 +36,10 @@ std::vector<LogitRow> LogitRowsOf(const StepPlan& plan) {
       rows.push_back({.row = MakeScoreRow(id, part.score_top)});
     }
     if (part.wants_logits) {
-      rows.push_back(
-          {.row = part.sample, .whole = part.whole_row || EditsLogits(part.sample), .drawn = true});
+      rows.push_back({.row = part.sample,
+                      .whole = part.whole_row || EditsLogits(part.sample),
+                      .drawn = true,
+                      .sampled_by_row = part.sampled_by_row});
     }
   }
   return rows;
@@ -132,8 +134,15 @@ absl::Status RowSampler::Gather(const ModelState& state, absl::Span<const int64_
   return absl::OkStatus();
 }
 
+void RowSampler::StoreDrawn(const ModelState& state, absl::Span<const SampledToken> tokens,
+                            int32_t* drawn) {
+  std::vector<int32_t> ids;
+  for (const SampledToken& token : tokens) ids.push_back(token.id);
+  state.backend->CopyToDevice(ids.data(), ids.size() * sizeof(int32_t), drawn);
+}
+
 absl::Status RowSampler::Sample(const ModelState& state, absl::Span<const LogitRow> rows,
-                                SampledToken* tokens) {
+                                int32_t* drawn, SampledToken* tokens) {
   const int64_t vocab_size = state.config->vocab_size, count = static_cast<int64_t>(rows.size());
   std::vector<int64_t> whole, reduce, weigh;
   for (int64_t r = 0; r < count; ++r) {
@@ -162,20 +171,24 @@ absl::Status RowSampler::Sample(const ModelState& state, absl::Span<const LogitR
     rows_gathered_ += whole.size();
     rows_from_pairs_ += rows.size() - whole.size();
   }
-  if (whole.empty()) return absl::OkStatus();
+  if (whole.empty()) {
+    StoreDrawn(state, absl::MakeConstSpan(tokens, rows.size()), drawn);
+    return absl::OkStatus();
+  }
   QS_RETURN_IF_ERROR(Gather(state, whole));
   if (state.shard->rank != 0) return absl::OkStatus();
   std::vector<SampleRow> sampled;
   for (int64_t r : whole) sampled.push_back(rows[r].row);
   const LogitsView logits = LogitsOf(state);
   if (whole.size() == rows.size()) {
-    state.backend->Sample(logits.data, logits.stride, vocab_size, sampled, nullptr, tokens);
+    state.backend->Sample(logits.data, logits.stride, vocab_size, sampled, drawn, tokens);
     return absl::OkStatus();
   }
   std::vector<SampledToken> results(whole.size());
   state.backend->Sample(logits.data, logits.stride, vocab_size, sampled, nullptr, results.data());
   QS_RETURN_IF_ERROR(state.backend->Sync());
   for (size_t i = 0; i < whole.size(); ++i) tokens[whole[i]] = std::move(results[i]);
+  StoreDrawn(state, absl::MakeConstSpan(tokens, rows.size()), drawn);
   return absl::OkStatus();
 }
 

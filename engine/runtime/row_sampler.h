@@ -16,8 +16,9 @@ namespace qwenserve {
 // One row of logits that a step must make something of.
 struct LogitRow {
   SampleRow row;
-  bool whole = false;  // something that only rank 0 knows edits the logits
-  bool drawn = false;  // not scored: another step may take the token as its input
+  bool whole = false;           // something that only rank 0 knows edits the logits
+  bool drawn = false;           // not scored: another step may take the token as its input
+  int32_t sampled_by_row = -1;  // the plan's: where the last id of the row's context comes from
 };
 
 // In the order of the plan: of each sequence the scored rows, then the drawn one.
@@ -37,8 +38,9 @@ class RowSampler {
   static absl::StatusOr<RowSampler> Create(int tp, int64_t max_logit_rows, int64_t pairs,
                                            Backend& backend);
 
-  // Rows of the last ProjectLogits. tokens: [rows.size()], valid after Backend::Sync on rank 0.
-  absl::Status Sample(const ModelState& state, absl::Span<const LogitRow> rows,
+  // The first rows of the last ProjectLogits. drawn: device, [rows.size()], the ids on rank 0.
+  // tokens: host, [rows.size()], valid on rank 0 after Backend::Sync or Wait.
+  absl::Status Sample(const ModelState& state, absl::Span<const LogitRow> rows, int32_t* drawn,
                       SampledToken* tokens);
 
   // Rows since the start, by the way that was taken; 0 at tp = 1.
@@ -58,6 +60,9 @@ class RowSampler {
   absl::Status ExchangeWeights(const ModelState& state, absl::Span<const LogitRow> rows,
                                absl::Span<const int64_t> wanted, std::vector<Reduced>* reduced);
   absl::Status Gather(const ModelState& state, absl::Span<const int64_t> rows);
+  // Of rows that were not drawn by the device itself.
+  static void StoreDrawn(const ModelState& state, absl::Span<const SampledToken> tokens,
+                         int32_t* drawn);
   // Row r of the result: rank after rank, `width` floats of each.
   absl::Status Exchange(const ModelState& state, const std::vector<float>& mine, int64_t rows,
                         int64_t width, std::vector<float>* all);

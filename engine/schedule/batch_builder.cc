@@ -1,7 +1,8 @@
 #include "engine/schedule/batch_builder.h"
 
 #include <algorithm>
-#include <utility>
+#include <bit>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
@@ -12,7 +13,7 @@ namespace qwenserve {
 namespace {
 
 absl::Status CheckPart(const PlanSequence& part, const ModelConfig& config,
-                       const BatchLimits& limits, absl::Span<const int32_t> previous_ids) {
+                       const BatchLimits& limits, absl::Span<const int32_t> previous_draws) {
   const int64_t end = part.first_position + static_cast<int64_t>(part.ids.size());
   if (part.ids.empty() || part.first_position < 0 || end > limits.max_model_len) {
     return absl::InternalError(absl::StrCat("plan: positions ", part.first_position, " to ", end,
@@ -31,9 +32,9 @@ absl::Status CheckPart(const PlanSequence& part, const ModelConfig& config,
       return absl::InternalError(absl::StrCat("plan: block ", block, " of ", limits.num_blocks));
     }
   }
-  if (part.sampled_by_row >= static_cast<int64_t>(previous_ids.size())) {
+  if (part.sampled_by_row >= static_cast<int64_t>(previous_draws.size())) {
     return absl::InternalError(absl::StrCat("plan: input from row ", part.sampled_by_row,
-                                            " of a step that drew ", previous_ids.size()));
+                                            " of a step that drew ", previous_draws.size()));
   }
   const int64_t last_scored = int64_t{part.first_scored} + part.num_scored;
   if (part.num_scored > 0 &&
@@ -53,17 +54,38 @@ absl::Status CheckPart(const PlanSequence& part, const ModelConfig& config,
   return absl::OkStatus();
 }
 
+// Keeps the memory.
+void Clear(HostBatch* batch) {
+  for (std::vector<int32_t>* array :
+       {&batch->ids, &batch->positions, &batch->sequences, &batch->row_starts, &batch->block_tables,
+        &batch->rope_tables, &batch->logit_rows}) {
+    array->clear();
+  }
+  batch->query_scales.clear();
+  batch->max_blocks = batch->max_sequence_rows = 0;
+  batch->one_draw_each = true;
+}
+
 }  // namespace
 
+int64_t BlockBucket(int64_t blocks, int64_t most) {
+  const auto power = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(blocks)));
+  const int64_t between = power / 4 * 3;
+  return std::min(most, between >= blocks ? between : power);
+}
+
 absl::Status BuildBatch(const StepPlan& plan, const ModelConfig& config, const BatchLimits& limits,
-                        absl::Span<const int32_t> previous_ids, const RopeTables& rope,
+                        absl::Span<const int32_t> previous_draws, const RopeTables& rope,
                         HostBatch* batch) {
-  *batch = HostBatch();
+  Clear(batch);
   int64_t rows = 0;
   for (const PlanSequence& part : plan.sequences) {
-    QS_RETURN_IF_ERROR(CheckPart(part, config, limits, previous_ids));
-    rows += static_cast<int64_t>(part.ids.size());
+    QS_RETURN_IF_ERROR(CheckPart(part, config, limits, previous_draws));
+    const int64_t part_rows = static_cast<int64_t>(part.ids.size());
+    rows += part_rows;
+    batch->max_sequence_rows = std::max(batch->max_sequence_rows, part_rows);
     batch->max_blocks = std::max(batch->max_blocks, static_cast<int64_t>(part.blocks.size()));
+    batch->one_draw_each &= part_rows == 1 && part.wants_logits;
   }
   const int64_t sequences = static_cast<int64_t>(plan.sequences.size());
   if (rows == 0 || rows > limits.max_rows || sequences > limits.max_sequences) {
@@ -71,7 +93,10 @@ absl::Status BuildBatch(const StepPlan& plan, const ModelConfig& config, const B
                                             " sequences, the limits are ", limits.max_rows, " and ",
                                             limits.max_sequences));
   }
-  batch->block_tables.assign(sequences * batch->max_blocks, 0);
+  if (batch->one_draw_each) {
+    batch->max_blocks = BlockBucket(batch->max_blocks, BlocksFor(limits.max_model_len));
+  }
+  batch->block_tables.resize(sequences * batch->max_blocks, 0);
   batch->row_starts.push_back(0);
   for (int64_t s = 0; s < sequences; ++s) {
     const PlanSequence& part = plan.sequences[s];
@@ -80,10 +105,8 @@ absl::Status BuildBatch(const StepPlan& plan, const ModelConfig& config, const B
               batch->block_tables.begin() + s * batch->max_blocks);
     for (size_t i = 0; i < part.ids.size(); ++i) {
       const int64_t position = part.first_position + static_cast<int64_t>(i);
-      const int32_t id = part.sampled_by_row >= 0 ? previous_ids[part.sampled_by_row] : part.ids[i];
-      // The step before drew nothing for a row whose logits are broken; any input will do, since
-      // the sequence ends.
-      batch->ids.push_back(std::max(id, 0));
+      batch->ids.push_back(part.sampled_by_row >= 0 ? -1 - previous_draws[part.sampled_by_row]
+                                                    : part.ids[i]);
       batch->positions.push_back(static_cast<int32_t>(position));
       batch->sequences.push_back(static_cast<int32_t>(s));
       batch->rope_tables.push_back(table);
@@ -101,55 +124,69 @@ absl::Status BuildBatch(const StepPlan& plan, const ModelConfig& config, const B
   return absl::OkStatus();
 }
 
+void FillUp(int64_t rows, HostBatch* batch) {
+  QS_CHECK(batch->one_draw_each);
+  for (int32_t row = static_cast<int32_t>(batch->ids.size()); row < rows; ++row) {
+    batch->ids.push_back(0);
+    batch->positions.push_back(-1);
+    batch->sequences.push_back(row);
+    batch->rope_tables.push_back(0);
+    batch->query_scales.push_back(1.0f);
+    batch->logit_rows.push_back(row);
+    batch->row_starts.push_back(row + 1);
+  }
+  batch->block_tables.resize(batch->ids.size() * batch->max_blocks, 0);
+}
+
 absl::StatusOr<DeviceBatch> DeviceBatch::Create(const BatchLimits& limits, Backend& backend) {
-  DeviceBatch batch;
+  constexpr size_t kLine = 16;  // arrays begin at multiples of 64 bytes
   const size_t rows = static_cast<size_t>(limits.max_rows);
   const size_t sequences = static_cast<size_t>(limits.max_sequences);
   const size_t blocks = static_cast<size_t>(BlocksFor(limits.max_model_len));
-  const std::pair<Buffer*, size_t> arrays[] = {
-      {&batch.ids_, rows},
-      {&batch.positions_, rows},
-      {&batch.sequences_, rows},
-      {&batch.row_starts_, sequences + 1},
-      {&batch.block_tables_, sequences * blocks},
-      {&batch.rope_tables_, rows},
-      {&batch.query_scales_, rows},
-      {&batch.logit_rows_, rows},
-  };
-  for (const auto& [buffer, count] : arrays) {
-    QS_ASSIGN_OR_RETURN(*buffer, backend.Allocate(count * sizeof(int32_t)));
+  DeviceBatch batch;
+  const size_t counts[kNumFields] = {rows, rows, rows,          rows,
+                                     rows, rows, sequences + 1, sequences * blocks};
+  for (int field = 0; field < kNumFields; ++field) {
+    const size_t end = batch.offsets_[field] + counts[field];
+    batch.offsets_[field + 1] = (end + kLine - 1) / kLine * kLine;
   }
+  batch.staging_.resize(batch.offsets_[kNumFields]);
+  QS_ASSIGN_OR_RETURN(batch.memory_, backend.Allocate(batch.staging_.size() * sizeof(int32_t)));
   return batch;
 }
 
 ForwardBatch DeviceBatch::Upload(const HostBatch& batch, Backend& backend) {
   static_assert(sizeof(float) == sizeof(int32_t));
-  const auto copy = [&backend](const auto& from, const Buffer& to) {
-    const size_t bytes = from.size() * sizeof(from[0]);
-    QS_CHECK(bytes <= to.bytes());
-    backend.CopyToDevice(from.data(), bytes, to.data());
+  const auto stage = [this](const auto& from, Field field) {
+    QS_CHECK(from.size() <= offsets_[field + 1] - offsets_[field]);
+    if (!from.empty()) {
+      std::memcpy(staging_.data() + offsets_[field], from.data(), from.size() * sizeof(from[0]));
+    }
   };
-  copy(batch.ids, ids_);
-  copy(batch.positions, positions_);
-  copy(batch.sequences, sequences_);
-  copy(batch.row_starts, row_starts_);
-  copy(batch.block_tables, block_tables_);
-  copy(batch.rope_tables, rope_tables_);
-  copy(batch.query_scales, query_scales_);
-  copy(batch.logit_rows, logit_rows_);
+  stage(batch.ids, kIds);
+  stage(batch.positions, kPositions);
+  stage(batch.sequences, kSequences);
+  stage(batch.rope_tables, kRopeTables);
+  stage(batch.query_scales, kQueryScales);
+  stage(batch.logit_rows, kLogitRows);
+  stage(batch.row_starts, kRowStarts);
+  stage(batch.block_tables, kBlockTables);
+  const size_t used = offsets_[kBlockTables] + batch.block_tables.size();
+  backend.CopyToDevice(staging_.data(), used * sizeof(int32_t), memory_.data());
 
   ForwardBatch forward;
   forward.attention.num_rows = static_cast<int64_t>(batch.ids.size());
   forward.attention.num_sequences = static_cast<int64_t>(batch.row_starts.size()) - 1;
-  forward.attention.positions = positions_.as<int32_t>();
-  forward.attention.sequences = sequences_.as<int32_t>();
-  forward.attention.row_starts = row_starts_.as<int32_t>();
-  forward.attention.block_tables = block_tables_.as<int32_t>();
+  forward.attention.max_sequence_rows = batch.max_sequence_rows;
+  forward.attention.positions = Array(kPositions);
+  forward.attention.sequences = Array(kSequences);
+  forward.attention.row_starts = Array(kRowStarts);
+  forward.attention.block_tables = Array(kBlockTables);
   forward.attention.max_blocks = batch.max_blocks;
-  forward.attention.rope_tables = rope_tables_.as<int32_t>();
-  forward.attention.query_scales = query_scales_.as<float>();
-  forward.ids = ids_.as<int32_t>();
-  forward.logit_rows = logit_rows_.as<int32_t>();
+  forward.attention.rope_tables = Array(kRopeTables);
+  forward.attention.query_scales = reinterpret_cast<const float*>(Array(kQueryScales));
+  forward.ids = Array(kIds);
+  forward.logit_rows = Array(kLogitRows);
   forward.num_logit_rows = static_cast<int64_t>(batch.logit_rows.size());
   return forward;
 }

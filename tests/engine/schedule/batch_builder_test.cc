@@ -1,5 +1,6 @@
 #include "engine/schedule/batch_builder.h"
 
+#include <set>
 #include <string>
 
 #include "gmock/gmock.h"
@@ -10,6 +11,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::SizeIs;
 
 // Qwen1 with a training length of 4: other rope tables and query scales beyond.
 ModelConfig Config() {
@@ -45,7 +47,7 @@ class BatchBuilderTest : public testing::Test {
   const ModelConfig config_ = Config();
   const BatchLimits limits_ = {
       .max_rows = 6, .max_sequences = 3, .max_model_len = 32, .num_blocks = 10};
-  const std::vector<int32_t> previous_ = {41, 42};
+  const std::vector<int32_t> previous_ = {4, 6};  // logit rows
   std::unique_ptr<Backend> backend_ = *MakeCpuBackend({});
   const RopeTables rope_ = *RopeTables::Create(config_, 32, *backend_);
   HostBatch batch_;
@@ -58,11 +60,13 @@ TEST_F(BatchBuilderTest, SpellsOutEveryRow) {
   plan.sequences.push_back(Part(3, {0}, 2, {6}, true));
   plan.sequences[2].sampled_by_row = 1;
   ASSERT_TRUE(Build(plan).ok()) << Build(plan);
-  EXPECT_THAT(batch_.ids, ElementsAre(1, 2, 9, 42));
+  EXPECT_THAT(batch_.ids, ElementsAre(1, 2, 9, -1 - 6));
   EXPECT_THAT(batch_.positions, ElementsAre(15, 16, 2, 3));
   EXPECT_THAT(batch_.sequences, ElementsAre(0, 0, 1, 2));
   EXPECT_THAT(batch_.row_starts, ElementsAre(0, 2, 3, 4));
   EXPECT_EQ(batch_.max_blocks, 2);
+  EXPECT_EQ(batch_.max_sequence_rows, 2);
+  EXPECT_FALSE(batch_.one_draw_each);
   EXPECT_THAT(batch_.block_tables, ElementsAre(7, 3, 5, 0, 6, 0));
   EXPECT_THAT(batch_.logit_rows, ElementsAre(2, 3));
   // Short prompts share a table, the long one has its own.
@@ -94,6 +98,41 @@ TEST_F(BatchBuilderTest, RefusesPlansBeyondTheLimits) {
   EXPECT_EQ(Build(StepPlan()).code(), absl::StatusCode::kInternal);
 }
 
+TEST_F(BatchBuilderTest, StepsOfOneRowEachHaveFewShapes) {
+  StepPlan plan;
+  plan.sequences.push_back(Part(4, {1}, 3, {7}, true));
+  plan.sequences.push_back(Part(17, {2}, 18, {8, 9}, true));
+  ASSERT_TRUE(Build(plan).ok());
+  ASSERT_TRUE(batch_.one_draw_each);
+  FillUp(4, &batch_);
+  EXPECT_THAT(batch_.ids, ElementsAre(1, 2, 0, 0));
+  EXPECT_THAT(batch_.positions, ElementsAre(4, 17, -1, -1));
+  EXPECT_THAT(batch_.sequences, ElementsAre(0, 1, 2, 3));
+  EXPECT_THAT(batch_.row_starts, ElementsAre(0, 1, 2, 3, 4));
+  EXPECT_THAT(batch_.logit_rows, ElementsAre(0, 1, 2, 3));
+  EXPECT_THAT(batch_.block_tables, ElementsAre(7, 0, 8, 9, 0, 0, 0, 0));
+  EXPECT_THAT(batch_.query_scales, SizeIs(4));
+  EXPECT_THAT(batch_.rope_tables, SizeIs(4));
+  EXPECT_EQ(batch_.max_sequence_rows, 1);
+  // Scores, prompts and rows that draw nothing have other shapes.
+  plan.sequences[1].wants_logits = false;
+  ASSERT_TRUE(Build(plan).ok());
+  EXPECT_FALSE(batch_.one_draw_each);
+}
+
+TEST(BlockBucket, IsNeverMoreThanHalfTooLarge) {
+  std::set<int64_t> widths;
+  for (int64_t blocks = 1; blocks <= 2048; ++blocks) {
+    const int64_t width = BlockBucket(blocks, 2000);
+    EXPECT_GE(width, std::min<int64_t>(blocks, 2000));
+    EXPECT_LE(width, std::min<int64_t>(blocks + blocks / 2, 2000));
+    widths.insert(width);
+  }
+  EXPECT_LE(widths.size(), 22);
+  EXPECT_EQ(BlockBucket(5, 100), 6);
+  EXPECT_EQ(BlockBucket(7, 100), 8);
+}
+
 TEST_F(BatchBuilderTest, UploadsWhatItBuilt) {
   auto device = DeviceBatch::Create(limits_, *backend_);
   ASSERT_TRUE(device.ok()) << device.status();
@@ -109,6 +148,25 @@ TEST_F(BatchBuilderTest, UploadsWhatItBuilt) {
   backend_->CopyToHost(batch.attention.block_tables, 4, blocks.data());
   EXPECT_THAT(ids, ElementsAre(1, 2, 3));
   EXPECT_THAT(blocks, ElementsAre(7));
+
+  // Other arrays, the same addresses.
+  plan.sequences = {Part(17, {4}, 18, {1, 2}, true), Part(2, {5}, 3, {3}, true)};
+  ASSERT_TRUE(Build(plan).ok());
+  FillUp(3, &batch_);
+  const ForwardBatch second = device->Upload(batch_, *backend_);
+  EXPECT_EQ(second.ids, batch.ids);
+  EXPECT_EQ(second.ids, device->ids());
+  EXPECT_EQ(second.attention.positions, batch.attention.positions);
+  EXPECT_EQ(second.attention.row_starts, batch.attention.row_starts);
+  EXPECT_EQ(second.attention.block_tables, batch.attention.block_tables);
+  EXPECT_EQ(second.logit_rows, batch.logit_rows);
+  EXPECT_EQ(second.attention.num_sequences, 3);
+  std::vector<int32_t> tables(6);
+  backend_->CopyToHost(second.attention.block_tables, 24, tables.data());
+  EXPECT_THAT(tables, ElementsAre(1, 2, 3, 0, 0, 0));
+  std::vector<float> scales(3);
+  backend_->CopyToHost(second.attention.query_scales, 12, scales.data());
+  EXPECT_EQ(scales, batch_.query_scales);
 }
 
 }  // namespace
