@@ -4,17 +4,36 @@ set(QS_CUDA AUTO CACHE STRING "Compile the kernels for GPUs: AUTO (if nvcc is fo
 set(QS_CUDA_ARCHITECTURES "80-real;90a-real;90-virtual" CACHE STRING
     "What the kernels are compiled for, as in CMAKE_CUDA_ARCHITECTURES")
 
+set(qs_min_cuda 12.4)  # graphs with programmatic dependent launches; C++20
+
 set(QS_WITH_CUDA OFF)
-if(NOT QS_CUDA STREQUAL "OFF")
-  find_program(QS_NVCC nvcc HINTS "$ENV{CUDACXX}" /usr/local/cuda/bin)
-  if(QS_NVCC AND QS_CUDA STREQUAL "AUTO" AND (QS_SANITIZE OR QS_FUZZER))
-    # The sanitizers look at host code, and that of a GPU they don't understand.
-    message(STATUS "CUDA: left out of a build with sanitizers")
-  elseif(QS_NVCC)
-    set(QS_WITH_CUDA ON)
-  elseif(QS_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "QS_CUDA=ON, but nvcc was not found; set QS_NVCC")
+set(qs_no_cuda)  # why not
+if(QS_CUDA STREQUAL "OFF")
+  set(qs_no_cuda "QS_CUDA=OFF")
+elseif(QS_CUDA STREQUAL "AUTO" AND (QS_SANITIZE OR QS_FUZZER))
+  # The sanitizers look at host code, and that of a GPU they don't understand.
+  set(qs_no_cuda "left out of a build with sanitizers")
+else()
+  if(DEFINED ENV{CUDACXX})
+    set(QS_NVCC "$ENV{CUDACXX}" CACHE FILEPATH "The CUDA compiler")
   endif()
+  find_program(QS_NVCC nvcc HINTS "$ENV{CUDA_HOME}/bin" /usr/local/cuda/bin)
+  if(NOT QS_NVCC)
+    set(qs_no_cuda "nvcc was not found")
+  else()
+    execute_process(COMMAND "${QS_NVCC}" --version OUTPUT_VARIABLE nvcc_version)
+    string(REGEX MATCH "V([0-9]+\\.[0-9]+)" nvcc_version "${nvcc_version}")
+    if(CMAKE_MATCH_1 VERSION_LESS qs_min_cuda)
+      set(qs_no_cuda "${QS_NVCC} is of CUDA ${CMAKE_MATCH_1}, and ${qs_min_cuda} is needed")
+    endif()
+  endif()
+endif()
+if(NOT qs_no_cuda)
+  set(QS_WITH_CUDA ON)
+elseif(QS_CUDA STREQUAL "ON")
+  message(FATAL_ERROR "QS_CUDA=ON: ${qs_no_cuda}")
+else()
+  message(STATUS "CUDA: no kernels for GPUs: ${qs_no_cuda}")
 endif()
 
 if(QS_WITH_CUDA)

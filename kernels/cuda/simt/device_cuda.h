@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/runtime/gpu_kernel.h"
 #include "kernels/cuda/simt/vector_types.h"
@@ -167,6 +168,10 @@ QS_DEVICE double Fma(double a, double b, double c) { return __fma_rn(a, b, c); }
 QS_DEVICE float SquareRoot(float x) { return __fsqrt_rn(x); }
 QS_DEVICE float Max(float a, float b) { return fmaxf(a, b); }
 QS_DEVICE float Min(float a, float b) { return fminf(a, b); }
+template <typename T, std::enable_if_t<std::is_integral_v<T>, int> = 0>
+T Max(T, T) = delete;  // would go by way of float
+template <typename T, std::enable_if_t<std::is_integral_v<T>, int> = 0>
+T Min(T, T) = delete;
 QS_DEVICE float Abs(float a) { return fabsf(a); }
 QS_DEVICE float RoundToEven(float x) { return rintf(x); }
 QS_DEVICE double RoundToEven(double x) { return rint(x); }

@@ -155,6 +155,10 @@ inline float Min(float a, float b) {
   if (a == b) return std::signbit(a) ? a : b;
   return a < b ? a : b;
 }
+template <typename T, std::enable_if_t<std::is_integral_v<T>, int> = 0>
+T Max(T, T) = delete;  // would go by way of float
+template <typename T, std::enable_if_t<std::is_integral_v<T>, int> = 0>
+T Min(T, T) = delete;
 inline float Abs(float a) { return std::fabs(a); }
 inline float RoundToEven(float x) { return std::nearbyint(x); }
 inline double RoundToEven(double x) { return std::nearbyint(x); }
