@@ -38,6 +38,9 @@ void AddEngineFlags(CLI::App& command, EngineFlags* flags) {
   command.add_option("--model", options.model_dir, "model directory")->required();
   command.add_option("--weights", flags->weights, "auto (as the checkpoint), bf16, int8 or int4")
       ->capture_default_str();
+  command.add_option("--device", options.device, "auto, cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
   command.add_option("--threads", options.num_threads, "of all ranks; 0 = what is allowed");
   command.add_option("--isa", options.isa, "instruction set, auto = the best there is")
       ->capture_default_str();
@@ -65,6 +68,7 @@ Json MachineAndOptions(const EngineFlags& flags) {
   result["load_average"] = {load[0], load[1], load[2]};
   result["model"] = options.model_dir;
   result["weights"] = flags.weights;
+  result["device"] = options.device;
   result["threads"] = options.num_threads;
   result["tp"] = options.tp;
   return result;

@@ -25,7 +25,8 @@ void AddEngineCommand(CLI::App& app, BenchOutput* output);
 void AddLoadCommand(CLI::App& app, BenchOutput* output);
 void AddStepCommand(CLI::App& app, BenchOutput* output);
 
-// Flags that say which engine to measure: --model --weights --threads --isa --tp --tp-mode.
+// Flags that say which engine to measure: --model --weights --device --threads --isa --tp
+// --tp-mode.
 struct EngineFlags {
   EngineOptions options;
   std::string weights = "auto";

@@ -2,7 +2,8 @@
 //
 // Prefill: from Submit to the first token of one sequence. Decode: the steps in which `batch`
 // sequences draw a token each, sampling and scheduling included. Each repeat stands between two
-// readings of the machine's streaming bandwidth by as many threads.
+// readings of the machine's streaming bandwidth by as many threads. On a GPU the copy bandwidth is
+// read once, before the model takes its memory.
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -13,6 +14,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/runtime/engine.h"
 #include "tools/bench/bench_command.h"
+#include "tools/bench/gpu_limits.h"
 #include "tools/bench/machine_limits.h"
 #include "tools/bench/step_log.h"
 
@@ -40,17 +42,24 @@ class EngineMeasurement {
     QS_RETURN_IF_ERROR(Repeat());  // warms up
     prefill_.clear();
     decode_.clear();
+    if (!copy_.empty()) {
+      for (int i = 0; i < settings_.repeat; ++i) QS_RETURN_IF_ERROR(Repeat());
+      return Result("copy", copy_);
+    }
     std::vector<double> read = StreamingReadPasses(threads_);
     for (int i = 0; i < settings_.repeat; ++i) {
       QS_RETURN_IF_ERROR(Repeat());
       for (double pass : StreamingReadPasses(threads_)) read.push_back(pass);
     }
-    return Result(read);
+    return Result("streaming_read", read);
   }
 
  private:
   absl::Status Load() {
     QS_ASSIGN_OR_RETURN(EngineOptions options, OptionsFrom(settings_.flags));
+    if (options.device == "cuda") {
+      QS_ASSIGN_OR_RETURN(copy_, GpuCopyPasses(0));
+    }
     // Not more memory than the measurement needs.
     options.max_running = settings_.batch;
     // Prefills in one step each, so that the whole batch decodes together for long.
@@ -108,7 +117,8 @@ class EngineMeasurement {
     return absl::OkStatus();
   }
 
-  Json Result(const std::vector<double>& read) const {
+  // `limit`: what the machine's memory was measured by, in `passes`.
+  Json Result(const std::string& limit, const std::vector<double>& passes) const {
     const EngineInfo& info = engine_->info();
     Json result = MachineAndOptions(settings_.flags);
     result["threads"] = threads_;
@@ -119,8 +129,8 @@ class EngineMeasurement {
     result["batch"] = settings_.batch;
     result["prefill_tok_s"] = Median(prefill_);
     result["prefill_tok_s_all"] = prefill_;
-    result["streaming_read_bytes_s"] = Median(read);
-    result["streaming_read_bytes_s_all"] = read;
+    result[limit + "_bytes_s"] = Median(passes);
+    result[limit + "_bytes_s_all"] = passes;
     if (settings_.decode == 0) return result;
     result["decode_tok_s"] = Median(decode_);
     result["decode_tok_s_all"] = decode_;
@@ -136,7 +146,7 @@ class EngineMeasurement {
     result["weight_bytes_per_step"] = info.step_weight_bytes;
     result["kv_bytes_per_step"] = kv_bytes;
     result["decode_bytes_s"] = step_bytes * steps_per_second;
-    result["decode_of_streaming_read"] = step_bytes * steps_per_second / Median(read);
+    result["decode_of_" + limit] = step_bytes * steps_per_second / Median(passes);
     return result;
   }
 
@@ -145,6 +155,7 @@ class EngineMeasurement {
   double load_seconds_ = 0;
   int64_t seed_ = 0;
   std::vector<double> prefill_, decode_;  // tokens per second of each repeat
+  std::vector<double> copy_;              // of the GPU, bytes per second; empty on the CPU
   StepLog log_;
   std::unique_ptr<Engine> engine_;  // last: it calls back until it is gone
 };
