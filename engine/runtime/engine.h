@@ -40,7 +40,8 @@ struct EngineStats {
 struct EngineInfo {
   ModelConfig config;
   GenerationDefaults defaults;
-  // Hex; equal fingerprints promise equal tokens. Empty: the KV format allows no such promise.
+  // Hex; equal fingerprints promise equal tokens. Empty: the KV format or the device allows no
+  // such promise.
   std::string fingerprint;
   int64_t max_model_len = 0;
   int64_t max_running = 0;

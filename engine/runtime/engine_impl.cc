@@ -109,6 +109,12 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
         "and no fingerprint promises equal tokens",
         KvFormatName(options_.kv_format), options_.max_batch_tokens);
   }
+  if (!leader.invariant()) {
+    info_.fingerprint.clear();
+    spdlog::warn(
+        "a sum's order may depend on what is computed beside it: no fingerprint promises equal "
+        "tokens, and answers begun elsewhere are refused");
+  }
   std::lock_guard<std::mutex> lock(mutex_);
   scheduler_ = std::make_unique<Scheduler>(scheduler);
   return absl::OkStatus();

@@ -20,6 +20,9 @@ enum class RankMode { kThreads, kProcesses };
 struct EngineOptions {
   std::string model_dir;
   std::string device = "auto";  // auto, cpu or cuda
+  // On a GPU: exact, or fast: products of many rows by cuBLASLt, chosen by time, so the same tokens
+  // are not promised.
+  std::string gpu_mode = "exact";
   // CPU instruction set: auto, or a name that CpuIsaName knows.
   std::string isa = "auto";
   // auto = as the checkpoint holds them; int8, int4: quantised while loading.

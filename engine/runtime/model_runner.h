@@ -61,6 +61,8 @@ class ModelRunner {
 
   // Formats of the weights and the kernels that work on them: the rank's part of the fingerprint.
   std::string weight_numerics() const;
+  // Backend::invariant.
+  bool invariant() const { return backend_->invariant(); }
   const ModelWeights& weights() const { return weights_; }
 
  private:

@@ -40,6 +40,10 @@ absl::Status CheckOptions(const EngineOptions& options) {
         "max_model_len (", options.max_model_len, "), kv_cache_bytes (", options.kv_cache_bytes,
         ") and num_threads (", options.num_threads, ") must not be negative"));
   }
+  if (options.gpu_mode != "exact" && options.gpu_mode != "fast") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("gpu_mode is \"", options.gpu_mode, "\", must be exact or fast"));
+  }
   // Activations are sized for these; a slip of the keyboard must not ask for terabytes.
   if (options.max_batch_tokens > (1 << 20) || options.max_running > (1 << 16)) {
     return absl::InvalidArgumentError(
@@ -187,6 +191,7 @@ absl::StatusOr<Placement> ChoosePlacement(const EngineOptions& options,
     rank.tp = options.tp;
     rank.rank = r;
     rank.device_index = r;
+    rank.gpu_mode = options.gpu_mode;
     rank.nccl_library = options.nccl_library;
     rank.kv_format = options.kv_format;
     rank.step_timeout = options.step_timeout;

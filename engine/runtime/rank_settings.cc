@@ -39,6 +39,7 @@ std::string SettingsToJson(const RankSettings& settings) {
   json["tp"] = settings.tp;
   json["rank"] = settings.rank;
   json["device_index"] = settings.device_index;
+  json["gpu_mode"] = settings.gpu_mode;
   json["nccl_library"] = settings.nccl_library;
   json["num_threads"] = settings.num_threads;
   json["cpus"] = settings.cpus;
@@ -58,6 +59,7 @@ absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view text) {
   RankSettings settings;
   QS_RETURN_IF_ERROR(ReadString(json, "model_dir", &settings.model_dir));
   QS_RETURN_IF_ERROR(ReadString(json, "device", &settings.device));
+  QS_RETURN_IF_ERROR(ReadString(json, "gpu_mode", &settings.gpu_mode));
   QS_RETURN_IF_ERROR(ReadString(json, "isa", &settings.isa));
   std::string weights;
   QS_RETURN_IF_ERROR(ReadString(json, "weights", &weights));
@@ -111,6 +113,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeDevice(const RankSettings& settings
   if (settings.device == "cuda") {
     CudaBackendOptions options;
     options.device = settings.device_index;
+    options.exact = settings.gpu_mode == "exact";
     options.timeout = settings.step_timeout;
     return MakeCudaBackend(options);
   }

@@ -26,8 +26,9 @@ struct RankSettings {
   std::string device = "cpu";  // cpu or cuda
   int tp = 1;
   int rank = 0;
-  int device_index = 0;      // which of the node's GPUs
-  std::string nccl_library;  // see DeviceGroup::library
+  int device_index = 0;            // which of the node's GPUs
+  std::string gpu_mode = "exact";  // exact or fast
+  std::string nccl_library;        // see DeviceGroup::library
   std::string isa = "auto";
   WeightChoice weights = WeightChoice::kAuto;
   int num_threads = 1;

@@ -37,6 +37,10 @@ int main(int argc, char** argv) {
   flags.OneOf({"threads", "processes"});
   flags.Add("device", &engine.device, "auto, cpu or cuda");
   flags.OneOf({"auto", "cpu", "cuda"});
+  flags.Add("gpu-mode", &engine.gpu_mode,
+            "exact: a token never depends on what else is computed; fast: products of many rows by "
+            "cuBLASLt, which does not promise that");
+  flags.OneOf({"exact", "fast"});
   flags.Add("isa", &engine.isa,
             "CPU instruction set: auto, portable, avx2, avx512, avx512bf16, amx, neon or neondot");
   flags.Add("weights", &weights,

@@ -28,6 +28,7 @@ constexpr struct {
      "auto (as the checkpoint holds them), bf16, int8 or int4 (rounded while loading)"},
     {"--kv-dtype", "Format of the KV cache: bf16, f32, int8 or qwen-int8"},
     {"--isa", "CPU instruction set, such as avx2"},
+    {"--gpu-mode", "exact or fast"},
     {"--threads", "Of one replica; 0 = all that it may use"},
     {"--max-batch-tokens", "Rows of one step, at most"},
     {"--max-running", "Sequences in one step"},

@@ -14,6 +14,7 @@
 #include "tests/engine/loader/checkpoint_writer.h"
 #include "tests/engine/runtime/engine_harness.h"
 #include "tests/engine/tiny_checkpoint.h"
+#include "tests/kernels/reference_backend.h"
 
 namespace qwenserve {
 namespace {
@@ -284,6 +285,20 @@ TEST_F(EngineTest, TellsWhatItServes) {
   EXPECT_EQ(EngineHarness(changed).engine().info().fingerprint, info.fingerprint);
   WriteFile(changed.model_dir + "/generation_config.json", R"({"eos_token_id": [1, 2]})");
   EXPECT_NE(EngineHarness(changed).engine().info().fingerprint, info.fingerprint);
+}
+
+TEST_F(EngineTest, WhereSumsMayVaryNoFingerprintPromisesTokens) {
+  class VaryingBackend final : public ReferenceBackend {
+   public:
+    bool invariant() const override { return false; }
+  };
+  options_.wrap_backend = [](std::unique_ptr<Backend>) -> std::unique_ptr<Backend> {
+    return std::make_unique<VaryingBackend>();
+  };
+  EngineHarness harness(options_);
+  ASSERT_TRUE(harness.status().ok()) << harness.status();
+  EXPECT_EQ(harness.engine().info().fingerprint, "");
+  EXPECT_THAT(harness.Generate(GreedyRequest({1, 2, 3}, 4)).ids, SizeIs(4));
 }
 
 TEST_F(EngineTest, RefusesWhatItCannotServe) {

@@ -141,6 +141,7 @@ TEST_F(PlacementTest, RefusesImpossibleOptions) {
   refused([](EngineOptions& o) { o.max_model_len = 513; }, "513");
   refused([](EngineOptions& o) { o.max_batch_tokens = 1 << 30; }, "max_batch_tokens");
   refused([](EngineOptions& o) { o.num_threads = 1 << 20; }, "num_threads");
+  refused([](EngineOptions& o) { o.gpu_mode = "quick"; }, "quick");
   refused([](EngineOptions& o) { o.tp = 0; }, "parallelism of 0");
   refused([](EngineOptions& o) { o.tp = 2, o.rank_mode = RankMode::kProcesses; }, "rank_binary");
 }
@@ -149,6 +150,7 @@ TEST_F(PlacementTest, SettingsTravelAsJson) {
   options_.tp = 2;
   cpu_.machine = 16;
   options_.kv_format = KvFormat::kF32;
+  options_.gpu_mode = "fast";
   const auto placement = Choose();
   ASSERT_TRUE(placement.ok()) << placement.status();
   const RankSettings& sent = placement->ranks[1];
@@ -156,6 +158,7 @@ TEST_F(PlacementTest, SettingsTravelAsJson) {
   ASSERT_TRUE(got.ok()) << got.status();
   EXPECT_EQ(got->model_dir, sent.model_dir);
   EXPECT_EQ(got->device, sent.device);
+  EXPECT_EQ(got->gpu_mode, "fast");
   EXPECT_EQ(got->tp, 2);
   EXPECT_EQ(got->rank, 1);
   EXPECT_EQ(got->num_threads, sent.num_threads);
