@@ -2,6 +2,7 @@
 #define QWENSERVE_KERNELS_BACKEND_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,6 +11,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "kernels/attention_batch.h"
@@ -48,6 +50,9 @@ class Backend {
   // weights of some format an instruction set may have an order of its own, hence the argument; an
   // equal name promises equal bits on any machine.
   virtual std::string kernel_table(WeightFormat weights) const = 0;
+
+  // The device for people, where there are several kinds: "NVIDIA H100 80GB HBM3, sm_90".
+  virtual std::string description() const { return ""; }
 
   // False: the order of a sum may depend on the number of rows, so no fingerprint promises equal
   // tokens.
@@ -223,6 +228,8 @@ struct CudaBackendOptions {
   bool exact = true;
   // A wait for the device that takes longer is an error.
   absl::Duration timeout = absl::Seconds(120);
+  // Told, once, what makes steps slower than they could be; null: nobody.
+  std::function<void(absl::string_view)> warn = nullptr;
 };
 
 // UNIMPLEMENTED in a build without CUDA; UNAVAILABLE without a driver or that GPU;

@@ -80,6 +80,10 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
   info_.kv_block_size = kKvBlockSize;
   info_.tp = options_.tp;
   info_.device = placement.ranks.front().device;
+  if (const std::string text = leader.device_description(); !text.empty()) {
+    absl::StrAppend(&info_.device, " (", text, ")");
+    spdlog::info("device: {}", info_.device);
+  }
   for (const RankSettings& rank : placement.ranks) info_.num_threads += rank.num_threads;
   info_.weight_bytes = WeightBytes(leader.weights());
   info_.step_weight_bytes = StepWeightBytes(leader.weights());

@@ -64,6 +64,8 @@ class ModelRunner {
   // Backend::invariant.
   bool invariant() const { return backend_->invariant(); }
   const ModelWeights& weights() const { return weights_; }
+  // Backend::description.
+  std::string device_description() const { return backend_->description(); }
 
  private:
   struct InFlight {

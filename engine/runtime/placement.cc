@@ -9,6 +9,8 @@
 #include "engine/cache/kv_cache.h"
 #include "engine/loader/weight_loader.h"
 #include "engine/parallel/shard_plan.h"
+#include "engine/runtime/device_choice.h"
+#include "kernels/cuda_info.h"
 
 namespace qwenserve {
 namespace {
@@ -62,15 +64,6 @@ absl::Status CheckOptions(const EngineOptions& options) {
     return absl::InvalidArgumentError("ranks as processes need rank_binary");
   }
   return absl::OkStatus();
-}
-
-// "auto" becomes the device that works here.
-absl::StatusOr<std::string> ChooseDevice(const std::string& wanted, Placement* placement) {
-  if (wanted != "auto") return wanted;
-  const auto cuda = MakeCudaBackend(CudaBackendOptions());
-  if (cuda.ok()) return std::string("cuda");
-  placement->reasons.push_back(absl::StrCat("device: cpu (", cuda.status().message(), ")"));
-  return std::string("cpu");
 }
 
 void SplitCores(const EngineOptions& options, const CpuLimits& cpu, Placement* placement) {
@@ -176,7 +169,9 @@ absl::StatusOr<Placement> ChoosePlacement(const EngineOptions& options,
   QS_RETURN_IF_ERROR(CheckOptions(options));
   QS_RETURN_IF_ERROR(MakeShardPlan(checkpoint.config(), options.tp, 0).status());
   Placement placement;
-  QS_ASSIGN_OR_RETURN(const std::string device, ChooseDevice(options.device, &placement));
+  QS_ASSIGN_OR_RETURN(
+      const std::string device,
+      ChooseDevice(options.device, options.tp, CountCudaDevices(), &placement.reasons));
   std::string isa = options.isa;
   if (device == "cpu") {
     QS_ASSIGN_OR_RETURN(isa, CpuIsaName(options.isa));

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/json_reader.h"
 #include "engine/base/status_macros.h"
+#include "spdlog/spdlog.h"
 
 namespace qwenserve {
 namespace {
@@ -115,6 +116,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeDevice(const RankSettings& settings
     options.device = settings.device_index;
     options.exact = settings.gpu_mode == "exact";
     options.timeout = settings.step_timeout;
+    options.warn = [](absl::string_view text) { spdlog::warn("GPU: {}", std::string(text)); };
     return MakeCudaBackend(options);
   }
   if (settings.device != "cpu") {

@@ -37,6 +37,7 @@ struct Flags::Flag {
 struct Flags::Parser {
   explicit Parser(const std::string& description) : app(description) {}
   CLI::App app;
+  std::string version;
   bool exits = false;  // --help or --version was answered
 };
 
@@ -75,7 +76,8 @@ absl::StatusOr<std::string> ScalarText(const Json& value) {
 Flags::Flags(std::string program, std::string description)
     : program_(std::move(program)), parser_(std::make_unique<Parser>(description)) {
   parser_->app.name(program_);
-  parser_->app.set_version_flag("--version", absl::StrCat(program_, " ", Version()));
+  parser_->version = absl::StrCat(program_, " ", Version());
+  parser_->app.set_version_flag("--version", [this] { return parser_->version; });
   parser_->app.add_flag("--print-config", print_config_, "Print the values in force and exit");
   Add("config", &config_path_, "JSON file with flag names and values");
 }
@@ -169,6 +171,10 @@ void Flags::AddBytes(const std::string& name, int64_t* target, const std::string
         return absl::OkStatus();
       },
       [target] { return Json(*target).dump(); });
+}
+
+void Flags::AddVersionLine(const std::string& line) {
+  absl::StrAppend(&parser_->version, "\n", line);
 }
 
 void Flags::Required() { flags_.back()->required = true; }

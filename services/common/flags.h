@@ -39,6 +39,9 @@ class Flags {
   // A count of bytes, as ParseBytes takes it.
   void AddBytes(const std::string& name, int64_t* target, const std::string& help);
 
+  // One more line for --version.
+  void AddVersionLine(const std::string& line);
+
   // The flag just added must get a value from somewhere.
   void Required();
   // The flag just added takes only these.

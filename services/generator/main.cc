@@ -1,6 +1,7 @@
 #include <filesystem>
 #include <string>
 
+#include "engine/runtime/device_choice.h"
 #include "engine/runtime/follower.h"
 #include "services/common/server_main.h"
 #include "services/generator/generator_role.h"
@@ -27,6 +28,7 @@ int main(int argc, char** argv) {
   double max_step_ms = 0;
 
   Flags flags("qwenserve-generator", "Runs one replica of a model.");
+  flags.AddVersionLine(GpuKernelsLine());
   AddServerFlags(flags, &server, kGrpcPort, kOpsPort);
   flags.Add("model", &engine.model_dir, "Model directory");
   flags.Required();

@@ -126,7 +126,6 @@ class KvView {
     }
     if (kv_.format == KvFormat::kQwenInt8 && rows > 0) RoundToQwenInt8(kept);
     for (int64_t i = 0; i < rows * dim; ++i) {
-      if (batch_.positions[begin + i / dim] < 0) continue;
       const int64_t index =
           Index(sequence, batch_.positions[begin + i / dim], head, i % dim, value);
       if (kv_.format == KvFormat::kBf16) {

@@ -19,6 +19,9 @@ void AddServeCommand(CLI::App& app, int* exit_code);
 void AddQuantizeCommand(CLI::App& app, int* exit_code);
 void AddPerplexityCommand(CLI::App& app, int* exit_code);
 
+// Version of this program, and what its GPU kernels were compiled for.
+std::string VersionText();
+
 // --address, --model, --timeout, --output.
 void AddClientFlags(CLI::App& command, ClientOptions* options);
 

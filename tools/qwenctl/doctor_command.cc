@@ -19,6 +19,7 @@
 #include "engine/tokenizer/chat_template.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "kernels/backend.h"
+#include "kernels/cuda_info.h"
 #include "services/common/version.h"
 #include "tools/qwenctl/commands.h"
 #include "tools/qwenctl/exit_codes.h"
@@ -39,6 +40,7 @@ struct Finding {
 class Doctor {
  public:
   void Machine();
+  void Gpus();
   void Ports();
   void Model(const std::string& dir);
   void Weights(const Checkpoint& checkpoint);
@@ -80,15 +82,38 @@ void Doctor::Machine() {
   } else {
     Problem("kernels", std::string(backend.status().message()));
   }
-  const auto gpu = MakeCudaBackend(CudaBackendOptions());
-  gpu.ok() ? Ok("gpu", (*gpu)->kernel_table(WeightFormat::kBf16))
-           : Ok("gpu", absl::StrCat("none: ", gpu.status().message()));
+  Ok("gpu kernels", CudaArchitectures().empty() ? "none" : CudaArchitectures());
+  Gpus();
   rlimit descriptors = {};
   getrlimit(RLIMIT_NOFILE, &descriptors);
   const std::string count = absl::StrCat("at most ", descriptors.rlim_cur, " open at once");
   descriptors.rlim_cur >= kWantedDescriptors
       ? Ok("descriptors", count)
       : Warn("descriptors", absl::StrCat(count, "; raise `ulimit -n` to ", kWantedDescriptors));
+}
+
+void Doctor::Gpus() {
+  const absl::StatusOr<int> count = CountCudaDevices();
+  if (!count.ok()) {
+    const std::string why(count.status().message());
+    absl::IsFailedPrecondition(count.status()) ? Problem("gpu", why)
+                                               : Ok("gpu", absl::StrCat("none: ", why));
+    return;
+  }
+  for (int i = 0; i < *count; ++i) {
+    CudaBackendOptions options;
+    options.device = i;
+    const auto gpu = MakeCudaBackend(options);
+    if (!gpu.ok()) {
+      Problem(absl::StrCat("gpu ", i), std::string(gpu.status().message()));
+      continue;
+    }
+    const DeviceMemory memory = (*gpu)->memory().value_or(DeviceMemory());
+    Ok(absl::StrCat("gpu ", i),
+       absl::StrCat((*gpu)->description(), ", ", Gibibytes(static_cast<int64_t>(memory.free_bytes)),
+                    " free of ", Gibibytes(static_cast<int64_t>(memory.total_bytes)), ", numerics ",
+                    (*gpu)->kernel_table(WeightFormat::kBf16)));
+  }
 }
 
 void Doctor::Ports() {

@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/json_reader.h"
+#include "engine/runtime/device_choice.h"
 #include "services/common/version.h"
 #include "tools/qwenctl/commands.h"
 #include "tools/qwenctl/exit_codes.h"
@@ -77,6 +78,8 @@ int RunStatus(const ClientOptions& options) {
 
 }  // namespace
 
+std::string VersionText() { return absl::StrCat("qwenctl ", Version(), "\n", GpuKernelsLine()); }
+
 void AddInfoCommands(CLI::App& app, int* exit_code) {
   CLI::App* models = app.add_subcommand("models", "What the gateway serves");
   auto models_options = std::make_shared<ClientOptions>();
@@ -90,7 +93,7 @@ void AddInfoCommands(CLI::App& app, int* exit_code) {
 
   CLI::App* version = app.add_subcommand("version", "Version of this program");
   version->callback([exit_code] {
-    std::cout << "qwenctl " << Version() << std::endl;
+    std::cout << VersionText() << std::endl;
     *exit_code = kExitOk;
   });
 }

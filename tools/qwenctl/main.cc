@@ -1,6 +1,4 @@
 #include "CLI/CLI.hpp"
-#include "absl/strings/str_cat.h"
-#include "services/common/version.h"
 #include "tools/qwenctl/commands.h"
 #include "tools/qwenctl/exit_codes.h"
 
@@ -10,7 +8,7 @@ int main(int argc, char** argv) {
       "Exit status: 0 done, 1 failed, 2 wrong command line, 3 server unavailable, 4 request,\n"
       "model or file refused, 5 timed out, 6 server overloaded, 130 interrupted. Results go to\n"
       "stdout, everything else to stderr.");
-  app.set_version_flag("--version", absl::StrCat("qwenctl ", qwenserve::Version()));
+  app.set_version_flag("--version", qwenserve::VersionText());
   app.require_subcommand(1);
   int exit_code = qwenserve::kExitOk;
   qwenserve::AddServeCommand(app, &exit_code);

@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "kernels/check.h"
 #include "kernels/cuda/runtime/gpu_kernel.h"
+#include "kernels/cuda_info.h"
 
 namespace qwenserve {
 
@@ -105,12 +106,6 @@ class GpuDevice {
 // FAILED_PRECONDITION when the driver or the GPU is too old, naming the version that is needed;
 // UNIMPLEMENTED in a build without CUDA.
 absl::StatusOr<std::unique_ptr<GpuDevice>> MakeCudaDevice(int index);
-
-// How many GPUs MakeCudaDevice can find; errors as there.
-absl::StatusOr<int> CountCudaDevices();
-
-// The architectures that kernels were compiled for, "sm_80 sm_90a compute_90"; empty without CUDA.
-std::string CudaArchitectures();
 
 // One that runs kernels on the host, thread by thread: for tests of what the kernels compute. Each
 // block's threads are run in an order drawn from `seed`, so that a missing barrier shows.
