@@ -86,7 +86,11 @@ class CudaDevice final : public GpuDevice {
   }
   // Makes this GPU that of the calling thread; false after an error, when nothing is issued.
   bool Use();
+  absl::Status ErrorOf(cudaError_t error, absl::string_view what) const;
   void Keep(cudaError_t error, absl::string_view what);
+  // The same of a call that issues work. While a graph is captured such an error is the graph's:
+  // nothing more is issued for it, and the device goes on.
+  void KeepIssued(cudaError_t error, absl::string_view what);
   void Copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, GpuStream stream);
   bool Prepare(const GpuKernel& kernel);
   cudaEvent_t Native(GpuEvent event);
@@ -98,6 +102,8 @@ class CudaDevice final : public GpuDevice {
   cudaStream_t streams_[2] = {nullptr, nullptr};
   std::set<const void*> prepared_;  // kernels
   bool stalled_ = false;            // the last wait took too long
+  bool capturing_ = false;
+  absl::Status capture_error_;
 
   mutable std::mutex mutex_;
   // Protected by mutex_.
@@ -142,18 +148,29 @@ CudaDevice::~CudaDevice() {
 }
 
 bool CudaDevice::Use() {
-  if (!Check().ok()) return false;
+  if (!capture_error_.ok() || !Check().ok()) return false;
   const cudaError_t error = cudaSetDevice(index_);
   Keep(error, "cudaSetDevice");
   return error == cudaSuccess;
 }
 
+absl::Status CudaDevice::ErrorOf(cudaError_t error, absl::string_view what) const {
+  return absl::UnavailableError(
+      absl::StrCat("GPU ", index_, " (", properties_.name, "): ", what, ": ", ErrorText(error)));
+}
+
 void CudaDevice::Keep(cudaError_t error, absl::string_view what) {
   if (error == cudaSuccess) return;
   const std::lock_guard lock(mutex_);
-  if (!error_.ok()) return;
-  error_ = absl::UnavailableError(
-      absl::StrCat("GPU ", index_, " (", properties_.name, "): ", what, ": ", ErrorText(error)));
+  if (error_.ok()) error_ = ErrorOf(error, what);
+}
+
+void CudaDevice::KeepIssued(cudaError_t error, absl::string_view what) {
+  if (!capturing_) {
+    Keep(error, what);
+  } else if (error != cudaSuccess && capture_error_.ok()) {
+    capture_error_ = ErrorOf(error, what);
+  }
 }
 
 absl::Status CudaDevice::Check() const {
@@ -173,6 +190,7 @@ GpuMemory CudaDevice::memory() const {
 }
 
 absl::StatusOr<void*> CudaDevice::Allocate(size_t bytes) {
+  QS_CHECK(!capturing_);
   if (!Use()) return Check();
   void* memory_of = nullptr;
   const cudaError_t error = cudaMalloc(&memory_of, std::max<size_t>(bytes, 1));
@@ -189,11 +207,13 @@ absl::StatusOr<void*> CudaDevice::Allocate(size_t bytes) {
 }
 
 void CudaDevice::Free(void* memory) {
+  QS_CHECK(!capturing_);
   if (memory == nullptr || !Reachable() || !Use()) return;
   Keep(cudaFree(memory), "cudaFree");
 }
 
 absl::StatusOr<void*> CudaDevice::AllocatePinned(size_t bytes) {
+  QS_CHECK(!capturing_);
   if (!Use()) return Check();
   void* memory = nullptr;
   const cudaError_t error =
@@ -209,6 +229,7 @@ absl::StatusOr<void*> CudaDevice::AllocatePinned(size_t bytes) {
 }
 
 void CudaDevice::FreePinned(void* memory) {
+  QS_CHECK(!capturing_);
   if (memory == nullptr || !Reachable() || !Use()) return;
   Keep(cudaFreeHost(memory), "cudaFreeHost");
 }
@@ -216,12 +237,12 @@ void CudaDevice::FreePinned(void* memory) {
 void CudaDevice::Copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                       GpuStream stream) {
   if (bytes == 0 || !Use()) return;
-  Keep(cudaMemcpyAsync(to, from, bytes, kind, Native(stream)), "copy");
+  KeepIssued(cudaMemcpyAsync(to, from, bytes, kind, Native(stream)), "copy");
 }
 
 void CudaDevice::Fill(void* device, int byte, size_t bytes, GpuStream stream) {
   if (bytes == 0 || !Use()) return;
-  Keep(cudaMemsetAsync(device, byte, bytes, Native(stream)), "fill");
+  KeepIssued(cudaMemsetAsync(device, byte, bytes, Native(stream)), "fill");
 }
 
 // Loads the kernel, which must not happen while a graph is captured for the first time in the
@@ -253,7 +274,7 @@ void CudaDevice::LaunchRaw(const GpuKernel& kernel, const LaunchShape& shape, co
   config.attrs = &attribute;
   config.numAttrs = shape.overlaps_previous && properties_.sm >= 90 ? 1 : 0;
   void* parameters[] = {const_cast<void*>(args)};
-  Keep(cudaLaunchKernelExC(&config, kernel.function, parameters), kernel.name);
+  KeepIssued(cudaLaunchKernelExC(&config, kernel.function, parameters), kernel.name);
 }
 
 cudaEvent_t CudaDevice::Native(GpuEvent event) {
@@ -264,6 +285,7 @@ cudaEvent_t CudaDevice::Native(GpuEvent event) {
 }
 
 GpuEvent CudaDevice::Record(GpuStream stream) {
+  QS_CHECK(!capturing_ || stream != GpuStream::kCompute);
   cudaEvent_t native = nullptr;
   {
     const std::lock_guard lock(mutex_);
@@ -302,6 +324,7 @@ void CudaDevice::Release(GpuEvent event) {
 }
 
 void CudaDevice::After(GpuStream stream, GpuEvent event) {
+  QS_CHECK(!capturing_ || stream != GpuStream::kCompute);
   const cudaEvent_t native = Native(event);
   if (native == nullptr || !Use()) return;
   Keep(cudaStreamWaitEvent(Native(stream), native, 0), "cudaStreamWaitEvent");
@@ -334,28 +357,28 @@ absl::Status CudaDevice::Synchronize(absl::Duration timeout) {
 }
 
 void CudaDevice::BeginCapture() {
+  QS_CHECK(!capturing_);
   if (!Use()) return;
+  capturing_ = true;
   // Of this thread alone: other ranks' threads allocate and free meanwhile.
-  Keep(cudaStreamBeginCapture(streams_[0], cudaStreamCaptureModeThreadLocal), "capture");
+  KeepIssued(cudaStreamBeginCapture(streams_[0], cudaStreamCaptureModeThreadLocal), "capture");
 }
 
 absl::StatusOr<std::unique_ptr<GpuGraph>> CudaDevice::EndCapture() {
+  if (!capturing_) return Check();  // the device had failed before BeginCapture
   cudaGraph_t graph = nullptr;
-  const cudaError_t ended = cudaStreamEndCapture(streams_[0], &graph);
-  Keep(ended, "capture");
+  KeepIssued(cudaStreamEndCapture(streams_[0], &graph), "capture");
   cudaGraphExec_t exec = nullptr;
-  if (Use()) {
-    const cudaError_t error = cudaGraphInstantiate(&exec, graph, 0);
-    if (error == cudaErrorMemoryAllocation) {
-      cudaGetLastError();
-      cudaGraphDestroy(graph);
-      return absl::ResourceExhaustedError(absl::StrCat("GPU ", index_, ": no memory for a graph"));
-    }
-    Keep(error, "cudaGraphInstantiate");
-    if (error == cudaSuccess) Keep(cudaGraphUpload(exec, streams_[0]), "cudaGraphUpload");
-  }
+  if (Use()) KeepIssued(cudaGraphInstantiate(&exec, graph, 0), "cudaGraphInstantiate");
   if (graph != nullptr) cudaGraphDestroy(graph);
-  if (exec == nullptr) return Check();
+  capturing_ = false;
+  const absl::Status error = std::exchange(capture_error_, absl::OkStatus());
+  if (!error.ok()) {
+    cudaGetLastError();  // nor does CUDA keep it
+    return error;
+  }
+  if (absl::Status status = Check(); !status.ok()) return status;
+  if (Use()) Keep(cudaGraphUpload(exec, streams_[0]), "cudaGraphUpload");
   return std::make_unique<CudaGraph>(exec);
 }
 

@@ -124,6 +124,21 @@ TEST_P(GpuDeviceTest, AGraphDoesItsWorkAtEachLaunch) {
   device_->FreePinned(out);
 }
 
+// What a capture cannot record ends that capture, and not the device.
+TEST_P(GpuDeviceTest, AFailedCaptureLeavesTheDeviceWell) {
+  if (GetParam() == Where::kEmulation) GTEST_SKIP() << "the emulation refuses it as a mistake";
+  char* a = Allocate(4096);
+  std::vector<char> pageable(4096, 1);
+  device_->BeginCapture();
+  LaunchCopy(a, a, 4096);
+  device_->Launch(copy_, {.grid_x = 1, .grid_y = 70000}, CopyArgs{a, a, 1});
+  EXPECT_FALSE(device_->EndCapture().ok());
+  EXPECT_TRUE(device_->Check().ok());
+  device_->CopyToDevice(a, pageable.data(), 4096, GpuStream::kCompute);
+  EXPECT_TRUE(device_->Synchronize(absl::Seconds(10)).ok());
+  device_->Free(a);
+}
+
 TEST_P(GpuDeviceTest, SaysWhenMemoryIsShort) {
   const GpuMemory memory = device_->memory();
   EXPECT_GT(memory.free, 0u);
