@@ -13,6 +13,7 @@
 #include "absl/types/span.h"
 #include "engine/base/status_macros.h"
 #include "engine/loader/matrix_loader.h"
+#include "engine/loader/planned_weights.h"
 #include "engine/loader/rounded_matrix.h"
 #include "engine/loader/weight_sources.h"
 #include "engine/model/weight_map.h"
@@ -100,20 +101,6 @@ int64_t RowsOf(WeightField field, const ShardPlan& shard) {
   return vocabulary ? shard.max_vocab_rows : 0;
 }
 
-// A quantised checkpoint stays as it is; asking for the width that it has rounds what it left in
-// float, which is the embedding and the head.
-absl::Status CheckChoice(const Checkpoint& checkpoint, WeightChoice choice) {
-  const auto& quantization = checkpoint.config().quantization;
-  if (!quantization.has_value() || choice == WeightChoice::kAuto) return absl::OkStatus();
-  if (choice == (quantization->bits == 4 ? WeightChoice::kInt4 : WeightChoice::kInt8)) {
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("weights \"", WeightChoiceName(choice), "\" do not fit ", checkpoint.dir(),
-                   ", which is quantised already (", DescribeQuantization(*quantization),
-                   "); use auto, or the float checkpoint of the model"));
-}
-
 // Loads field after field and tells how far it is, in bytes of the checkpoint.
 class Loader {
  public:
@@ -129,7 +116,7 @@ class Loader {
   }
 
   absl::StatusOr<ModelWeights> Load() {
-    QS_RETURN_IF_ERROR(CheckChoice(checkpoint_, choice_));
+    QS_RETURN_IF_ERROR(CheckWeightChoice(checkpoint_.config(), choice_, checkpoint_.dir()));
     QS_ASSIGN_OR_RETURN(const std::vector<WeightSource> sources,
                         ResolveSources(checkpoint_, shard_));
     std::vector<absl::Span<const WeightSource>> fields = FieldsOf(sources);
@@ -215,7 +202,7 @@ absl::StatusOr<ModelWeights> LoadWeights(const Checkpoint& checkpoint, const Sha
 
 absl::StatusOr<int64_t> LoadedBytes(const Checkpoint& checkpoint, const ShardPlan& shard,
                                     WeightChoice choice) {
-  QS_RETURN_IF_ERROR(CheckChoice(checkpoint, choice));
+  QS_RETURN_IF_ERROR(CheckWeightChoice(checkpoint.config(), choice, checkpoint.dir()));
   QS_ASSIGN_OR_RETURN(const std::vector<WeightSource> sources, ResolveSources(checkpoint, shard));
   int64_t bytes = 0;
   for (const auto field : FieldsOf(sources)) {

@@ -13,25 +13,27 @@ absl::StatusOr<Activations> MakeActivations(const ModelConfig& config, const Sha
   Activations activations;
   activations.max_rows = max_rows;
   activations.max_logit_rows = max_logit_rows;
+  const DType fed = backend.activation_type();
   const struct {
     Buffer* buffer;
     int64_t rows;
     int64_t width;
+    DType dtype = DType::kF32;
   } kBuffers[] = {
       {&activations.residual, max_rows, config.hidden_size},
       {&activations.partial, max_rows, config.hidden_size},
-      {&activations.hidden, max_rows, config.hidden_size},
+      {&activations.hidden, max_rows, config.hidden_size, fed},
       {&activations.qkv, max_rows, heads.qkv_width()},
-      {&activations.attn, max_rows, heads.query_width()},
+      {&activations.attn, max_rows, heads.query_width(), fed},
       {&activations.gate_up, max_rows, 2 * shard.ffn.size()},
-      {&activations.mlp, max_rows, shard.ffn.size()},
-      {&activations.logit_hidden, max_logit_rows, config.hidden_size},
+      {&activations.mlp, max_rows, shard.ffn.size(), fed},
+      {&activations.logit_hidden, max_logit_rows, config.hidden_size, fed},
       {&activations.logits, max_logit_rows, shard.max_vocab_rows},
       {&activations.gathered, shard.tp > 1 ? max_logit_rows : 0, shard.tp * shard.max_vocab_rows},
   };
   for (const auto& entry : kBuffers) {
     if (entry.rows == 0) continue;
-    size_t bytes = sizeof(float);
+    size_t bytes = DTypeBytes(entry.dtype);
     QS_CHECK(!__builtin_mul_overflow(bytes, static_cast<size_t>(entry.rows), &bytes));
     QS_CHECK(!__builtin_mul_overflow(bytes, static_cast<size_t>(entry.width), &bytes));
     QS_ASSIGN_OR_RETURN(*entry.buffer, backend.Allocate(bytes));

@@ -264,6 +264,17 @@ absl::Status ReadQwen2(const ConfigReader& reader, ModelConfig& config) {
   return absl::OkStatus();
 }
 
+// Qwen1 has a flag for each type, all false where any will do; bf16 is what the files hold then.
+absl::StatusOr<DType> ReadFloatType(const ConfigReader& reader) {
+  const Json* named = reader.Find({"torch_dtype", "dtype"});
+  const auto is = [&](const char* name) { return named != nullptr && *named == name; };
+  QS_ASSIGN_OR_RETURN(const bool fp32, reader.Bool("fp32", false));
+  QS_ASSIGN_OR_RETURN(const bool fp16, reader.Bool("fp16", false));
+  if (is("float32") || (named == nullptr && fp32)) return DType::kF32;
+  if (is("float16") || (named == nullptr && fp16)) return DType::kF16;
+  return DType::kBf16;
+}
+
 }  // namespace
 
 absl::StatusOr<ModelConfig> ParseModelConfig(const Json& json, const std::string& source) {
@@ -276,6 +287,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const Json& json, const std::string
   QS_RETURN_IF_ERROR(ReadQuantization(reader, config));
   QS_RETURN_IF_ERROR(config.style == CheckpointStyle::kQwen1 ? ReadQwen1(reader, config)
                                                              : ReadQwen2(reader, config));
+  QS_ASSIGN_OR_RETURN(config.float_type, ReadFloatType(reader));
   QS_ASSIGN_OR_RETURN(config.tied_embeddings, reader.Bool("tie_word_embeddings", false));
   QS_RETURN_IF_ERROR(CheckSizes(reader, config));
   return config;

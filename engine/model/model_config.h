@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "engine/base/json_reader.h"
 #include "engine/model/quantization_config.h"
+#include "kernels/dtype.h"
 
 namespace qwenserve {
 
@@ -39,6 +40,8 @@ struct ModelConfig {
   double rope_base = 10000.0;
   bool qkv_bias = false;
   bool qk_norm = false;
+  // What config.json says of the floats of the checkpoint; its tensors are right where they differ.
+  DType float_type = DType::kBf16;
   bool tied_embeddings = false;  // decided by the file when lm_head.weight is there or missing
   // Qwen1: NTK changes the rope base by the prompt's length, logn scales queries past the training
   // length. 0 = off.

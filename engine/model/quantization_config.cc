@@ -18,10 +18,10 @@ constexpr absl::string_view kUseOther = "use the bf16 or fp16 checkpoint of the 
 constexpr struct {
   absl::string_view name;
   absl::string_view other;  // of AutoAWQ's own file, or of newer GPTQ tools
-} kFields[] = {{"quant_method", ""},    {"bits", "w_bit"}, {"group_size", "q_group_size"},
-               {"desc_act", ""},        {"version", ""},   {"checkpoint_format", "format"},
-               {"zero_point", ""},      {"dynamic", ""},   {"pack_dtype", ""},
-               {"is_marlin_format", ""}};
+} kFields[] = {
+    {"quant_method", ""}, {"bits", "w_bit"},  {"group_size", "q_group_size"},  {"desc_act", ""},
+    {"sym", ""},          {"version", ""},    {"checkpoint_format", "format"}, {"zero_point", ""},
+    {"dynamic", ""},      {"pack_dtype", ""}, {"is_marlin_format", ""}};
 
 Json Lowered(const Json& value) {
   return value.is_string() ? Json(absl::AsciiStrToLower(value.get<std::string>())) : value;
@@ -96,6 +96,7 @@ absl::Status ReadGptq(const ConfigReader& reader, QuantizationConfig& config) {
     }
   }
   QS_ASSIGN_OR_RETURN(config.act_order, reader.Bool("desc_act", false));
+  QS_ASSIGN_OR_RETURN(config.symmetric, reader.Bool("sym", false));
   return absl::OkStatus();
 }
 

@@ -18,6 +18,7 @@ struct QuantizationConfig {
   int64_t group_size = 128;     // inputs that share a scale: 32, 64 .. 1024, or -1 for all
   bool act_order = false;       // GPTQ: g_idx is not simply input / group_size
   bool zero_minus_one = false;  // GPTQ v1: the file holds each zero point less 1
+  bool symmetric = false;       // GPTQ says that every zero point is the middle
 };
 
 // A quantization description as a file holds it, and the file's name for messages.

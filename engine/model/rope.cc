@@ -47,6 +47,14 @@ void AppendCosSin(const std::vector<double>& frequencies, double scale, int64_t 
   }
 }
 
+// 2 * stretch - 1 for every power of two up to the longest prompt's.
+std::vector<int64_t> Alphas(const ModelConfig& config, int64_t max_positions) {
+  std::vector<int64_t> alphas;
+  const int64_t last = NtkAlpha(config, max_positions);
+  for (int64_t alpha = 1; alpha <= last; alpha = 2 * alpha + 1) alphas.push_back(alpha);
+  return alphas;
+}
+
 }  // namespace
 
 int64_t NtkAlpha(const ModelConfig& config, int64_t prompt_tokens) {
@@ -92,12 +100,15 @@ std::vector<float> SampleRopeValues(const ModelConfig& config) {
 absl::StatusOr<RopeTables> RopeTables::Create(const ModelConfig& config, int64_t max_positions,
                                               Backend& backend) {
   RopeTables tables(config, max_positions);
-  // 2 * stretch - 1 for every power of two up to the longest prompt's.
-  const int64_t last = NtkAlpha(config, max_positions);
-  for (int64_t alpha = 1; alpha <= last; alpha = 2 * alpha + 1) {
+  for (const int64_t alpha : Alphas(config, max_positions)) {
     QS_RETURN_IF_ERROR(tables.Add(alpha, backend));
   }
   return tables;
+}
+
+int64_t RopeTables::Bytes(const ModelConfig& config, int64_t max_positions) {
+  const auto floats = max_positions * (config.head_dim / 2) * 2;
+  return static_cast<int64_t>(Alphas(config, max_positions).size() * sizeof(float)) * floats;
 }
 
 int32_t RopeTables::IndexFor(int64_t prompt_tokens) const {

@@ -35,6 +35,9 @@ class RopeTables {
   static absl::StatusOr<RopeTables> Create(const ModelConfig& config, int64_t max_positions,
                                            Backend& backend);
 
+  // Of device memory that Create takes.
+  static int64_t Bytes(const ModelConfig& config, int64_t max_positions);
+
   // Index into tables() of the table for prompts of this length, 1 .. max_positions.
   int32_t IndexFor(int64_t prompt_tokens) const;
   const std::vector<RopeTable>& tables() const { return tables_; }

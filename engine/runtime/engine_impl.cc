@@ -74,7 +74,7 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
   hashing.join();
   info_.fingerprint = NumericsFingerprint(*checkpoint_, content_hash, leader.weight_numerics(),
                                           options_.kv_format, options_.tp);
-  info_.max_model_len = placement.max_model_len;
+  info_.max_model_len = leader.limits().max_model_len;
   info_.max_running = placement.ranks.front().limits.max_sequences;
   info_.max_waiting = options_.max_waiting;
   info_.kv_block_size = kKvBlockSize;
@@ -94,8 +94,8 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
   scheduler.max_batch_tokens = options_.max_batch_tokens;
   scheduler.max_running = info_.max_running;
   scheduler.max_waiting = options_.max_waiting;
-  scheduler.max_model_len = placement.max_model_len;
-  scheduler.num_blocks = placement.ranks.front().limits.num_blocks;
+  scheduler.max_model_len = leader.limits().max_model_len;
+  scheduler.num_blocks = leader.limits().num_blocks;
   scheduler.vocab_size = static_cast<int32_t>(info_.config.vocab_size);
   scheduler.eos_ids = info_.defaults.eos_ids;
   scheduler.prefix_cache = options_.prefix_cache;

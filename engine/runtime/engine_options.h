@@ -35,6 +35,9 @@ struct EngineOptions {
   int num_threads = 0;         // of all ranks together; 0 = cgroup quota and affinity
   int64_t max_model_len = 0;   // 0 = the checkpoint's
   int64_t kv_cache_bytes = 0;  // of all ranks together; 0 = from the memory limit
+  // Of a GPU's memory that a rank may use; what its weights and buffers leave of that is its KV
+  // cache. The rest is for the driver and what its libraries take later.
+  double gpu_memory_fraction = 0.92;
   KvFormat kv_format = KvFormat::kBf16;
   int64_t max_batch_tokens = 512;  // rows of one step: bounds how long a prefill delays decode
   // How long a step may take when prefills share it with decoding sequences; 0 = twice as long as

@@ -8,13 +8,14 @@
 #include "absl/strings/str_join.h"
 #include "engine/base/status_macros.h"
 #include "engine/loader/group_rounding.h"
+#include "engine/runtime/kv_sizing.h"
 #include "kernels/check.h"
 #include "spdlog/spdlog.h"
 
 namespace qwenserve {
 
 ModelRunner::ModelRunner(const RankSettings& settings, const Checkpoint& checkpoint)
-    : settings_(settings), checkpoint_(checkpoint) {}
+    : settings_(settings), checkpoint_(checkpoint), limits_(settings.limits) {}
 
 absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const RankSettings& settings,
                                                                  const Checkpoint& checkpoint,
@@ -23,33 +24,19 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const RankSetti
   std::unique_ptr<ModelRunner> runner(new ModelRunner(settings, checkpoint));
   QS_RETURN_IF_ERROR(runner->TakeMemory(progress));
   QS_ASSIGN_OR_RETURN(runner->communicator_, meet(*runner->backend_));
+  QS_RETURN_IF_ERROR(runner->TakeKvCache());
   return runner;
 }
-
-namespace {
-
-// With room for the rows that steps are filled up with.
-BatchLimits FilledUp(BatchLimits limits, const Backend& backend) {
-  int64_t most = limits.max_sequences;
-  for (int64_t rows = 1; rows <= limits.max_sequences; ++rows) {
-    most = std::max(most, backend.PaddedRows(rows));
-  }
-  limits.max_sequences = std::min(most, limits.max_rows);
-  return limits;
-}
-
-}  // namespace
 
 absl::Status ModelRunner::TakeMemory(const LoadProgress& progress) {
   const ModelConfig& config = checkpoint_.config();
   QS_ASSIGN_OR_RETURN(backend_, MakeRankBackend(settings_));
-  const BatchLimits limits = FilledUp(settings_.limits, *backend_);
+  QS_RETURN_IF_ERROR(CheckRoom(settings_, config, *backend_));
+  const BatchLimits limits = WithFilling(limits_, *backend_);
   QS_ASSIGN_OR_RETURN(shard_, MakeShardPlan(config, settings_.tp, settings_.rank));
   QS_ASSIGN_OR_RETURN(weights_,
                       LoadWeights(checkpoint_, shard_, settings_.weights, *backend_, progress));
   for (const std::string& note : weights_.notes) spdlog::warn("{}", note);
-  QS_ASSIGN_OR_RETURN(kv_, KvCache::Create(shard_.Heads(config), settings_.kv_format,
-                                           config.num_layers, limits.num_blocks, *backend_));
   QS_ASSIGN_OR_RETURN(activations_, MakeActivations(config, shard_, limits.max_rows,
                                                     limits.max_sequences, *backend_));
   QS_ASSIGN_OR_RETURN(device_batch_, DeviceBatch::Create(limits, *backend_));
@@ -64,6 +51,17 @@ absl::Status ModelRunner::TakeMemory(const LoadProgress& progress) {
     QS_ASSIGN_OR_RETURN(gathered_ids_,
                         backend_->Allocate(ids_bytes * static_cast<size_t>(settings_.tp)));
   }
+  return backend_->Sync();
+}
+
+absl::Status ModelRunner::TakeKvCache() {
+  const ModelConfig& config = checkpoint_.config();
+  const HeadLayout heads = shard_.Heads(config);
+  QS_RETURN_IF_ERROR(SizeKvCache(
+      settings_, config, KvBlockBytes(heads, settings_.kv_format, config.num_layers, *backend_),
+      *backend_, *communicator_, drawn_[0], gathered_ids_, &limits_));
+  QS_ASSIGN_OR_RETURN(kv_, KvCache::Create(heads, settings_.kv_format, config.num_layers,
+                                           limits_.num_blocks, *backend_));
   return backend_->Sync();
 }
 
@@ -121,8 +119,8 @@ std::vector<LogitRow> ModelRunner::RowsOf(const StepPlan& plan) const {
 
 absl::StatusOr<uint64_t> ModelRunner::Launch(const StepPlan& plan) {
   QS_CHECK(in_flight_.size() < 2);
-  QS_RETURN_IF_ERROR(BuildBatch(plan, checkpoint_.config(), settings_.limits, previous_draws_,
-                                *rope_, &host_batch_));
+  QS_RETURN_IF_ERROR(
+      BuildBatch(plan, checkpoint_.config(), limits_, previous_draws_, *rope_, &host_batch_));
   if (host_batch_.one_draw_each) {
     const int64_t padded = backend_->PaddedRows(static_cast<int64_t>(host_batch_.ids.size()));
     FillUp(std::min(padded, settings_.limits.max_rows), &host_batch_);

@@ -66,6 +66,8 @@ class ModelRunner {
   const ModelWeights& weights() const { return weights_; }
   // Backend::description.
   std::string device_description() const { return backend_->description(); }
+  // As in the settings, but for what was left to the device's memory (KvSizing).
+  const BatchLimits& limits() const { return limits_; }
 
  private:
   struct InFlight {
@@ -76,6 +78,7 @@ class ModelRunner {
 
   ModelRunner(const RankSettings& settings, const Checkpoint& checkpoint);
   absl::Status TakeMemory(const LoadProgress& progress);
+  absl::Status TakeKvCache();
   // What the step before drew, on every rank: rank 0 has it.
   absl::StatusOr<const int32_t*> SharePreviousDraws();
   // Rows of logits of this step, and whose ids they may take from the step before.
@@ -88,6 +91,7 @@ class ModelRunner {
 
   const RankSettings settings_;
   const Checkpoint& checkpoint_;
+  BatchLimits limits_;
   // In this order, since everything below must go before the backend.
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Communicator> communicator_;

@@ -10,7 +10,9 @@
 #include "engine/loader/weight_loader.h"
 #include "engine/parallel/shard_plan.h"
 #include "engine/runtime/device_choice.h"
+#include "engine/runtime/memory_plan.h"
 #include "kernels/cuda_info.h"
+#include "kernels/device_memory.h"
 
 namespace qwenserve {
 namespace {
@@ -56,6 +58,10 @@ absl::Status CheckOptions(const EngineOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("sample_pairs is ", options.sample_pairs, ", must be 0 to ", kMaxSamplePairs));
   }
+  if (!(options.gpu_memory_fraction > 0 && options.gpu_memory_fraction <= 1)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "gpu_memory_fraction is ", options.gpu_memory_fraction, ", must be above 0 and at most 1"));
+  }
   if (options.num_threads > kMaxThreads) {
     return absl::InvalidArgumentError(
         absl::StrCat("num_threads is ", options.num_threads, ", must be at most ", kMaxThreads));
@@ -90,16 +96,43 @@ void SplitCores(const EngineOptions& options, const CpuLimits& cpu, Placement* p
 
 absl::StatusOr<int64_t> BlockBytesOfAllRanks(const ModelConfig& config,
                                              const Placement& placement) {
-  RankSettings one_thread = placement.ranks.front();
-  one_thread.num_threads = 1;
-  one_thread.cpus.clear();
-  QS_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, MakeRankBackend(one_thread));
   int64_t bytes = 0;
   for (const RankSettings& rank : placement.ranks) {
     QS_ASSIGN_OR_RETURN(const ShardPlan shard, MakeShardPlan(config, rank.tp, rank.rank));
-    bytes += KvBlockBytes(shard.Heads(config), rank.kv_format, config.num_layers, *backend);
+    bytes += config.num_layers *
+             KvBytesPerBlock(KindOf(rank.device), shard.Heads(config), rank.kv_format);
   }
   return bytes;
+}
+
+// What is the same whoever sizes the KV cache.
+void SetLimits(const EngineOptions& options, int64_t length, int64_t blocks, Placement* placement) {
+  placement->max_model_len = length;
+  for (RankSettings& rank : placement->ranks) {
+    rank.limits.max_rows = options.max_batch_tokens;
+    rank.limits.max_sequences = std::min(options.max_running, options.max_batch_tokens);
+    rank.limits.max_model_len = length;
+    rank.limits.num_blocks = blocks;
+  }
+}
+
+// From the memory that is free on the devices when all else is there.
+void LeaveKvCacheToRanks(const EngineOptions& options, int64_t length, Placement* placement) {
+  SetLimits(options, length, 0, placement);
+  for (RankSettings& rank : placement->ranks) {
+    rank.kv_sizing.memory_fraction = options.gpu_memory_fraction;
+    rank.kv_sizing.most_blocks = std::min<int64_t>(options.max_running * BlocksFor(length),
+                                                   std::numeric_limits<int32_t>::max());
+    rank.kv_sizing.may_shorten = options.max_model_len == 0;
+  }
+}
+
+// `available`: of the host's memory, for weights and all else.
+std::string WhatWouldFitHere(const RankSettings& rank, const ModelConfig& config, int64_t length,
+                             int64_t available) {
+  MemoryRequest request = RequestOf(rank);
+  request.max_model_len = length;
+  return absl::StrCat("; what would fit: ", WhatWouldFit(config, request, available));
 }
 
 absl::Status SizeKvCache(const EngineOptions& options, const Checkpoint& checkpoint,
@@ -112,6 +145,13 @@ absl::Status SizeKvCache(const EngineOptions& options, const Checkpoint& checkpo
   }
   int64_t length = options.max_model_len > 0 ? options.max_model_len : config.max_positions;
   QS_ASSIGN_OR_RETURN(const int64_t block_bytes, BlockBytesOfAllRanks(config, *placement));
+  placement->kv_block_bytes = block_bytes;
+  SetLimits(options, length, 0, placement);
+  const bool own_memory = KindOf(placement->ranks.front().device) != DeviceKind::kCpu;
+  if (own_memory && options.kv_cache_bytes == 0) {
+    LeaveKvCacheToRanks(options, length, placement);
+    return absl::OkStatus();
+  }
   int64_t weights = 0;
   for (const RankSettings& rank : placement->ranks) {
     QS_ASSIGN_OR_RETURN(const ShardPlan shard, MakeShardPlan(config, rank.tp, rank.rank));
@@ -121,7 +161,8 @@ absl::Status SizeKvCache(const EngineOptions& options, const Checkpoint& checkpo
 
   int64_t bytes = options.kv_cache_bytes;
   const int64_t left = memory.available - weights - kReserveBytes;
-  std::string why = bytes <= left ? "as told" : absl::StrCat("as told, of ", left, " bytes left");
+  std::string why =
+      own_memory || bytes <= left ? "as told" : absl::StrCat("as told, of ", left, " bytes left");
   if (bytes == 0) {
     const int64_t useful = options.max_running * BlocksFor(length);
     bytes = std::max<int64_t>(0, left) / 2;
@@ -145,19 +186,15 @@ absl::Status SizeKvCache(const EngineOptions& options, const Checkpoint& checkpo
     return absl::ResourceExhaustedError(absl::StrCat(
         "a KV cache of ", bytes, " bytes (", why, ") holds ", room, " tokens, max_model_len is ",
         length, " and needs ", BlocksFor(length) * block_bytes,
-        " bytes: raise kv-cache-memory or lower max-model-len"));
+        " bytes: raise kv-cache-memory or lower max-model-len",
+        options.kv_cache_bytes == 0 ? WhatWouldFitHere(placement->ranks.front(), config, length,
+                                                       memory.available - kReserveBytes)
+                                    : ""));
   }
-  placement->max_model_len = length;
-  placement->kv_block_bytes = block_bytes;
   placement->kv_bytes = blocks * block_bytes;
   placement->reasons.push_back(absl::StrCat("KV cache: ", placement->kv_bytes, " bytes, ", blocks,
                                             " blocks, ", room, " tokens (", why, ")"));
-  for (RankSettings& rank : placement->ranks) {
-    rank.limits.max_rows = options.max_batch_tokens;
-    rank.limits.max_sequences = std::min(options.max_running, options.max_batch_tokens);
-    rank.limits.max_model_len = length;
-    rank.limits.num_blocks = blocks;
-  }
+  SetLimits(options, length, blocks, placement);
   return absl::OkStatus();
 }
 

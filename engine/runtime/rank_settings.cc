@@ -20,6 +20,20 @@ absl::Status ReadInteger(const Json& json, const char* name, int64_t* value) {
   return absl::OkStatus();
 }
 
+absl::Status ReadKvSizing(const Json& json, KvSizing* sizing) {
+  QS_RETURN_IF_ERROR(ReadInteger(json, "most_blocks", &sizing->most_blocks));
+  const auto fraction = json.find("memory_fraction");
+  const auto shorten = json.find("may_shorten");
+  if (fraction == json.end() || !fraction->is_number() || shorten == json.end() ||
+      !shorten->is_boolean()) {
+    return absl::InvalidArgumentError(
+        "rank settings: no number \"memory_fraction\" or no \"may_shorten\"");
+  }
+  sizing->memory_fraction = fraction->get<double>();
+  sizing->may_shorten = shorten->get<bool>();
+  return absl::OkStatus();
+}
+
 absl::Status ReadString(const Json& json, const char* name, std::string* value) {
   const auto it = json.find(name);
   if (it == json.end() || !it->is_string()) {
@@ -49,6 +63,9 @@ std::string SettingsToJson(const RankSettings& settings) {
   json["max_sequences"] = settings.limits.max_sequences;
   json["max_model_len"] = settings.limits.max_model_len;
   json["num_blocks"] = settings.limits.num_blocks;
+  json["memory_fraction"] = settings.kv_sizing.memory_fraction;
+  json["most_blocks"] = settings.kv_sizing.most_blocks;
+  json["may_shorten"] = settings.kv_sizing.may_shorten;
   json["sample_pairs"] = settings.sample_pairs;
   json["step_timeout_ms"] = absl::ToInt64Milliseconds(settings.step_timeout);
   return json.dump();
@@ -77,13 +94,15 @@ absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view text) {
   QS_RETURN_IF_ERROR(ReadInteger(json, "max_sequences", &settings.limits.max_sequences));
   QS_RETURN_IF_ERROR(ReadInteger(json, "max_model_len", &settings.limits.max_model_len));
   QS_RETURN_IF_ERROR(ReadInteger(json, "num_blocks", &settings.limits.num_blocks));
+  QS_RETURN_IF_ERROR(ReadKvSizing(json, &settings.kv_sizing));
   QS_RETURN_IF_ERROR(ReadInteger(json, "sample_pairs", &settings.sample_pairs));
   QS_RETURN_IF_ERROR(ReadInteger(json, "step_timeout_ms", &timeout));
   if (rank < 0 || rank >= tp || tp > 4096 || device < 0 || device > 4096 || threads < 1 ||
       threads > 65536 || timeout < 1 || settings.limits.max_rows < 1 ||
       settings.limits.max_sequences < 1 || settings.limits.max_model_len < 1 ||
-      settings.limits.num_blocks < 1 || settings.sample_pairs < 0 ||
-      settings.sample_pairs > kMaxSamplePairs) {
+      settings.limits.num_blocks < 0 ||
+      settings.limits.num_blocks + settings.kv_sizing.most_blocks < 1 ||
+      settings.sample_pairs < 0 || settings.sample_pairs > kMaxSamplePairs) {
     return absl::InvalidArgumentError(absl::StrCat("rank settings: impossible numbers: ", text));
   }
   const auto cpus = json.find("cpus");

@@ -19,6 +19,15 @@ namespace qwenserve {
 // More pairs than this cost more than the row.
 inline constexpr int64_t kMaxSamplePairs = 4096;
 
+// How a rank sizes its KV cache where that is left to the memory of its device
+// (BatchLimits::num_blocks is 0).
+struct KvSizing {
+  double memory_fraction = 0.92;  // EngineOptions::gpu_memory_fraction
+  int64_t most_blocks = 0;        // more are of no use
+  // Without room for limits.max_model_len: take what there is, and serve shorter sequences.
+  bool may_shorten = false;
+};
+
 // Everything that one rank must know to do its part; decided by rank 0 for all. Nothing is left to
 // choose, so that ranks can't choose differently.
 struct RankSettings {
@@ -35,6 +44,7 @@ struct RankSettings {
   std::vector<int> cpus;  // to pin the threads to; empty = not pinned
   KvFormat kv_format = KvFormat::kBf16;
   BatchLimits limits;
+  KvSizing kv_sizing;
   int64_t sample_pairs = 64;  // see RowSampler; the same in all ranks
   absl::Duration step_timeout = absl::Seconds(120);
   // Not for ranks in other processes; see EngineOptions.

@@ -138,6 +138,15 @@ void FillUp(int64_t rows, HostBatch* batch) {
   batch->block_tables.resize(batch->ids.size() * batch->max_blocks, 0);
 }
 
+BatchLimits WithFilling(BatchLimits limits, const Backend& backend) {
+  int64_t most = limits.max_sequences;
+  for (int64_t rows = 1; rows <= limits.max_sequences; ++rows) {
+    most = std::max(most, backend.PaddedRows(rows));
+  }
+  limits.max_sequences = std::min(most, limits.max_rows);
+  return limits;
+}
+
 absl::StatusOr<DeviceBatch> DeviceBatch::Create(const BatchLimits& limits, Backend& backend) {
   constexpr size_t kLine = 16;  // arrays begin at multiples of 64 bytes
   const size_t rows = static_cast<size_t>(limits.max_rows);

@@ -24,6 +24,9 @@ struct BatchLimits {
   int64_t num_blocks = 0;
 };
 
+// With room for the rows that steps are filled up with (Backend::PaddedRows).
+BatchLimits WithFilling(BatchLimits limits, const Backend& backend);
+
 // A plan spelled out row by row, in host memory. Layout as in AttentionBatch and ForwardBatch.
 struct HostBatch {
   std::vector<int32_t> ids;  // < 0: drawn by the step before (Backend::TakeDrawn)

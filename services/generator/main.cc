@@ -52,6 +52,10 @@ int main(int argc, char** argv) {
             "Prompt and answer together, in tokens; 0 = the checkpoint's own");
   flags.AddBytes("kv-cache-memory", &engine.kv_cache_bytes,
                  "Of all ranks together, such as 2GiB; 0 = from the memory that is free");
+  flags.Add(
+      "gpu-memory-fraction", &engine.gpu_memory_fraction,
+      "Part of a GPU's memory that may be used; what weights and buffers leave of it is the KV "
+      "cache");
   flags.Add("kv-dtype", &kv_dtype,
             "Format of the KV cache: bf16, f32, int8 (half the memory), or qwen-int8, the first "
             "generation's own, for comparisons with it");

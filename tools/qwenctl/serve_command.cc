@@ -27,6 +27,7 @@ constexpr struct {
     {"--weights",
      "auto (as the checkpoint holds them), bf16, int8 or int4 (rounded while loading)"},
     {"--kv-dtype", "Format of the KV cache: bf16, f32, int8 or qwen-int8"},
+    {"--gpu-memory-fraction", "Part of a GPU's memory that may be used, such as 0.92"},
     {"--isa", "CPU instruction set, such as avx2"},
     {"--gpu-mode", "exact or fast"},
     {"--threads", "Of one replica; 0 = all that it may use"},

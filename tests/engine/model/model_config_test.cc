@@ -93,6 +93,22 @@ TEST(ModelConfigTest, Qwen1FillsInTheDefaultsOfItsClass) {
   EXPECT_EQ(config->logn_train_length, 8192);
 }
 
+TEST(ModelConfigTest, SaysOfWhichTypeTheFloatsAre) {
+  const auto type = [](const std::string& changes) {
+    const auto parsed = Parse(SmallQwen1(changes));
+    EXPECT_TRUE(parsed.ok()) << parsed.status();
+    return parsed.ok() ? parsed->float_type : DType::kF32;
+  };
+  EXPECT_EQ(type("{}"), DType::kBf16);
+  EXPECT_EQ(type(R"({"fp16": true})"), DType::kF16);
+  EXPECT_EQ(type(R"({"fp32": true})"), DType::kF32);
+  for (const std::string field : {"torch_dtype", "dtype"}) {
+    EXPECT_EQ(type("{\"" + field + R"(": "float32"})"), DType::kF32);
+    EXPECT_EQ(type("{\"" + field + R"(": "float16"})"), DType::kF16);
+    EXPECT_EQ(type("{\"" + field + R"(": "bfloat16", "fp16": true})"), DType::kBf16);
+  }
+}
+
 TEST(ModelConfigTest, ReadsYarnUnderBothNamesAndInTheNewerPlace) {
   for (const char* scaling : {
            R"({"rope_scaling": {"type": "yarn", "factor": 4.0,
