@@ -176,7 +176,7 @@ class SimtDevice final : public GpuDevice {
 
   void LaunchRaw(const GpuKernel& kernel, const LaunchShape& shape, const void* args,
                  GpuStream stream) override {
-    QS_CHECK(kernel.function != nullptr);
+    QS_CHECK(kernel.function != nullptr && shape.shared_bytes <= properties_.shared_bytes);
     const auto* bytes = static_cast<const char*>(args);
     Issue(stream,
           [this, kernel, shape, copy = std::vector<char>(bytes, bytes + kernel.args_bytes)] {

@@ -202,10 +202,9 @@ void FiberPool::Main(FiberPool* pool) {
 
 FiberPool::Fiber* FiberPool::Ready(int index, Run run, void* argument) {
   Fiber* fiber = fibers_[static_cast<size_t>(index)].get();
-  if (fiber->run == nullptr) {
-    fiber->run = run;
-    fiber->argument = argument;
-  }
+  if (fiber->run != nullptr) return fiber;
+  fiber->run = run;
+  fiber->argument = argument;
   if (!fiber->started) {
     fiber->started = true;
     starting_pool = this;

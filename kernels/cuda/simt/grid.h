@@ -22,8 +22,8 @@ namespace qwenserve::simt {
 inline constexpr int kWarpSize = 32;
 inline constexpr int kMaxThreads = 1024;
 inline constexpr int kNumBarriers = 16;
-// What one block may ask for, as on sm_90.
-inline constexpr size_t kMaxSharedBytes = 227 * 1024;
+// What one block may ask for: as on sm_86 and sm_89, the least of all GPUs that we run on.
+inline constexpr size_t kMaxSharedBytes = 99 * 1024;
 // Memory that nobody wrote: NaN as bf16 and as float, absurd as an index or a count.
 inline constexpr uint32_t kGarbage = 0xffa5ffa5u;
 

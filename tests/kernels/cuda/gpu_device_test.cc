@@ -267,6 +267,13 @@ TEST(SimtDeviceDeathTest, AKernelWritesOutsideAnAllocation) {
       "kernel copy wrote beyond an allocation of 48 bytes|use-after-poison");
 }
 
+// A plan for the largest GPU alone.
+TEST(SimtDeviceDeathTest, MoreSharedMemoryThanEveryGpuHas) {
+  EXPECT_DEATH(MakeSimtDevice(1)->Launch(on_simt::GetCopyKernel(), {.shared_bytes = 100 << 10},
+                                         CopyArgs{nullptr, nullptr, 0}),
+               "shape.shared_bytes <= properties_.shared_bytes");
+}
+
 TEST(SimtDeviceDeathTest, ACapturedCopyFromMemoryThatIsNotPinned) {
   EXPECT_DEATH(
       {
