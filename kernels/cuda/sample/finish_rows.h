@@ -5,6 +5,7 @@
 
 namespace qwenserve {
 namespace QS_DEVICE_NAMESPACE {
+namespace {  // for one .cu file
 
 // Finding the first ids of a row in their order, by one block.
 struct RowOrder {
@@ -285,6 +286,7 @@ struct FinishRows {
   }
 };
 
+}  // namespace
 }  // namespace QS_DEVICE_NAMESPACE
 }  // namespace qwenserve
 

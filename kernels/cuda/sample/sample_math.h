@@ -8,6 +8,7 @@
 
 namespace qwenserve {
 namespace QS_DEVICE_NAMESPACE {
+namespace {  // for one .cu file
 
 // A finite logit and its id as a number: the order of a vocabulary, highest first. -0 is 0.
 inline constexpr uint64_t kNoRank = 0;  // below every rank
@@ -186,6 +187,7 @@ QS_DEVICE double TargetMass(float top_p, int64_t total) {
   return target < 1 ? 1 : target;
 }
 
+}  // namespace
 }  // namespace QS_DEVICE_NAMESPACE
 }  // namespace qwenserve
 

@@ -5,6 +5,7 @@
 
 namespace qwenserve {
 namespace QS_DEVICE_NAMESPACE {
+namespace {  // for one .cu file
 
 // Applies the edits of a row to the ids of this block's chunk, then finds its highest logit.
 struct ScanRows {
@@ -119,6 +120,7 @@ struct ScanRows {
   }
 };
 
+}  // namespace
 }  // namespace QS_DEVICE_NAMESPACE
 }  // namespace qwenserve
 

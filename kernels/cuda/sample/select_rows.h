@@ -5,6 +5,7 @@
 
 namespace qwenserve {
 namespace QS_DEVICE_NAMESPACE {
+namespace {  // for one .cu file
 
 // Whether a job counts ids (or masses) by steps, and has candidates.
 QS_DEVICE bool HasSteps(const SampleJob& job) { return job.select >= 0; }
@@ -195,6 +196,7 @@ struct CollectRows {
   }
 };
 
+}  // namespace
 }  // namespace QS_DEVICE_NAMESPACE
 }  // namespace qwenserve
 
