@@ -17,6 +17,8 @@
 // A function for kernels and for the host alike: layouts, plans.
 #define QS_SHARED_FN __host__ __device__ constexpr
 #define QS_UNROLL _Pragma("unroll")
+// A loop that unrolling would only cost registers.
+#define QS_NO_UNROLL _Pragma("unroll 1")
 
 namespace qwenserve::on_cuda {
 

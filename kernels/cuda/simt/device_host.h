@@ -21,6 +21,7 @@
 #define QS_DEVICE inline
 #define QS_SHARED_FN constexpr
 #define QS_UNROLL
+#define QS_NO_UNROLL
 
 namespace qwenserve::on_simt {
 

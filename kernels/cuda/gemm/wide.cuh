@@ -1,0 +1,239 @@
+#ifndef QWENSERVE_KERNELS_CUDA_GEMM_WIDE_CUH_
+#define QWENSERVE_KERNELS_CUDA_GEMM_WIDE_CUH_
+
+// The product of many rows. The parts of the inputs, which skinny blocks give to their warps, come
+// one after the other here; their sums are added in the same order.
+#include <type_traits>
+
+#include "kernels/cuda/gemm/granule.cuh"
+
+namespace qwenserve {
+namespace QS_DEVICE_NAMESPACE {
+
+template <FragmentFormat kFormat, int kVariant>
+struct Wide {
+  using Args = LinearKernelArgs;
+  static constexpr int kRows = kWideRows[kVariant];
+  static constexpr int kColumns = WideColumns(kRows);
+  static constexpr int kTiles = kWideWarpTiles;
+  static constexpr StageLayout kStage = WideStage(kFormat, kRows);
+  static constexpr int kStages = WideStages(kFormat, kRows);
+  static constexpr bool kTotalsInShared = WideTotalBytes(kFormat, kRows) > 0;
+  static constexpr int kElements = WideElements(kRows);
+  static constexpr int kThreads = kWideThreads;
+  static constexpr int kMinBlocks = kRows == 64 ? 2 : 1;
+  using WarpSums = Sums<kTiles, kColumns>;
+
+  QS_DEVICE static void Run(const Args& args) {
+    GridDependencyTrigger();
+    Where at;
+    at.first_row = static_cast<int>(BlockIndex().x) * kRows;
+    at.rows = args.rows - at.first_row < kRows ? args.rows - at.first_row : kRows;
+    at.first_slot = static_cast<int>(BlockIndex().y) * kWideTiles;
+    at.first_part = static_cast<int>(BlockIndex().z) * args.parts_per_block;
+    at.begin = PartBegin(args.weight.granules, args.parts, at.first_part);
+    at.end = PartBegin(args.weight.granules, args.parts, at.first_part + args.parts_per_block);
+    const bool whole = GridSize().z == 1;
+    const int64_t block = static_cast<int64_t>(BlockIndex().y) * GridSize().x + BlockIndex().x;
+    float* partials = args.partials + block * args.parts * kElements;
+
+    Begin(args, at);
+    WarpSums total;
+    if constexpr (kTotalsInShared) {
+      PutTotals<false>(total);
+    } else {
+      total.Clear();
+    }
+    int granule = at.begin;
+    QS_NO_UNROLL
+    for (int part = at.first_part; part < at.first_part + args.parts_per_block; ++part) {
+      PartSum<kFormat, kTiles, kColumns> sum;
+      const int end = PartBegin(args.weight.granules, args.parts, part + 1);
+      sum.Begin(args, granule);
+      QS_NO_UNROLL
+      for (; granule < end; ++granule) Step(args, at, granule, granule + 1 == end, &sum);
+      if (!whole) {
+        PutPartial(sum.sum, partials + part * kElements);
+      } else if constexpr (kTotalsInShared) {
+        PutTotals<true>(sum.sum);
+      } else {
+        total.Add(sum.sum);
+      }
+    }
+    if (!whole) {
+      CopyAsyncWait<0>();
+      if (!LastToArrive(args.arrivals + block, static_cast<int>(GridSize().z), SharedMemory())) {
+        return;
+      }
+      TakePartials(partials, args.parts, &total);
+    } else if constexpr (kTotalsInShared) {
+      TakeTotals(&total);
+    }
+    Finish(args, at, total);
+  }
+
+ private:
+  struct Where {
+    int first_row = 0, rows = 0, first_slot = 0, first_part = 0, begin = 0, end = 0;
+  };
+
+  QS_DEVICE static char* Stage(int granule, int begin) {
+    return SharedMemory() + WideTotalBytes(kFormat, kRows) +
+           (granule - begin) % kStages * kStage.bytes;
+  }
+
+  QS_DEVICE static void Begin(const Args& args, const Where& at) {
+    const int thread = ThreadIndex();
+    QS_NO_UNROLL
+    for (int s = 0; s < kStages - 1; ++s) {
+      if (at.begin + s < at.end) {
+        CopyWeights<kFormat, kWideTiles, kRows, kThreads>(args, Stage(at.begin + s, at.begin),
+                                                          at.first_slot, at.begin + s, thread);
+      }
+      CopyAsyncCommit();
+    }
+    QS_NO_UNROLL
+    for (int s = 0; s < kStages; ++s) {
+      ClearMissingRows<kFormat>(Stage(s, 0) + kStage.x, at.rows, kRows, thread, kThreads);
+    }
+    GridDependencyWait();
+    QS_NO_UNROLL
+    for (int s = 0; s < kStages - 1; ++s) {
+      if (at.begin + s < at.end) {
+        CopyX<kFormat, false>(args, Stage(at.begin + s, at.begin) + kStage.x, at.first_row, at.rows,
+                              at.begin + s, thread, kThreads);
+      }
+    }
+  }
+
+  QS_DEVICE static void Step(const Args& args, const Where& at, int granule, bool last,
+                             PartSum<kFormat, kTiles, kColumns>* sum) {
+    CopyAsyncWait<kStages - 2>();
+    SyncThreads();
+    const int next = granule + kStages - 1;
+    if (next < at.end) {
+      char* stage = Stage(next, at.begin);
+      CopyWeights<kFormat, kWideTiles, kRows, kThreads>(args, stage, at.first_slot, next,
+                                                        ThreadIndex());
+      CopyX<kFormat, true>(args, stage + kStage.x, at.first_row, at.rows, next, ThreadIndex(),
+                           kThreads);
+    }
+    CopyAsyncCommit();
+    const int tile = WarpIndex() / kWideWarpsAlongRows * kTiles;
+    const int row = WarpIndex() % kWideWarpsAlongRows * kColumns * 8;
+    const char* stage = Stage(granule, at.begin);
+    sum->AddGranule(args, stage + tile * GranuleBytes(kFormat),
+                    stage + kStage.x + XOffset<kFormat>(row, 0),
+                    stage + kStage.scales + tile * ScaleBytes(kFormat),
+                    stage + kStage.zeros + tile * ZeroBytes(kFormat), last);
+  }
+
+  // Where a thread keeps four sums, [tile][column][thread].
+  QS_DEVICE static Float4* Quad(float* base, int m, int n) {
+    return reinterpret_cast<Float4*>(base) + (m * kColumns + n) * kThreads + ThreadIndex();
+  }
+  QS_DEVICE static const Float4* Quad(const float* base, int m, int n) {
+    return reinterpret_cast<const Float4*>(base) + (m * kColumns + n) * kThreads + ThreadIndex();
+  }
+
+  // The totals in shared memory: zeros, or += sum.
+  template <bool kAdd>
+  QS_DEVICE static void PutTotals(const WarpSums& sum) {
+    auto* totals = reinterpret_cast<float*>(SharedMemory());
+    QS_UNROLL
+    for (int m = 0; m < kTiles; ++m) {
+      QS_UNROLL
+      for (int n = 0; n < kColumns; ++n) {
+        Float4 quad;
+        if constexpr (kAdd) {
+          quad = *Quad(totals, m, n);
+          quad.x = quad.x + sum.of[m][n][0];
+          quad.y = quad.y + sum.of[m][n][1];
+          quad.z = quad.z + sum.of[m][n][2];
+          quad.w = quad.w + sum.of[m][n][3];
+        }
+        *Quad(totals, m, n) = quad;
+      }
+    }
+  }
+
+  QS_DEVICE static void TakeTotals(WarpSums* total) {
+    const auto* totals = reinterpret_cast<const float*>(SharedMemory());
+    QS_UNROLL
+    for (int m = 0; m < kTiles; ++m) {
+      QS_UNROLL
+      for (int n = 0; n < kColumns; ++n) {
+        const Float4 quad = *Quad(totals, m, n);
+        total->of[m][n][0] = quad.x;
+        total->of[m][n][1] = quad.y;
+        total->of[m][n][2] = quad.z;
+        total->of[m][n][3] = quad.w;
+      }
+    }
+  }
+
+  QS_DEVICE static void PutPartial(const WarpSums& sum, float* to) {
+    QS_UNROLL
+    for (int m = 0; m < kTiles; ++m) {
+      QS_UNROLL
+      for (int n = 0; n < kColumns; ++n) {
+        const float* of = sum.of[m][n];
+        *Quad(to, m, n) = Float4{of[0], of[1], of[2], of[3]};
+      }
+    }
+  }
+
+  QS_DEVICE static void TakePartials(const float* partials, int parts, WarpSums* total) {
+    total->Clear();
+    QS_NO_UNROLL
+    for (int p = 0; p < parts; ++p) {
+      QS_UNROLL
+      for (int m = 0; m < kTiles; ++m) {
+        QS_UNROLL
+        for (int n = 0; n < kColumns; ++n) {
+          const auto* quad = reinterpret_cast<const float*>(Quad(partials + p * kElements, m, n));
+          QS_UNROLL
+          for (int i = 0; i < 4; ++i) {
+            total->of[m][n][i] = total->of[m][n][i] + LoadFromL2(quad + i);
+          }
+        }
+      }
+    }
+  }
+
+  QS_DEVICE static void Finish(const Args& args, const Where& at, const WarpSums& total) {
+    const int lane = LaneIndex();
+    const int slot = at.first_slot + WarpIndex() / kWideWarpsAlongRows * kTiles;
+    const int first = WarpIndex() % kWideWarpsAlongRows * kColumns * 8 + lane % 4 * 2;
+    const int64_t width = args.weight.out_features;
+    QS_UNROLL
+    for (int n = 0; n < kColumns; ++n) {
+      QS_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int row = first + n * 8 + i % 2, in_tile = lane / 4 + i / 2 * 8;
+        if (row >= at.rows) continue;
+        const int64_t x_row = at.first_row + row;
+        if (args.activated != nullptr) {
+          const int output = slot / 2 * kTileRows + in_tile;
+          if (output >= width / 2) continue;
+          args.activated[x_row * (width / 2) + output] =
+              FloatToBf16(SiluTimes(total.of[0][n][i], total.of[1][n][i]));
+          continue;
+        }
+        QS_UNROLL
+        for (int m = 0; m < kTiles; ++m) {
+          const int output = (slot + m) * kTileRows + in_tile;
+          if (output >= width) continue;
+          float sum = total.of[m][n][i];
+          if (args.bias != nullptr) sum = sum + args.bias[output];
+          args.out[x_row * width + output] = sum;
+        }
+      }
+    }
+  }
+};
+
+}  // namespace QS_DEVICE_NAMESPACE
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_KERNELS_CUDA_GEMM_WIDE_CUH_
