@@ -142,9 +142,11 @@ class BlockRunner final : public Block {
 
   void Schedule() {
     int running = num_warps_;
+    uint32_t pick = 0;
+    bool stay = false;  // with the warp, whose stacks are in the cache
     while (running > 0) {
       if (num_ready_ == 0) FailStuck();
-      const uint32_t pick = random_.Below(static_cast<uint32_t>(num_ready_));
+      if (!stay) pick = random_.Below(static_cast<uint32_t>(num_ready_));
       const int warp = ready_[pick];
       RunLanes(warp);
       const Thread& first = lanes_[warp * kWarpSize];
@@ -154,10 +156,13 @@ class BlockRunner final : public Block {
         ready_[pick] = ready_[--num_ready_];
       } else if (first.meeting.barrier < 0) {
         ResolveWarp(warp);
+        stay = random_.Below(8) != 0;
+        continue;
       } else {
         ready_[pick] = ready_[--num_ready_];
         Arrive(warp, first);
       }
+      stay = false;
     }
   }
 
