@@ -11,7 +11,10 @@
 #include <ucontext.h>
 #endif
 #ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+#else
+#define ASAN_UNPOISON_MEMORY_REGION(address, bytes)
 #endif
 
 // qs_simt_switch(save, load): pushes the registers that a callee must keep, stores the stack
@@ -145,7 +148,11 @@ struct FiberPool::Fiber {
     memory = static_cast<char*>(mapped);
     QS_CHECK(mprotect(memory, page, PROT_NONE) == 0);
   }
-  ~Fiber() { munmap(memory, page + kStackBytes); }
+  ~Fiber() {
+    // The frames on it never return, and the next to get these pages are not to find their marks.
+    ASAN_UNPOISON_MEMORY_REGION(stack(), kStackBytes);
+    munmap(memory, page + kStackBytes);
+  }
   char* stack() const { return memory + page; }
 
   size_t page = 0;
