@@ -49,7 +49,7 @@ class GroupCommunicator final : public Communicator {
     for (int64_t begin = 0; begin < count; begin += slot) {
       const int64_t end = std::min(count, begin + slot);
       std::memcpy(Slot(rank_), mine + begin, (end - begin) * sizeof(float));
-      absl::Status status = Synchronise();
+      absl::Status status = Synchronise(0, end - begin);
       if (!status.ok()) return status;
       for (int r = 0; r < size_; ++r) {
         const float* part = r == rank_ ? mine + begin : LastSlot(r);
@@ -78,8 +78,10 @@ class GroupCommunicator final : public Communicator {
   float* Slot(int rank) { return group_->slot(rank, operations_ % 2); }
   const float* LastSlot(int rank) { return group_->slot(rank, (operations_ - 1) % 2); }
 
-  // Announces this rank's buffer and waits until all have announced theirs.
-  absl::Status Synchronise() {
+  // Announces these floats of this rank's buffer and waits until all have announced theirs.
+  absl::Status Synchronise(int64_t begin, int64_t count) {
+    group_->SetPart(rank_, operations_ % 2,
+                    {static_cast<uint32_t>(begin), static_cast<uint32_t>(count)});
     ++operations_;
     Advance(group_->arrived(rank_), operations_);
     for (int r = 0; r < size_; ++r) {
@@ -107,18 +109,19 @@ class GroupCommunicator final : public Communicator {
 
   absl::Status SumWhole(float* data, int64_t count) {
     std::memcpy(Slot(rank_), data, count * sizeof(float));
-    absl::Status status = Synchronise();
+    absl::Status status = Synchronise(0, count);
     if (status.ok()) SumInRankOrder(0, count, data);
     return status;
   }
 
   absl::Status SumBySlices(float* data, int64_t count) {
     std::memcpy(Slot(rank_), data, count * sizeof(float));
-    absl::Status status = Synchronise();
+    absl::Status status = Synchronise(0, count);
     if (!status.ok()) return status;
     const int64_t begin = SliceBegin(rank_, count);
-    SumInRankOrder(begin, SliceBegin(rank_ + 1, count) - begin, Slot(rank_) + begin);
-    status = Synchronise();
+    const int64_t slice = SliceBegin(rank_ + 1, count) - begin;
+    SumInRankOrder(begin, slice, Slot(rank_) + begin);
+    status = Synchronise(begin, slice);
     if (!status.ok()) return status;
     for (int r = 0; r < size_; ++r) {
       const int64_t first = SliceBegin(r, count);

@@ -14,8 +14,14 @@ constexpr size_t kMaxMessage = size_t{1} << 30;
 
 }  // namespace
 
+PlanSender::PlanSender(std::shared_ptr<RankGroup> group, std::vector<int> readers,
+                       absl::Duration timeout)
+    : group_(std::move(group)), readers_(std::move(readers)), timeout_(timeout) {}
+
 PlanSender::PlanSender(std::shared_ptr<RankGroup> group, absl::Duration timeout)
-    : group_(std::move(group)), timeout_(timeout) {}
+    : group_(std::move(group)), timeout_(timeout) {
+  for (int r = 1; r < group_->size(); ++r) readers_.push_back(r);
+}
 
 absl::Status PlanSender::Send(absl::string_view message) {
   QS_CHECK(message.size() <= kMaxMessage);
@@ -32,7 +38,7 @@ absl::Status PlanSender::Write(const char* data, size_t bytes) {
     const uint32_t offset = written_ % ring;
     const uint32_t n =
         static_cast<uint32_t>(std::min({bytes, size_t{ring - offset}, size_t{ring / 2}}));
-    for (int r = 1; r < group_->size(); ++r) {
+    for (int r : readers_) {
       QS_RETURN_IF_ERROR(group_->Wait(group_->ring_read(r), written_ + n - ring, timeout_, r,
                                       "room in the ring of plans"));
     }

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -16,10 +17,13 @@ namespace qwenserve {
 // in the group's memory: the same for threads and for processes. A message may be longer than the
 // ring. In a frame: length (4 bytes, host order), then the bytes.
 
-// Rank 0's end. One thread.
+// Rank 0's end, or that of who acts for it on another node. One thread.
 class PlanSender {
  public:
-  // `timeout`: how long a follower may leave the ring full.
+  // `readers`: the ranks that have a PlanReceiver. `timeout`: how long one of them may leave the
+  // ring full.
+  PlanSender(std::shared_ptr<RankGroup> group, std::vector<int> readers, absl::Duration timeout);
+  // All ranks but 0.
   PlanSender(std::shared_ptr<RankGroup> group, absl::Duration timeout);
 
   // Returns when the message is in the ring. UNAVAILABLE when the group is dead.
@@ -29,6 +33,7 @@ class PlanSender {
   absl::Status Write(const char* data, size_t bytes);
 
   std::shared_ptr<RankGroup> group_;
+  std::vector<int> readers_;
   absl::Duration timeout_;
   uint32_t written_ = 0;  // bytes; wraps around, as all counters of the ring do
 };

@@ -38,6 +38,7 @@ struct RankGroup::RankCell {
   SharedCounter arrived;
   SharedCounter phase;
   SharedCounter ring_read;
+  Part parts[2];
   alignas(64) std::atomic<uint64_t> step{0};
   std::atomic<uint64_t> last_begun{0};
   std::atomic<int64_t> step_began{0};  // CLOCK_MONOTONIC, the same in all processes; 0 = no step
@@ -160,6 +161,15 @@ void RankGroup::SetPhase(int rank, Phase phase) {
   Advance(cell(rank).phase, static_cast<uint32_t>(phase));
 }
 
+uint32_t RankGroup::phase(int rank) const {
+  return cell(rank).phase.value.load(std::memory_order_acquire);
+}
+
+bool RankGroup::WaitFor(int rank, Phase phase, absl::Duration timeout) {
+  return qwenserve::WaitFor(cell(rank).phase, static_cast<uint32_t>(phase), timeout,
+                            header().abort_state) == WaitResult::kReached;
+}
+
 absl::Status RankGroup::WaitAll(Phase phase) {
   for (int r = 0; r < size(); ++r) {
     absl::Status status = Wait(cell(r).phase, static_cast<uint32_t>(phase),
@@ -182,6 +192,12 @@ absl::StatusOr<std::string> RankGroup::WaitForDeviceGroupId() {
   absl::Status status =
       Wait(h.device_group, 1, absl::InfiniteDuration(), 0, "the group of devices");
   if (!status.ok()) return status;
+  return std::string(h.device_group_id, h.device_group_bytes);
+}
+
+std::string RankGroup::device_group_id() const {
+  const Header& h = header();
+  if (h.device_group.value.load(std::memory_order_acquire) == 0) return "";
   return std::string(h.device_group_id, h.device_group_bytes);
 }
 
@@ -213,7 +229,7 @@ RankProgress RankGroup::Progress(int rank) const {
 
 absl::Status RankGroup::Wait(SharedCounter& counter, uint32_t target, absl::Duration timeout,
                              int peer, absl::string_view what) {
-  switch (WaitFor(counter, target, timeout, header().abort_state)) {
+  switch (qwenserve::WaitFor(counter, target, timeout, header().abort_state)) {
     case WaitResult::kReached:
       return absl::OkStatus();
     case WaitResult::kTimedOut:
@@ -227,6 +243,8 @@ absl::Status RankGroup::Wait(SharedCounter& counter, uint32_t target, absl::Dura
 }
 
 SharedCounter& RankGroup::arrived(int rank) { return cell(rank).arrived; }
+void RankGroup::SetPart(int rank, int buffer, Part part) { cell(rank).parts[buffer] = part; }
+RankGroup::Part RankGroup::part(int rank, int buffer) const { return cell(rank).parts[buffer]; }
 SharedCounter& RankGroup::ring_written() { return header().ring_written; }
 SharedCounter& RankGroup::ring_read(int rank) { return cell(rank).ring_read; }
 

@@ -52,18 +52,22 @@ class RankGroup {
   // OK while the group lives.
   absl::Status Health() const;
 
-  // A rank is loaded when it has its weights and has taken its memory, and ready when it waits for
-  // plans.
-  enum class Phase : uint32_t { kLoaded = 1, kReady = 2 };
+  // A rank is loaded when it has its weights and has taken its memory, ready when it waits for
+  // plans, and ended after the plan that says so.
+  enum class Phase : uint32_t { kLoaded = 1, kReady = 2, kEnded = 3 };
   void SetPhase(int rank, Phase phase);
+  uint32_t phase(int rank) const;  // 0 at first
   // Until all ranks are that far, however long that takes, or the group is aborted.
   absl::Status WaitAll(Phase phase);
+  // Until this one is; false when it is not by then.
+  bool WaitFor(int rank, Phase phase, absl::Duration timeout);
 
   // The identity of the group of devices (DeviceGroup::id): set once, by rank 0.
   static constexpr size_t kMaxDeviceGroupId = 256;
   void SetDeviceGroupId(absl::string_view id);
   // Until it is set or the group is aborted.
   absl::StatusOr<std::string> WaitForDeviceGroupId();
+  std::string device_group_id() const;  // empty as long as it is not set
 
   // Up to two steps of a rank may have begun before the first ends.
   void BeginStep(int rank, uint64_t step);
@@ -75,6 +79,14 @@ class RankGroup {
   absl::Status Wait(SharedCounter& counter, uint32_t target, absl::Duration timeout, int peer,
                     absl::string_view what);
   SharedCounter& arrived(int rank);
+  // What of slot(rank, buffer) the others will read, for who carries it to another node: set before
+  // `arrived` tells them.
+  struct Part {
+    uint32_t begin = 0;  // floats
+    uint32_t count = 0;
+  };
+  void SetPart(int rank, int buffer, Part part);
+  Part part(int rank, int buffer) const;
   SharedCounter& ring_written();
   SharedCounter& ring_read(int rank);
   float* slot(int rank, int buffer);  // two buffers for each rank

@@ -60,6 +60,11 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
   QS_ASSIGN_OR_RETURN(const Placement placement,
                       ChoosePlacement(options_, *checkpoint_, ReadCpuLimits(), ReadMemoryLimits()));
   for (const std::string& reason : placement.reasons) spdlog::info("{}", reason);
+  std::vector<std::shared_ptr<NodeChannel>> nodes;
+  if (options_.num_nodes > 1) {
+    QS_ASSIGN_OR_RETURN(nodes, options_.join_nodes());
+    QS_CHECK(static_cast<int>(nodes.size()) == options_.num_nodes - 1);
+  }
   // Beside the loading, which reads the same bytes: they come from the disk once. Stops when the
   // loading fails.
   std::string content_hash;
@@ -67,7 +72,7 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
       [&](std::stop_token stop) { content_hash = checkpoint_->HashContent(std::move(stop)); });
   QS_ASSIGN_OR_RETURN(team_, RankTeam::Start(
                                  placement.ranks, options_.rank_mode, options_.rank_binary,
-                                 *checkpoint_, [this] { Wake(); }, progress));
+                                 std::move(nodes), *checkpoint_, [this] { Wake(); }, progress));
   const ModelRunner& leader = team_->leader();
   info_.config = checkpoint_->config();
   info_.defaults = checkpoint_->generation_defaults();

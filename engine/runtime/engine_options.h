@@ -5,9 +5,12 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/loader/weight_choice.h"
+#include "engine/parallel/node_channel.h"
 #include "kernels/kv_format.h"
 
 namespace qwenserve {
@@ -31,7 +34,11 @@ struct EngineOptions {
   // With several GPUs: file of NCCL, or the folder that it is in; empty = as installed.
   std::string nccl_library;
   RankMode rank_mode = RankMode::kThreads;
-  std::string rank_binary;     // with kProcesses: the program to start further ranks with
+  std::string rank_binary;  // with kProcesses: the program to start further ranks with
+  // With several nodes this one is the leader's, and each has tp / num_nodes ranks. `join_nodes`
+  // returns the ways to the others, in order, when all are there and wait in FollowNode.
+  int num_nodes = 1;
+  std::function<absl::StatusOr<std::vector<std::shared_ptr<NodeChannel>>>()> join_nodes = nullptr;
   int num_threads = 0;         // of all ranks together; 0 = cgroup quota and affinity
   int64_t max_model_len = 0;   // 0 = the checkpoint's
   int64_t kv_cache_bytes = 0;  // of all ranks together; 0 = from the memory limit

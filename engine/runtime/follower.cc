@@ -37,7 +37,7 @@ absl::Status Follow(const RankSettings& settings, const Checkpoint& checkpoint,
                           },
                           nullptr));
   const std::unique_ptr<RankWatchdog> watchdog =
-      WatchRank(group, settings.rank, runner->communicator(), settings.step_timeout);
+      WatchRank(group, settings.rank, runner->communicator(), settings.step_timeout, nullptr);
   group->SetPhase(settings.rank, RankGroup::Phase::kReady);
   PlanReceiver receiver(group, settings.rank);
   while (true) {
@@ -75,6 +75,7 @@ absl::Status FollowPlans(const RankSettings& settings, const Checkpoint& checkpo
   absl::Status status = Follow(settings, checkpoint, group);
   // Has no effect when the error is that the group has ended.
   if (!status.ok()) group->Abort(absl::StrCat("rank ", settings.rank, ": ", status.message()));
+  if (status.ok()) group->SetPhase(settings.rank, RankGroup::Phase::kEnded);
   return status;
 }
 

@@ -66,6 +66,10 @@ absl::Status CheckOptions(const EngineOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("num_threads is ", options.num_threads, ", must be at most ", kMaxThreads));
   }
+  if (options.num_nodes < 1 || options.tp % options.num_nodes != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "tp is ", options.tp, ", which does not cut into ", options.num_nodes, " equal nodes"));
+  }
   if (options.rank_mode == RankMode::kProcesses && options.tp > 1 && options.rank_binary.empty()) {
     return absl::InvalidArgumentError("ranks as processes need rank_binary");
   }
@@ -76,13 +80,14 @@ void SplitCores(const EngineOptions& options, const CpuLimits& cpu, Placement* p
   const int total = options.num_threads > 0 ? options.num_threads : cpu.usable();
   // With fewer threads than cores the choice is the kernel's: another process with the same share
   // would pin its threads to the same ones.
+  const int local = options.tp / options.num_nodes;
   const bool pin =
-      cpu.is_share() && total >= options.tp && total == static_cast<int>(cpu.allowed.size());
+      cpu.is_share() && total >= local && total == static_cast<int>(cpu.allowed.size());
   int used = 0;
   for (int r = 0; r < options.tp; ++r) {
     RankSettings& rank = placement->ranks[r];
-    rank.num_threads = std::max(1, total / options.tp + (r < total % options.tp ? 1 : 0));
-    if (pin) {
+    rank.num_threads = std::max(1, total / local + (r % local < total % local ? 1 : 0));
+    if (pin && r < local) {  // what other nodes' cores are called is not known here
       rank.cpus.assign(cpu.allowed.begin() + used, cpu.allowed.begin() + used + rank.num_threads);
     }
     used += rank.num_threads;
@@ -160,14 +165,16 @@ absl::Status SizeKvCache(const EngineOptions& options, const Checkpoint& checkpo
   }
 
   int64_t bytes = options.kv_cache_bytes;
-  const int64_t left = memory.available - weights - kReserveBytes;
+  // The other nodes are taken to have as much as this one.
+  const int64_t available = memory.available * options.num_nodes;
+  const int64_t left = available - weights - kReserveBytes * options.num_nodes;
   std::string why =
       own_memory || bytes <= left ? "as told" : absl::StrCat("as told, of ", left, " bytes left");
   if (bytes == 0) {
     const int64_t useful = options.max_running * BlocksFor(length);
     bytes = std::max<int64_t>(0, left) / 2;
-    why = absl::StrCat("half of what ", weights, " bytes of weights leave of ", memory.available,
-                       ", ", memory.reason);
+    why = absl::StrCat("half of what ", weights, " bytes of weights leave of ", available, ", ",
+                       memory.reason);
     if (bytes / block_bytes > useful) {
       bytes = useful * block_bytes;
       why = absl::StrCat("what ", options.max_running, " sequences of ", length, " tokens need");
@@ -206,9 +213,9 @@ absl::StatusOr<Placement> ChoosePlacement(const EngineOptions& options,
   QS_RETURN_IF_ERROR(CheckOptions(options));
   QS_RETURN_IF_ERROR(MakeShardPlan(checkpoint.config(), options.tp, 0).status());
   Placement placement;
-  QS_ASSIGN_OR_RETURN(
-      const std::string device,
-      ChooseDevice(options.device, options.tp, CountCudaDevices(), &placement.reasons));
+  QS_ASSIGN_OR_RETURN(const std::string device,
+                      ChooseDevice(options.device, options.tp / options.num_nodes,
+                                   CountCudaDevices(), &placement.reasons));
   std::string isa = options.isa;
   if (device == "cpu") {
     QS_ASSIGN_OR_RETURN(isa, CpuIsaName(options.isa));
@@ -222,7 +229,7 @@ absl::StatusOr<Placement> ChoosePlacement(const EngineOptions& options,
     rank.weights = options.weights;
     rank.tp = options.tp;
     rank.rank = r;
-    rank.device_index = r;
+    rank.device_index = r % (options.tp / options.num_nodes);
     rank.gpu_mode = options.gpu_mode;
     rank.nccl_library = options.nccl_library;
     rank.kv_format = options.kv_format;

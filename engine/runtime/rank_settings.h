@@ -51,7 +51,7 @@ struct RankSettings {
   std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)> wrap_backend = nullptr;
 };
 
-// As one JSON object, the command line of a follower process.
+// As one JSON object: the command line of a follower process, or for another node.
 std::string SettingsToJson(const RankSettings& settings);
 absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view json);
 

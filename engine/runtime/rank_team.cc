@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
-#include "engine/runtime/follower.h"
+#include "engine/runtime/node_start.h"
 #include "engine/runtime/rank_meeting.h"
 #include "kernels/check.h"
 
@@ -18,38 +18,51 @@ constexpr absl::Duration kFailureGrace = absl::Milliseconds(500);
 
 }  // namespace
 
-absl::Status RankTeam::StartFollowers(const std::vector<RankSettings>& settings, RankMode mode,
-                                      const std::string& rank_binary, const Checkpoint& checkpoint,
-                                      const std::function<void()>& on_failure) {
-  for (size_t r = 1; r < settings.size(); ++r) {
-    if (mode == RankMode::kThreads) {
-      threads_.emplace_back([group = group_, mine = settings[r], &checkpoint, on_failure] {
-        if (!FollowPlans(mine, checkpoint, group).ok()) on_failure();
-      });
-      continue;
-    }
-    auto on_exit = [group = group_, r, on_failure](const std::string& how) {
-      if (how == "exit status 0") return;
-      group->Abort(absl::StrCat("the process of rank ", r, " has ended: ", how));
-      on_failure();
-    };
-    QS_ASSIGN_OR_RETURN(std::unique_ptr<ChildProcess> child,
-                        ChildProcess::Start(FollowerArguments(rank_binary, settings[r]),
-                                            group_->fd(), std::move(on_exit)));
-    processes_.push_back(std::move(child));
+absl::Status RankTeam::StartNodes(const std::vector<RankSettings>& settings, RankMode mode,
+                                  std::vector<std::shared_ptr<NodeChannel>> nodes,
+                                  const Checkpoint& checkpoint, int ranks_per_node,
+                                  const std::function<void()>& on_failure) {
+  NodeStart start;
+  start.num_nodes = static_cast<int>(nodes.size()) + 1;
+  start.mode = mode;
+  start.checkpoint = CheckpointOutline(checkpoint);
+  for (const auto& channel : nodes) {
+    const auto first = settings.begin() + start.node * ranks_per_node;
+    start.ranks.assign(first, first + ranks_per_node);
+    QS_RETURN_IF_ERROR(
+        channel->Send({.kind = NodeMessage::Kind::kStart, .bytes = NodeStartToJson(start)}));
+    ++start.node;
   }
+  NodeBridge::Options options;
+  options.num_nodes = start.num_nodes;
+  options.carry_parts = settings.front().device == "cpu";
+  options.step_timeout = settings.front().step_timeout;
+  options.on_failure = on_failure;
+  bridge_ = std::make_unique<NodeBridge>(group_, std::move(nodes), options);
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<RankTeam>> RankTeam::Start(
     const std::vector<RankSettings>& settings, RankMode mode, const std::string& rank_binary,
-    const Checkpoint& checkpoint, std::function<void()> on_failure, const LoadProgress& progress) {
-  QS_CHECK(!settings.empty());
+    std::vector<std::shared_ptr<NodeChannel>> nodes, const Checkpoint& checkpoint,
+    std::function<void()> on_failure, const LoadProgress& progress) {
+  const size_t num_nodes = nodes.size() + 1;
+  const int local = static_cast<int>(settings.size() / num_nodes);
+  QS_CHECK(!settings.empty() && settings.size() % num_nodes == 0);
   const RankSettings& first = settings.front();
   std::unique_ptr<RankTeam> team(new RankTeam());
   QS_ASSIGN_OR_RETURN(team->group_, RankGroup::Create(static_cast<int>(settings.size())));
-  team->sender_ = std::make_unique<PlanSender>(team->group_, first.step_timeout);
-  QS_RETURN_IF_ERROR(team->StartFollowers(settings, mode, rank_binary, checkpoint, on_failure));
+  std::vector<int> readers;
+  for (int r = 1; r < local; ++r) readers.push_back(r);
+  if (num_nodes > 1) {
+    QS_RETURN_IF_ERROR(
+        team->StartNodes(settings, mode, std::move(nodes), checkpoint, local, on_failure));
+    readers.push_back(team->bridge_->plan_reader());
+  }
+  team->sender_ = std::make_unique<PlanSender>(team->group_, readers, first.step_timeout);
+  team->followers_ = std::make_unique<FollowerSet>(team->group_);
+  QS_RETURN_IF_ERROR(team->followers_->Start(absl::MakeConstSpan(settings).subspan(1, local - 1),
+                                             mode, rank_binary, checkpoint, on_failure));
   absl::StatusOr<std::unique_ptr<ModelRunner>> leader = ModelRunner::Create(
       first, checkpoint,
       [&](Backend& backend) {
@@ -62,24 +75,27 @@ absl::StatusOr<std::unique_ptr<RankTeam>> RankTeam::Start(
     return leader.status();
   }
   team->leader_ = *std::move(leader);
-  team->watchdog_ = WatchRank(team->group_, 0, team->leader_->communicator(), first.step_timeout);
+  team->watchdog_ =
+      WatchRank(team->group_, 0, team->leader_->communicator(), first.step_timeout, on_failure);
   team->group_->SetPhase(0, RankGroup::Phase::kReady);
   QS_RETURN_IF_ERROR(team->group_->WaitAll(RankGroup::Phase::kReady));
   return team;
 }
 
 RankTeam::~RankTeam() {
-  if (group_ == nullptr) return;
+  if (sender_ == nullptr) return;
   StepPlan shutdown;
   shutdown.shutdown = true;
   // A team that is not complete has followers that are still loading: they are told by the group.
   if (leader_ == nullptr || !sender_->Send(SerializeStepPlan(shutdown)).ok()) {
     group_->Abort("rank 0 ends");
   }
-  for (std::thread& thread : threads_) thread.join();
   const absl::Duration grace = Health().ok() ? kShutdownGrace : kFailureGrace;
-  for (const auto& process : processes_) process->WaitFor(grace);
-  processes_.clear();  // kills what still runs
+  if (followers_ != nullptr) followers_->Join(grace);
+  if (bridge_ == nullptr) return;
+  for (int r = bridge_->plan_reader(); r < group_->size(); ++r) {
+    group_->WaitFor(r, RankGroup::Phase::kEnded, grace);
+  }
 }
 
 absl::StatusOr<uint64_t> RankTeam::Launch(const StepPlan& plan) {
@@ -104,12 +120,6 @@ std::vector<RankProgress> RankTeam::Progress() const {
   std::vector<RankProgress> progress;
   for (int r = 0; r < group_->size(); ++r) progress.push_back(group_->Progress(r));
   return progress;
-}
-
-std::vector<pid_t> RankTeam::process_ids() const {
-  std::vector<pid_t> ids;
-  for (const auto& process : processes_) ids.push_back(process->pid());
-  return ids;
 }
 
 }  // namespace qwenserve

@@ -61,6 +61,7 @@ void RankWatchdog::Run() {
 void RankWatchdog::GiveUp(const absl::Status& reason) {
   // First, so that nobody takes the results of collectives that were cut off for good ones.
   group_->Abort(reason.message());
+  if (options_.on_failure != nullptr) options_.on_failure();
   auto done = std::make_shared<std::atomic<bool>>(false);
   std::thread aborting([communicator = &communicator_, done] {
     communicator->Abort();
@@ -75,11 +76,13 @@ void RankWatchdog::GiveUp(const absl::Status& reason) {
 }
 
 std::unique_ptr<RankWatchdog> WatchRank(std::shared_ptr<RankGroup> group, int rank,
-                                        Communicator& communicator, absl::Duration step_timeout) {
+                                        Communicator& communicator, absl::Duration step_timeout,
+                                        std::function<void()> on_failure) {
   // Collectives that block have deadlines of their own.
   if (communicator.size() == 1 || !communicator.replayable()) return nullptr;
   WatchdogOptions options;
   options.step_timeout = step_timeout;
+  options.on_failure = std::move(on_failure);
   return std::make_unique<RankWatchdog>(std::move(group), rank, communicator, std::move(options));
 }
 

@@ -47,6 +47,8 @@ struct WatchdogOptions {
   absl::Duration abort_timeout = absl::Seconds(5);  // for Communicator::Abort to return
   absl::Duration interval = absl::Milliseconds(100);
   SteadyClock* clock = &SteadyClock::Real();
+  // Called when the group has ended, from the watchdog's thread; null: nobody.
+  std::function<void()> on_failure = nullptr;
   // What is left when even Abort hangs; null: says why in the log and ends the process with status
   // 1 and without destructors.
   std::function<void(const absl::Status& reason)> end_process = nullptr;
@@ -78,7 +80,8 @@ class RankWatchdog {
 
 // A watchdog where one is needed, else null.
 std::unique_ptr<RankWatchdog> WatchRank(std::shared_ptr<RankGroup> group, int rank,
-                                        Communicator& communicator, absl::Duration step_timeout);
+                                        Communicator& communicator, absl::Duration step_timeout,
+                                        std::function<void()> on_failure);
 
 }  // namespace qwenserve
 

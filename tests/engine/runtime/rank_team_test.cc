@@ -189,7 +189,7 @@ TEST(RankTeam, AStepMayTakeIdsThatTheOneBeforeDraws) {
     auto placement = ChoosePlacement(options, **checkpoint, ReadCpuLimits(), ReadMemoryLimits());
     ASSERT_TRUE(placement.ok()) << placement.status();
     auto team = RankTeam::Start(
-        placement->ranks, RankMode::kThreads, "", **checkpoint, [] {}, nullptr);
+        placement->ranks, RankMode::kThreads, "", {}, **checkpoint, [] {}, nullptr);
     ASSERT_TRUE(team.ok()) << team.status();
 
     const auto part = [&](int64_t position, std::vector<int32_t> ids, int32_t block) {

@@ -109,9 +109,11 @@ class RankWatchdogTest : public testing::Test {
   RankWatchdogTest() : group_(*RankGroup::Create(2)) {
     options_.step_timeout = kTimeout;
     options_.clock = &clock_;
+    options_.on_failure = [this] { told_.set_value(true); };
     options_.end_process = [this](const absl::Status& reason) { ended_.set_value(reason); };
   }
   void WaitForAbort() {
+    EXPECT_TRUE(told_.get_future().get());
     while (communicator_.aborts() == 0) std::this_thread::yield();
   }
 
@@ -119,6 +121,7 @@ class RankWatchdogTest : public testing::Test {
   std::shared_ptr<RankGroup> group_;
   ToldCommunicator communicator_;
   WatchdogOptions options_;
+  std::promise<bool> told_;
   std::promise<absl::Status> ended_;
 };
 
@@ -171,7 +174,7 @@ TEST_F(RankWatchdogTest, ByDefaultTheEndOfTheProcessIsItsExitStatus) {
 }
 
 TEST_F(RankWatchdogTest, CollectivesThatBlockNeedNone) {
-  EXPECT_NE(WatchRank(group_, 0, communicator_, kTimeout), nullptr);
+  EXPECT_NE(WatchRank(group_, 0, communicator_, kTimeout, nullptr), nullptr);
   class Blocking final : public Communicator {
     int rank() const override { return 0; }
     int size() const override { return 2; }
@@ -182,7 +185,7 @@ TEST_F(RankWatchdogTest, CollectivesThatBlockNeedNone) {
     absl::Status Health() override { return absl::OkStatus(); }
     void Abort() override {}
   } blocking;
-  EXPECT_EQ(WatchRank(group_, 0, blocking, kTimeout), nullptr);
+  EXPECT_EQ(WatchRank(group_, 0, blocking, kTimeout, nullptr), nullptr);
 }
 
 // Three ranks over the fake NCCL; one of them hangs in a collective, and all of them come to an
