@@ -14,6 +14,7 @@
 #include "engine/base/sha256.h"
 #include "engine/base/status_macros.h"
 #include "engine/loader/content_hash.h"
+#include "engine/loader/dummy_weights.h"
 #include "engine/loader/safetensors.h"
 #include "engine/model/weight_map.h"
 
@@ -94,18 +95,24 @@ bool IsPackedName(absl::string_view name) {
 Checkpoint::Checkpoint() = default;
 Checkpoint::~Checkpoint() = default;
 
-absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& dir) {
+absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& dir,
+                                                             LoadFormat format) {
   std::error_code ignored;
   if (!std::filesystem::is_directory(dir, ignored)) {
     return absl::NotFoundError(absl::StrCat(dir, ": no such model directory"));
   }
   std::unique_ptr<Checkpoint> checkpoint(new Checkpoint());
   checkpoint->dir_ = dir;
+  checkpoint->format_ = format;
   const std::string config_path = Join(dir, "config.json");
   QS_ASSIGN_OR_RETURN(const Json config, ReadJsonFile(config_path, kMaxConfigBytes));
   QS_ASSIGN_OR_RETURN(checkpoint->config_, ParseModelConfig(config, config_path));
   QS_RETURN_IF_ERROR(checkpoint->ReadQuantizationFile(config, config_path));
   QS_ASSIGN_OR_RETURN(checkpoint->defaults_, ReadGenerationDefaults(dir, checkpoint->config_));
+  if (format == LoadFormat::kDummy) {
+    checkpoint->description_ = absl::StrCat("dummy ", kDummyWeightsVersion, "\n", config.dump());
+    return checkpoint;
+  }
   if (Exists(Join(dir, kSingleFile))) {
     QS_RETURN_IF_ERROR(checkpoint->AddFile(std::string(kSingleFile)));
   } else if (Exists(Join(dir, kIndexFile))) {

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "engine/base/json_reader.h"
+#include "engine/loader/load_format.h"
 #include "engine/model/model_config.h"
 #include "kernels/dtype.h"
 
@@ -42,10 +43,13 @@ class Checkpoint {
  public:
   // UNIMPLEMENTED naming the format for .bin, FP8, MoE, VL and other unsupported checkpoints, with
   // what to use instead; NOT_FOUND or INVALID_ARGUMENT naming file, tensor and numbers otherwise.
-  static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& dir);
+  // For kDummy only the configuration is read and there are no tensors.
+  static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& dir,
+                                                          LoadFormat format = LoadFormat::kAuto);
   ~Checkpoint();
 
   const std::string& dir() const { return dir_; }
+  bool is_dummy() const { return format_ == LoadFormat::kDummy; }
   const ModelConfig& config() const { return config_; }
   const GenerationDefaults& generation_defaults() const { return defaults_; }
 
@@ -71,6 +75,7 @@ class Checkpoint {
   absl::Status DecideTying(const std::string& config_path);
 
   std::string dir_;
+  LoadFormat format_ = LoadFormat::kAuto;
   ModelConfig config_;
   GenerationDefaults defaults_;
   std::vector<std::unique_ptr<MappedFile>> files_;

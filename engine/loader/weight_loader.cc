@@ -12,9 +12,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "engine/base/status_macros.h"
+#include "engine/loader/dummy_weights.h"
 #include "engine/loader/matrix_loader.h"
 #include "engine/loader/planned_weights.h"
 #include "engine/loader/rounded_matrix.h"
+#include "engine/loader/weight_fields.h"
 #include "engine/loader/weight_sources.h"
 #include "engine/model/weight_map.h"
 #include "kernels/check.h"
@@ -33,41 +35,6 @@ absl::StatusOr<Buffer> LoadVector(absl::Span<const WeightSource> sources, Backen
   QS_ASSIGN_OR_RETURN(Buffer buffer, backend.Allocate(values.size() * sizeof(float)));
   backend.CopyToDevice(values.data(), values.size() * sizeof(float), buffer.data());
   return buffer;
-}
-
-Buffer& VectorOf(ModelWeights& weights, const WeightPart& part) {
-  if (part.field == WeightField::kFinalNorm) return weights.final_norm;
-  LayerWeights& layer = weights.layers[static_cast<size_t>(part.layer)];
-  switch (part.field) {
-    case WeightField::kInputNorm:
-      return layer.input_norm;
-    case WeightField::kQkvBias:
-      return layer.qkv_bias;
-    case WeightField::kQNorm:
-      return layer.q_norm;
-    case WeightField::kKNorm:
-      return layer.k_norm;
-    default:
-      QS_CHECK(part.field == WeightField::kPostAttnNorm);
-      return layer.post_attn_norm;
-  }
-}
-
-LinearWeight& MatrixOf(ModelWeights& weights, const WeightPart& part) {
-  if (part.field == WeightField::kEmbedding) return weights.embedding;
-  if (part.field == WeightField::kHead) return weights.head;
-  LayerWeights& layer = weights.layers[static_cast<size_t>(part.layer)];
-  switch (part.field) {
-    case WeightField::kQkv:
-      return layer.qkv;
-    case WeightField::kAttnOut:
-      return layer.attn_out;
-    case WeightField::kGateUp:
-      return layer.gate_up;
-    default:
-      QS_CHECK(part.field == WeightField::kDown);
-      return layer.down;
-  }
 }
 
 // Where the first of these tensors lies, in the order of files and of bytes in a file.
@@ -138,12 +105,13 @@ class Loader {
     for (const TensorRef* tensor : tensors) bytes += tensor->bytes;
     for (const WeightSource& source : sources) rows += source.part.rows.size();
     if (IsVector(part.field)) {
-      QS_ASSIGN_OR_RETURN(VectorOf(weights_, part), LoadVector(sources, backend_));
+      QS_ASSIGN_OR_RETURN(VectorOf(weights_, part.field, part.layer),
+                          LoadVector(sources, backend_));
     } else {
-      QS_ASSIGN_OR_RETURN(MatrixOf(weights_, part),
+      QS_ASSIGN_OR_RETURN(MatrixOf(weights_, part.field, part.layer),
                           LoadMatrix(sources, choice_, RowsOf(part.field, shard_), backend_,
                                      TellRows(bytes, rows)));
-      NoteFloats(sources, MatrixOf(weights_, part));
+      NoteFloats(sources, MatrixOf(weights_, part.field, part.layer));
     }
     for (const TensorRef* tensor : tensors) checkpoint_.ReleasePages(*tensor);
     done_ += bytes;
@@ -197,14 +165,22 @@ class Loader {
 absl::StatusOr<ModelWeights> LoadWeights(const Checkpoint& checkpoint, const ShardPlan& shard,
                                          WeightChoice choice, Backend& backend,
                                          const LoadProgress& progress) {
+  if (checkpoint.is_dummy()) {
+    return MakeDummyWeights(checkpoint.config(), shard, choice, backend, progress);
+  }
   return Loader(checkpoint, shard, choice, backend, progress).Load();
 }
 
 absl::StatusOr<int64_t> LoadedBytes(const Checkpoint& checkpoint, const ShardPlan& shard,
                                     WeightChoice choice) {
   QS_RETURN_IF_ERROR(CheckWeightChoice(checkpoint.config(), choice, checkpoint.dir()));
-  QS_ASSIGN_OR_RETURN(const std::vector<WeightSource> sources, ResolveSources(checkpoint, shard));
   int64_t bytes = 0;
+  if (checkpoint.is_dummy()) {
+    QS_ASSIGN_OR_RETURN(const auto fields, PlanWeights(checkpoint.config(), shard, choice));
+    for (const PlannedField& field : fields) bytes += PlannedBytes(field, DeviceKind::kCpu);
+    return bytes;
+  }
+  QS_ASSIGN_OR_RETURN(const std::vector<WeightSource> sources, ResolveSources(checkpoint, shard));
   for (const auto field : FieldsOf(sources)) {
     const WeightField kind = field.front().part.field;
     if (!IsVector(kind)) {

@@ -40,7 +40,7 @@ struct EngineStats {
 struct EngineInfo {
   ModelConfig config;
   GenerationDefaults defaults;
-  // Hex; equal fingerprints promise equal tokens. Empty: the KV format or the device allows no
+  // Hex, after "dummy-" where the weights are random; equal ones promise equal tokens. Empty: the KV format or the device allows no
   // such promise.
   std::string fingerprint;
   int64_t max_model_len = 0;

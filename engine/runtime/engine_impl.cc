@@ -56,7 +56,7 @@ void EngineImpl::Run(const LoadProgress& progress) {
 }
 
 absl::Status EngineImpl::Load(const LoadProgress& progress) {
-  QS_ASSIGN_OR_RETURN(checkpoint_, Checkpoint::Open(options_.model_dir));
+  QS_ASSIGN_OR_RETURN(checkpoint_, Checkpoint::Open(options_.model_dir, options_.load_format));
   QS_ASSIGN_OR_RETURN(const Placement placement,
                       ChoosePlacement(options_, *checkpoint_, ReadCpuLimits(), ReadMemoryLimits()));
   for (const std::string& reason : placement.reasons) spdlog::info("{}", reason);
@@ -79,6 +79,10 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
   hashing.join();
   info_.fingerprint = NumericsFingerprint(*checkpoint_, content_hash, leader.weight_numerics(),
                                           options_.kv_format, options_.tp);
+  if (checkpoint_->is_dummy()) {
+    info_.fingerprint = absl::StrCat("dummy-", info_.fingerprint);
+    spdlog::warn("the weights are random numbers (load format dummy): answers mean nothing");
+  }
   info_.max_model_len = leader.limits().max_model_len;
   info_.max_running = placement.ranks.front().limits.max_sequences;
   info_.max_waiting = options_.max_waiting;

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/loader/load_format.h"
 #include "engine/loader/weight_choice.h"
 #include "engine/parallel/node_channel.h"
 #include "kernels/kv_format.h"
@@ -28,6 +29,8 @@ struct EngineOptions {
   std::string gpu_mode = "exact";
   // CPU instruction set: auto, or a name that CpuIsaName knows.
   std::string isa = "auto";
+  // dummy: model_dir needs no more than config.json.
+  LoadFormat load_format = LoadFormat::kAuto;
   // auto = as the checkpoint holds them; int8, int4: quantised while loading.
   WeightChoice weights = WeightChoice::kAuto;
   int tp = 1;

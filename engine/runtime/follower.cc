@@ -60,7 +60,7 @@ absl::Status RunAttached(absl::string_view json) {
     return settings.status();
   }
   const absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint =
-      Checkpoint::Open(settings->model_dir);
+      Checkpoint::Open(settings->model_dir, settings->load_format);
   if (!checkpoint.ok()) {
     group->Abort(checkpoint.status().message());
     return checkpoint.status();

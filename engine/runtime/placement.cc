@@ -224,6 +224,7 @@ absl::StatusOr<Placement> ChoosePlacement(const EngineOptions& options,
   for (int r = 0; r < options.tp; ++r) {
     RankSettings rank;
     rank.model_dir = checkpoint.dir();
+    rank.load_format = options.load_format;
     rank.device = device;
     rank.isa = isa;
     rank.weights = options.weights;

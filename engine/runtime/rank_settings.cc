@@ -50,6 +50,7 @@ std::string SettingsToJson(const RankSettings& settings) {
   json["model_dir"] = settings.model_dir;
   json["device"] = settings.device;
   json["isa"] = settings.isa;
+  json["load_format"] = LoadFormatName(settings.load_format);
   json["weights"] = WeightChoiceName(settings.weights);
   json["tp"] = settings.tp;
   json["rank"] = settings.rank;
@@ -79,7 +80,9 @@ absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view text) {
   QS_RETURN_IF_ERROR(ReadString(json, "device", &settings.device));
   QS_RETURN_IF_ERROR(ReadString(json, "gpu_mode", &settings.gpu_mode));
   QS_RETURN_IF_ERROR(ReadString(json, "isa", &settings.isa));
-  std::string weights;
+  std::string load_format, weights;
+  QS_RETURN_IF_ERROR(ReadString(json, "load_format", &load_format));
+  QS_ASSIGN_OR_RETURN(settings.load_format, ParseLoadFormat(load_format));
   QS_RETURN_IF_ERROR(ReadString(json, "weights", &weights));
   QS_ASSIGN_OR_RETURN(settings.weights, ParseWeightChoice(weights));
   QS_RETURN_IF_ERROR(ReadString(json, "nccl_library", &settings.nccl_library));

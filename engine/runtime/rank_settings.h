@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "engine/loader/load_format.h"
 #include "engine/loader/weight_choice.h"
 #include "engine/schedule/batch_builder.h"
 #include "kernels/backend.h"
@@ -32,6 +33,7 @@ struct KvSizing {
 // choose, so that ranks can't choose differently.
 struct RankSettings {
   std::string model_dir;
+  LoadFormat load_format = LoadFormat::kAuto;
   std::string device = "cpu";  // cpu or cuda
   int tp = 1;
   int rank = 0;

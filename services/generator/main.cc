@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
   EngineOptions& engine = generator.engine;
   std::string tp_mode = "threads";
   std::string kv_dtype = KvFormatName(engine.kv_format);
+  std::string load_format = "auto";
   std::string weights = "auto";
   std::string prefix_cache = "on";
   double max_step_ms = 0;
@@ -45,6 +46,11 @@ int main(int argc, char** argv) {
   flags.OneOf({"exact", "fast"});
   flags.Add("isa", &engine.isa,
             "CPU instruction set: auto, portable, avx2, avx512, avx512bf16, amx, neon or neondot");
+  flags.Add(
+      "load-format", &load_format,
+      "dummy = random weights of the sizes in config.json, which is all that the model directory "
+      "needs then: for benchmarks");
+  flags.OneOf({"auto", "dummy"});
   flags.Add("weights", &weights,
             "auto = as the checkpoint holds them; int8 or int4: quantised while loading");
   flags.OneOf({"auto", "bf16", "int8", "int4"});
@@ -78,6 +84,7 @@ int main(int argc, char** argv) {
   engine.rank_mode = tp_mode == "processes" ? RankMode::kProcesses : RankMode::kThreads;
   std::error_code ignored;  // without /proc there are no rank processes; threads need no path
   engine.rank_binary = std::filesystem::read_symlink("/proc/self/exe", ignored).string();
+  engine.load_format = *ParseLoadFormat(load_format);
   engine.weights = *ParseWeightChoice(weights);
   engine.kv_format = *KvFormatFromName(kv_dtype);
   engine.prefix_cache = prefix_cache == "on";

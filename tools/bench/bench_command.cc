@@ -36,6 +36,9 @@ std::string CpuName() {
 void AddEngineFlags(CLI::App& command, EngineFlags* flags) {
   EngineOptions& options = flags->options;
   command.add_option("--model", options.model_dir, "model directory")->required();
+  command.add_option("--load-format", flags->load_format, "dummy = random weights by config.json")
+      ->check(CLI::IsMember({"auto", "dummy"}))
+      ->capture_default_str();
   command.add_option("--weights", flags->weights, "auto (as the checkpoint), bf16, int8 or int4")
       ->capture_default_str();
   command.add_option("--device", options.device, "auto, cpu or cuda")
@@ -51,6 +54,7 @@ void AddEngineFlags(CLI::App& command, EngineFlags* flags) {
 
 absl::StatusOr<EngineOptions> OptionsFrom(const EngineFlags& flags) {
   EngineOptions options = flags.options;
+  QS_ASSIGN_OR_RETURN(options.load_format, ParseLoadFormat(flags.load_format));
   QS_ASSIGN_OR_RETURN(options.weights, ParseWeightChoice(flags.weights));
   options.rank_binary = "/proc/self/exe";
   options.rank_mode = flags.tp_mode == "threads" ? RankMode::kThreads : RankMode::kProcesses;
@@ -67,6 +71,7 @@ Json MachineAndOptions(const EngineFlags& flags) {
   (void)getloadavg(load, 3);
   result["load_average"] = {load[0], load[1], load[2]};
   result["model"] = options.model_dir;
+  result["load_format"] = flags.load_format;
   result["weights"] = flags.weights;
   result["device"] = options.device;
   result["threads"] = options.num_threads;

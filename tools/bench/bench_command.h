@@ -25,10 +25,11 @@ void AddEngineCommand(CLI::App& app, BenchOutput* output);
 void AddLoadCommand(CLI::App& app, BenchOutput* output);
 void AddStepCommand(CLI::App& app, BenchOutput* output);
 
-// Flags that say which engine to measure: --model --weights --device --threads --isa --tp
+// Flags that say which engine to measure: --model --load-format --weights --device --threads --isa --tp
 // --tp-mode.
 struct EngineFlags {
   EngineOptions options;
+  std::string load_format = "auto";
   std::string weights = "auto";
   std::string tp_mode = "threads";
 };

@@ -24,6 +24,8 @@ constexpr struct {
   const char* name;
   const char* help;
 } kGeneratorFlags[] = {
+    {"--load-format",
+     "dummy: random weights (the tokenizer's files are still needed), for benchmarks"},
     {"--weights",
      "auto (as the checkpoint holds them), bf16, int8 or int4 (rounded while loading)"},
     {"--kv-dtype", "Format of the KV cache: bf16, f32, int8 or qwen-int8"},

@@ -8,6 +8,8 @@
 
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -48,6 +50,30 @@ TEST(RankTeam, ThreadsAndProcessesGiveTheSameTokens) {
     EXPECT_EQ(processes.GenerateAll(requests), expected);
     EXPECT_EQ(processes.engine().info().fingerprint, threads.engine().info().fingerprint);
     for (const RankProgress& rank : processes.engine().Stats().ranks) EXPECT_GT(rank.step, 0);
+  }
+}
+
+TEST(RankTeam, ServesRandomWeightsFromAConfigurationAlone) {
+  const std::string dir = WriteTinyCheckpoint("rank_team_dummy", TinyModel());
+  std::filesystem::remove(dir + "/model.safetensors");
+  const std::vector<SequenceRequest> requests = MixedRequests(4, 320);
+  for (const WeightChoice weights : {WeightChoice::kAuto, WeightChoice::kInt4}) {
+    for (const int tp : {1, 2}) {
+      EngineOptions options = TinyOptions(dir);
+      options.tp = tp;
+      options.rank_mode = RankMode::kProcesses;
+      options.weights = weights;
+      EXPECT_FALSE(EngineHarness(options).status().ok());
+      options.load_format = LoadFormat::kDummy;
+      EngineHarness harness(options);
+      ASSERT_TRUE(harness.status().ok()) << harness.status();
+      EXPECT_EQ(harness.engine().info().fingerprint.substr(0, 6), "dummy-");
+      const auto ids = harness.GenerateAll(requests);
+      options.rank_mode = RankMode::kThreads;
+      EXPECT_EQ(EngineHarness(options).GenerateAll(requests), ids);
+      // Not one token over and over.
+      EXPECT_GT(std::set<int32_t>(ids[0].begin(), ids[0].end()).size(), 1u);
+    }
   }
 }
 
