@@ -103,6 +103,10 @@ QS_DEVICE Word4 LoadStreaming(const void* global) {
 }
 // What another block wrote in this kernel: from the second cache.
 QS_DEVICE float LoadFromL2(const float* global) { return __ldcg(global); }
+QS_DEVICE Float4 LoadFromL2(const Float4* global) {
+  const float4 v = __ldcg(reinterpret_cast<const float4*>(global));
+  return {v.x, v.y, v.z, v.w};
+}
 // 16 bytes from global to shared memory, in the background; zeros where !valid (nothing is read).
 QS_DEVICE void CopyAsync16(void* shared, const void* global, bool valid) {
   const uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
@@ -214,6 +218,12 @@ QS_DEVICE uint32_t FmaBf16x2(uint32_t a, uint32_t b, uint32_t c) {
   uint32_t r;
   asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
   return r;
+}
+// x, of which the compiler knows nothing more: a sum with it stays one, and a constant in it becomes
+// part of the load.
+QS_DEVICE int Opaque(int x) {
+  asm("" : "+r"(x));
+  return x;
 }
 QS_DEVICE int PopCount(uint32_t x) { return __popc(x); }
 QS_DEVICE int LeadingZeros(uint32_t x) { return __clz(static_cast<int>(x)); }

@@ -107,6 +107,7 @@ inline Word4 LoadStreaming(const void* global, Where where = Where::Here()) {
   return v;
 }
 inline float LoadFromL2(const float* global) { return *global; }
+inline Float4 LoadFromL2(const Float4* global) { return *global; }
 inline void CopyAsync16(void* shared, const void* global, bool valid, Where where = Where::Here()) {
   simt::StartCopy(shared, global, valid, where);
 }
@@ -196,6 +197,7 @@ uint32_t AndOr(uint32_t a) {
   return (a & kMask) | kBits;
 }
 inline uint32_t FmaBf16x2(uint32_t a, uint32_t b, uint32_t c) { return simt::FmaPair(a, b, c); }
+inline int Opaque(int x) { return x; }
 inline int PopCount(uint32_t x) { return std::popcount(x); }
 inline int LeadingZeros(uint32_t x) { return std::countl_zero(x); }
 inline int LowestBit(uint32_t x) { return x == 0 ? -1 : std::countr_zero(x); }
