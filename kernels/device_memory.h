@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "absl/types/span.h"
 #include "kernels/attention_batch.h"
 #include "kernels/linear_weight.h"
 
@@ -25,10 +26,19 @@ int64_t KvBytesPerBlock(DeviceKind kind, const HeadLayout& heads, KvFormat forma
 // Backend::activation_type.
 DType ActivationType(DeviceKind kind);
 
-// Device memory that a backend takes for itself, for steps of at most so many rows and rows of
-// logits.
-int64_t WorkspaceBytes(DeviceKind kind, const HeadLayout& heads, int64_t max_rows,
-                       int64_t max_logit_rows);
+// A weight as packed, without its contents.
+struct PackedShape {
+  WeightFormat format = WeightFormat::kF32;
+  int64_t out_features = 0;
+  int64_t in_features = 0;
+  int64_t packed_inputs = 0;  // quantised formats
+  bool reordered = false;     // QuantizedShape::input_order
+};
+
+// Device memory that a backend takes for itself when it is made and these weights are packed: for
+// sums that several blocks of threads share. A GPU with as many multiprocessors as an H100 is
+// meant.
+int64_t WorkspaceBytes(DeviceKind kind, absl::Span<const PackedShape> weights);
 
 }  // namespace qwenserve
 

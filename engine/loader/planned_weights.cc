@@ -95,6 +95,19 @@ absl::StatusOr<std::vector<PlannedField>> PlanWeights(const ModelConfig& config,
   return fields;
 }
 
+PackedShape PackedShapeOf(const PlannedField& field) {
+  PackedShape shape;
+  shape.format = static_cast<WeightFormat>(field.dtype);
+  shape.out_features = field.out_features;
+  shape.in_features = field.in_features;
+  if (field.quantized.has_value()) {
+    shape.format = field.quantized->format;
+    shape.packed_inputs = field.quantized->packed_inputs();
+    shape.reordered = !field.quantized->input_order.empty();
+  }
+  return shape;
+}
+
 int64_t PlannedBytes(const PlannedField& field, DeviceKind kind) {
   if (IsVector(field.field)) return field.out_features * static_cast<int64_t>(sizeof(float));
   if (field.quantized.has_value()) return QuantizedBytes(kind, *field.quantized);

@@ -40,6 +40,9 @@ absl::StatusOr<std::vector<PlannedField>> PlanWeights(const ModelConfig& config,
 absl::Status CheckWeightChoice(const ModelConfig& config, WeightChoice choice,
                                const std::string& source);
 
+// Of a matrix.
+PackedShape PackedShapeOf(const PlannedField& field);
+
 // Of device memory.
 int64_t PlannedBytes(const PlannedField& field, DeviceKind kind);
 

@@ -26,8 +26,10 @@ class MeasuringBackend final : public Backend {
   size_t KvBytesPerBlock(const HeadLayout& heads, KvFormat format) const override {
     return static_cast<size_t>(qwenserve::KvBytesPerBlock(kind_, heads, format));
   }
-  // Ranks exchange the highest logits whatever the device, or at worst don't.
-  ShardSampler* shard_sampler() override { return &no_sampler_; }
+  // Ranks with GPUs gather whole rows.
+  ShardSampler* shard_sampler() override {
+    return kind_ == DeviceKind::kCpu ? &no_sampler_ : nullptr;
+  }
 
   void CopyToDevice(const void*, size_t, void*) override {}
   void CopyToHost(const void*, size_t, void*) override {}

@@ -64,7 +64,6 @@ absl::StatusOr<RankMemory> PlanRank(const ModelConfig& config, const MemoryReque
   RankMemory memory;
   QS_ASSIGN_OR_RETURN(memory.weights, WeightBytesOf(config, shard, request));
   QS_ASSIGN_OR_RETURN(memory.step, StepBytes(config, shard, request));
-  memory.workspace = WorkspaceBytes(request.device, heads, request.max_rows, request.max_sequences);
   memory.kv_block = KvBytesPerBlock(request.device, heads, request.kv_format) * config.num_layers;
   return memory;
 }

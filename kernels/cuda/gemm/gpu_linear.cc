@@ -10,11 +10,6 @@
 namespace qwenserve {
 namespace {
 
-// Rows of x that are put into the weight's order at once.
-constexpr int64_t kGatherRows = 512;
-// Inputs have to be copied where a row of x does not start at 16 bytes.
-constexpr int64_t kAlignedInputs = 8;
-
 uint32_t Blocks(int64_t count, int64_t each) {
   const int64_t blocks = CeilDiv(count, each);
   QS_CHECK(blocks > 0 && blocks < INT32_MAX);

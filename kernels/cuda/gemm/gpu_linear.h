@@ -16,6 +16,11 @@
 
 namespace qwenserve {
 
+// Rows of x that are put into the weight's order at once.
+inline constexpr int64_t kGatherRows = 512;
+// Inputs have to be copied where a row of x does not start at 16 bytes.
+inline constexpr int64_t kAlignedInputs = 8;
+
 // The layout of a weight's buffers: FragmentFormat and sizes. kF32 has no fragments: floats,
 // row-major.
 FragmentFormat FragmentFormatOf(WeightFormat format);

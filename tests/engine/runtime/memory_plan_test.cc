@@ -131,7 +131,7 @@ struct Devices {
 
   absl::StatusOr<std::unique_ptr<RankTeam>> Start(const Checkpoint& checkpoint) {
     return RankTeam::Start(
-        ranks, RankMode::kThreads, "", checkpoint, [] {}, nullptr);
+        ranks, RankMode::kThreads, "", {}, checkpoint, [] {}, nullptr);
   }
 
   const std::vector<size_t> totals;
