@@ -54,6 +54,10 @@ absl::Status PlanSender::Write(const char* data, size_t bytes) {
 PlanReceiver::PlanReceiver(std::shared_ptr<RankGroup> group, int rank)
     : group_(std::move(group)), rank_(rank) {}
 
+bool PlanReceiver::Arrives(absl::Duration timeout) {
+  return group_->TryWait(group_->ring_written(), read_ + 1, timeout) != WaitResult::kTimedOut;
+}
+
 absl::StatusOr<std::string> PlanReceiver::Receive() {
   uint32_t bytes = 0;
   char length[sizeof(bytes)];

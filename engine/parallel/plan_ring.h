@@ -43,6 +43,8 @@ class PlanReceiver {
  public:
   PlanReceiver(std::shared_ptr<RankGroup> group, int rank);
 
+  // Whether Receive will have something to say within that time: a message, or the group's end.
+  bool Arrives(absl::Duration timeout);
   // Waits for the next message as long as the group lives: an idle engine sends none.
   absl::StatusOr<std::string> Receive();
 

@@ -242,6 +242,10 @@ absl::Status RankGroup::Wait(SharedCounter& counter, uint32_t target, absl::Dura
   return Health();
 }
 
+WaitResult RankGroup::TryWait(SharedCounter& counter, uint32_t target, absl::Duration timeout) {
+  return qwenserve::WaitFor(counter, target, timeout, header().abort_state);
+}
+
 SharedCounter& RankGroup::arrived(int rank) { return cell(rank).arrived; }
 void RankGroup::SetPart(int rank, int buffer, Part part) { cell(rank).parts[buffer] = part; }
 RankGroup::Part RankGroup::part(int rank, int buffer) const { return cell(rank).parts[buffer]; }

@@ -78,6 +78,8 @@ class RankGroup {
   // time-out aborts the group.
   absl::Status Wait(SharedCounter& counter, uint32_t target, absl::Duration timeout, int peer,
                     absl::string_view what);
+  // As Wait, but not to be there in time is no failure.
+  WaitResult TryWait(SharedCounter& counter, uint32_t target, absl::Duration timeout);
   SharedCounter& arrived(int rank);
   // What of slot(rank, buffer) the others will read, for who carries it to another node: set before
   // `arrived` tells them.

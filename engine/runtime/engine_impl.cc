@@ -114,6 +114,9 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
   };
   scheduler.max_step = options_.max_step;
   scheduler.whole_prompts = !IsInvariant(options_.kv_format);
+  scheduler.run_ahead = placement.ranks.front().run_ahead;
+  scheduler.reads_last_id = leader.backend().reads_last_id();
+  max_under_way_ = scheduler.run_ahead ? 2 : 1;
   if (scheduler.whole_prompts) {
     info_.fingerprint.clear();
     spdlog::warn(
@@ -142,7 +145,8 @@ absl::Status EngineImpl::RunOnce() {
   part.wants_logits = true;
   part.sample.temperature = 0;
   plan.sequences.push_back(part);
-  QS_ASSIGN_OR_RETURN(const std::vector<SampledToken> tokens, LaunchAndCollect(plan));
+  QS_ASSIGN_OR_RETURN(const uint64_t ticket, team_->Launch(plan));
+  QS_ASSIGN_OR_RETURN(const std::vector<SampledToken> tokens, team_->Collect(ticket));
   if (tokens.size() != 1 || tokens[0].id < 0) {
     return absl::InternalError(absl::StrCat("\"", options_.model_dir,
                                             "\": the first forward pass has no finite logit: the "
@@ -162,10 +166,13 @@ void EngineImpl::ServeUntilStopped() {
       plan = scheduler_->Schedule(absl::Now(), &ended);
       last_progress_ = Clock::now();
     }
-    const bool idle = plan.sequences.empty() && ended.empty();
-    Deliver(plan.step, std::move(ended));
+    const bool planned = !plan.sequences.empty();
+    const bool idle = !planned && ended.empty() && under_way_.empty();
+    Deliver(last_finished_step_, std::move(ended));
     absl::Status health = team_->Health();
-    if (health.ok() && !plan.sequences.empty()) health = RunStep(plan);
+    if (health.ok() && planned) health = Launch(std::move(plan));
+    const bool must_collect = planned ? under_way_.size() == max_under_way_ : !under_way_.empty();
+    if (health.ok() && must_collect) health = CollectOldest();
     if (!health.ok()) return Fail(health);
     if (!idle) continue;
     std::unique_lock<std::mutex> lock(mutex_);
@@ -177,37 +184,46 @@ void EngineImpl::ServeUntilStopped() {
       wake_.wait_until(lock, absl::ToChronoTime(deadline), has_work);
     }
   }
+  while (!under_way_.empty() && CollectOldest().ok()) {
+  }
   Fail(absl::UnavailableError("the engine is shutting down"));
 }
 
-absl::Status EngineImpl::RunStep(const StepPlan& plan) {
+absl::Status EngineImpl::Broken(const absl::Status& error) {
+  team_->Abort(error.message());
+  return team_->Health();
+}
+
+absl::Status EngineImpl::Launch(StepPlan plan) {
   const Clock::time_point began = Clock::now();
-  absl::StatusOr<std::vector<SampledToken>> tokens = LaunchAndCollect(plan);
-  if (!tokens.ok()) {
-    // Keeps the first reason: a rank's death, not the time-out that it caused elsewhere.
-    team_->Abort(tokens.status().message());
-    return team_->Health();
-  }
+  absl::StatusOr<uint64_t> ticket = team_->Launch(plan);
+  if (!ticket.ok()) return Broken(ticket.status());
+  under_way_.push_back({std::move(plan), *ticket, began});
+  return absl::OkStatus();
+}
+
+absl::Status EngineImpl::CollectOldest() {
+  const UnderWay step = std::move(under_way_.front());
+  under_way_.pop_front();
+  absl::StatusOr<std::vector<SampledToken>> tokens = team_->Collect(step.ticket);
+  if (!tokens.ok()) return Broken(tokens.status());
   StepEvents done;
-  done.step = plan.step;
+  done.step = last_finished_step_ = step.plan.step;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     last_progress_ = Clock::now();
-    done.duration = absl::FromChrono(last_progress_ - began);
+    // What it shared with the step before is that one's time.
+    done.duration = absl::FromChrono(last_progress_ - std::max(step.launched, last_end_));
+    last_end_ = last_progress_;
     longest_step_ = std::max(longest_step_, done.duration);
     ++steps_;
     rows_from_pairs_ = team_->leader().sampler().rows_from_pairs();
     rows_gathered_ = team_->leader().sampler().rows_gathered();
-    scheduler_->Commit(plan, *tokens, &done.sequences);
+    scheduler_->Commit(step.plan, *tokens, &done.sequences);
     scheduler_->StepTook(done.duration);
   }
   events_.Push(std::move(done));
   return absl::OkStatus();
-}
-
-absl::StatusOr<std::vector<SampledToken>> EngineImpl::LaunchAndCollect(const StepPlan& plan) {
-  QS_ASSIGN_OR_RETURN(const uint64_t ticket, team_->Launch(plan));
-  return team_->Collect(ticket);
 }
 
 void EngineImpl::Fail(const absl::Status& reason) {

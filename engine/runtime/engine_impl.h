@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -18,7 +19,8 @@ namespace qwenserve {
 
 // The step thread is rank 0: it loads the model, and then takes turns between the scheduler, under
 // the lock, and the ranks, without it. The lock is held for microseconds, so callers never wait for
-// a step. When a rank fails the thread ends all sequences and itself.
+// a step. Where steps run ahead (EngineOptions) the next one is launched before the end of the last
+// one is awaited. When a rank fails the thread ends all sequences and itself.
 class EngineImpl final : public Engine {
  public:
   EngineImpl(const EngineOptions& options, StepCallback on_step);
@@ -45,8 +47,10 @@ class EngineImpl final : public Engine {
   absl::Status Load(const LoadProgress& progress);
   absl::Status RunOnce();  // one forward pass, to prove that there can be more
   void ServeUntilStopped();
-  absl::Status RunStep(const StepPlan& plan);
-  absl::StatusOr<std::vector<SampledToken>> LaunchAndCollect(const StepPlan& plan);
+  absl::Status Launch(StepPlan plan);
+  absl::Status CollectOldest();
+  // The group's end, whose first reason is kept: a rank's death, not the time-out that it caused.
+  absl::Status Broken(const absl::Status& error);
   void Fail(const absl::Status& reason);
   void Deliver(uint64_t step, std::vector<SequenceEvent> events);
   void Wake();
@@ -58,6 +62,16 @@ class EngineImpl final : public Engine {
   EventQueue events_;
   // Made and destroyed by the step thread; set before Start returns.
   std::unique_ptr<RankTeam> team_;
+  // The step thread's own: steps that were launched and not collected, the oldest first.
+  struct UnderWay {
+    StepPlan plan;
+    uint64_t ticket = 0;
+    Clock::time_point launched;
+  };
+  std::deque<UnderWay> under_way_;
+  size_t max_under_way_ = 1;
+  Clock::time_point last_end_;       // of a step
+  uint64_t last_finished_step_ = 0;  // by the scheduler's count
 
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable wake_;

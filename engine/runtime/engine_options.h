@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -58,6 +59,9 @@ struct EngineOptions {
   int64_t max_waiting = 1024;  // sequences beyond that are refused
   // Highest logits that each of several ranks sends per row to draw from; 0 = whole rows always.
   int64_t sample_pairs = 64;
+  // Plan and launch a step while the one before runs. Unset: where the device works by itself, so
+  // not on the CPU. Changes no token.
+  std::optional<bool> run_ahead = std::nullopt;
   absl::Duration step_timeout = absl::Seconds(120);  // a rank that takes longer fails the group
   // What stands between model and device; null = nothing. For benchmarks and tests: ranks in other
   // processes do without.

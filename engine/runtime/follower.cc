@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -24,6 +25,10 @@ namespace {
 
 constexpr char kFollowerFlag[] = "--follower-rank";
 
+// How long a step under way waits for the plan of the next one before its end is awaited: rank 0
+// sends that plan at once if it has anything to do.
+constexpr absl::Duration kNextPlan = absl::Milliseconds(2);
+
 absl::Status Follow(const RankSettings& settings, const Checkpoint& checkpoint,
                     const std::shared_ptr<RankGroup>& group) {
   QS_ASSIGN_OR_RETURN(const std::unique_ptr<ModelRunner> runner,
@@ -40,14 +45,25 @@ absl::Status Follow(const RankSettings& settings, const Checkpoint& checkpoint,
       WatchRank(group, settings.rank, runner->communicator(), settings.step_timeout, nullptr);
   group->SetPhase(settings.rank, RankGroup::Phase::kReady);
   PlanReceiver receiver(group, settings.rank);
+  std::optional<uint64_t> under_way;  // the step's number
+  uint64_t ticket = 0;
+  const auto collect = [&]() -> absl::Status {
+    QS_RETURN_IF_ERROR(runner->Collect(ticket).status());
+    group->EndStep(settings.rank, *std::exchange(under_way, std::nullopt));
+    return absl::OkStatus();
+  };
   while (true) {
+    if (under_way.has_value() && !(settings.run_ahead && receiver.Arrives(kNextPlan))) {
+      QS_RETURN_IF_ERROR(collect());
+    }
     QS_ASSIGN_OR_RETURN(const std::string message, receiver.Receive());
     QS_ASSIGN_OR_RETURN(const StepPlan plan, ParseStepPlan(message));
-    if (plan.shutdown) return absl::OkStatus();
+    if (plan.shutdown) return under_way.has_value() ? collect() : absl::OkStatus();
     group->BeginStep(settings.rank, plan.step);
-    QS_ASSIGN_OR_RETURN(const uint64_t ticket, runner->Launch(plan));
-    QS_RETURN_IF_ERROR(runner->Collect(ticket).status());
-    group->EndStep(settings.rank, plan.step);
+    QS_ASSIGN_OR_RETURN(const uint64_t launched, runner->Launch(plan));
+    if (under_way.has_value()) QS_RETURN_IF_ERROR(collect());
+    under_way = plan.step;
+    ticket = launched;
   }
 }
 

@@ -57,6 +57,7 @@ class ModelRunner {
   absl::StatusOr<std::vector<SampledToken>> Collect(uint64_t ticket);
 
   const RowSampler& sampler() const { return sampler_; }
+  const Backend& backend() const { return *backend_; }
   Communicator& communicator() { return *communicator_; }
 
   // Formats of the weights and the kernels that work on them: the rank's part of the fingerprint.

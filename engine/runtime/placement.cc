@@ -237,6 +237,7 @@ absl::StatusOr<Placement> ChoosePlacement(const EngineOptions& options,
     rank.step_timeout = options.step_timeout;
     rank.wrap_backend = options.wrap_backend;
     rank.sample_pairs = options.sample_pairs;
+    rank.run_ahead = options.run_ahead.value_or(device != "cpu");
     placement.ranks.push_back(std::move(rank));
   }
   SplitCores(options, cpu, &placement);

@@ -68,6 +68,7 @@ std::string SettingsToJson(const RankSettings& settings) {
   json["most_blocks"] = settings.kv_sizing.most_blocks;
   json["may_shorten"] = settings.kv_sizing.may_shorten;
   json["sample_pairs"] = settings.sample_pairs;
+  json["run_ahead"] = settings.run_ahead ? 1 : 0;
   json["step_timeout_ms"] = absl::ToInt64Milliseconds(settings.step_timeout);
   return json.dump();
 }
@@ -86,7 +87,7 @@ absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view text) {
   QS_RETURN_IF_ERROR(ReadString(json, "weights", &weights));
   QS_ASSIGN_OR_RETURN(settings.weights, ParseWeightChoice(weights));
   QS_RETURN_IF_ERROR(ReadString(json, "nccl_library", &settings.nccl_library));
-  int64_t tp = 0, rank = 0, device = 0, threads = 0, timeout = 0;
+  int64_t tp = 0, rank = 0, device = 0, threads = 0, timeout = 0, run_ahead = 0;
   QS_RETURN_IF_ERROR(ReadInteger(json, "tp", &tp));
   QS_RETURN_IF_ERROR(ReadInteger(json, "rank", &rank));
   QS_RETURN_IF_ERROR(ReadInteger(json, "device_index", &device));
@@ -99,6 +100,7 @@ absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view text) {
   QS_RETURN_IF_ERROR(ReadInteger(json, "num_blocks", &settings.limits.num_blocks));
   QS_RETURN_IF_ERROR(ReadKvSizing(json, &settings.kv_sizing));
   QS_RETURN_IF_ERROR(ReadInteger(json, "sample_pairs", &settings.sample_pairs));
+  QS_RETURN_IF_ERROR(ReadInteger(json, "run_ahead", &run_ahead));
   QS_RETURN_IF_ERROR(ReadInteger(json, "step_timeout_ms", &timeout));
   if (rank < 0 || rank >= tp || tp > 4096 || device < 0 || device > 4096 || threads < 1 ||
       threads > 65536 || timeout < 1 || settings.limits.max_rows < 1 ||
@@ -116,6 +118,7 @@ absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view text) {
     if (!cpu.is_number_integer()) return absl::InvalidArgumentError("rank settings: \"cpus\"");
     settings.cpus.push_back(cpu.get<int>());
   }
+  settings.run_ahead = run_ahead != 0;
   settings.tp = static_cast<int>(tp);
   settings.rank = static_cast<int>(rank);
   settings.device_index = static_cast<int>(device);

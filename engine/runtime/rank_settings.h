@@ -47,6 +47,7 @@ struct RankSettings {
   KvFormat kv_format = KvFormat::kBf16;
   BatchLimits limits;
   KvSizing kv_sizing;
+  bool run_ahead = false;     // a plan may come while the step before is under way
   int64_t sample_pairs = 64;  // see RowSampler; the same in all ranks
   absl::Duration step_timeout = absl::Seconds(120);
   // Not for ranks in other processes; see EngineOptions.

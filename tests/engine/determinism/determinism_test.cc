@@ -1,6 +1,7 @@
 // The same request gives the same tokens and log-probabilities, bit for bit, whatever runs beside
-// it and however the work was cut: for every format of weights and cache. What it is compared with
-// is the request alone, on one thread, with a cold cache.
+// it, however the work was cut, and whether steps are planned one ahead: for every format of
+// weights and cache. What it is compared with is the request alone, on one thread, step by step,
+// with a cold cache.
 #include <algorithm>
 #include <bit>
 #include <map>
@@ -118,13 +119,17 @@ std::vector<SequenceRequest> Requests(int count) {
   return requests;
 }
 
-class Determinism : public testing::TestWithParam<Format> {
+class Determinism : public testing::TestWithParam<std::tuple<Format, bool>> {
  protected:
+  const Format& format() const { return std::get<0>(GetParam()); }
+  bool runs_ahead() const { return std::get<1>(GetParam()); }
+
   EngineOptions Options() const {
-    EngineOptions options = TinyOptions(ModelDir(GetParam()));
-    options.weights = GetParam().weights;
-    options.kv_format = GetParam().kv;
+    EngineOptions options = TinyOptions(ModelDir(format()));
+    options.weights = format().weights;
+    options.kv_format = format().kv;
     options.max_running = 32;
+    options.run_ahead = runs_ahead();
     options.kv_cache_bytes = 4 << 20;
     return options;
   }
@@ -132,11 +137,12 @@ class Determinism : public testing::TestWithParam<Format> {
   // The yardstick: one request at a time, one thread, nothing kept.
   const std::vector<Seen>& Expected() {
     static std::map<std::string, std::vector<Seen>> cache;
-    std::vector<Seen>& expected = cache[GetParam().name];
+    std::vector<Seen>& expected = cache[format().name];
     if (expected.empty()) {
       EngineOptions options = Options();
       options.num_threads = 1;
       options.prefix_cache = false;
+      options.run_ahead = false;
       EngineHarness harness(options);
       EXPECT_TRUE(harness.status().ok()) << harness.status();
       for (const SequenceRequest& request : requests_) {
@@ -186,6 +192,7 @@ TEST_P(Determinism, InBatchesWithStrangers) {
 TEST_P(Determinism, WithAnyChunksAndThreads) {
   for (int64_t budget : {16, 17, 40, 512}) {
     for (int threads : {1, 2, 3, 4}) {
+      if (runs_ahead() && threads % 2 == 0) continue;
       SCOPED_TRACE(budget);
       SCOPED_TRACE(threads);
       EngineOptions options = Options();
@@ -254,6 +261,7 @@ TEST_P(Determinism, OverRanksAsThreadsAndAsProcesses) {
     options.tp = tp;
     EngineOptions alone = options;
     alone.prefix_cache = false;
+    alone.run_ahead = false;
     std::vector<Seen> expected;
     EngineHarness single(alone);
     ASSERT_TRUE(single.status().ok()) << single.status();
@@ -276,12 +284,12 @@ TEST_P(Determinism, TheCacheOfDecodingEqualsThatOfPrefill) {
   for (size_t i : {0, 3, 8}) sequences.push_back({requests_[i].prompt_ids, 4});
   std::vector<std::string> decoded, chunked, whole;
   RunOptions options;
-  options.weights = GetParam().weights;
-  options.kv_format = GetParam().kv;
+  options.weights = format().weights;
+  options.kv_format = format().kv;
   const auto run = [&](int threads, const std::vector<Step>& steps, std::vector<std::string>* kv) {
     options.make_backend = [threads] { return *MakeCpuBackend({.num_threads = threads}); };
     options.kv_bytes = kv;
-    return RunSteps(ModelDir(GetParam()), sequences, steps, options);
+    return RunSteps(ModelDir(format()), sequences, steps, options);
   };
   const Logits by_token = run(1, Chunked(sequences, 1), &decoded);
   const Logits by_chunk = run(2, Chunked(sequences, 19), &chunked);
@@ -311,30 +319,35 @@ TEST_P(Determinism, OnEveryInstructionSetOfTheSameKernels) {
 
 INSTANTIATE_TEST_SUITE_P(
     Formats, Determinism,
-    testing::Values(
-        Format{"bf16", kQwen2}, Format{"f32_kv_f32", kQwen2, DType::kF32, {}, KvFormat::kF32},
-        Format{"fp16", kQwen2, DType::kF16}, Format{"qwen1_bf16", kQwen1},
-        Format{"qwen3_bf16_kv_int8", kQwen3, DType::kBf16, {}, KvFormat::kInt8},
-        Format{"int8", kQwen2, DType::kBf16, WeightChoice::kInt8},
-        Format{"int4", kQwen2, DType::kBf16, WeightChoice::kInt4},
-        Format{"qwen1_int4_kv_int8", kQwen1, DType::kBf16, WeightChoice::kInt4, KvFormat::kInt8},
-        Format{"qwen3_int8", kQwen3, DType::kF16, WeightChoice::kInt8},
-        Format{.name = "gptq4", .architecture = kQwen2, .quantized = QuantizedStyle()},
-        Format{.name = "qwen1_gptq8_kv_int8",
-               .architecture = kQwen1,
-               .kv = KvFormat::kInt8,
-               .quantized = QuantizedStyle{.bits = 8, .group_size = 64}},
-        Format{.name = "gptq4_act_order_asymmetric",
-               .architecture = kQwen2,
-               .quantized = QuantizedStyle{.group_size = 32,
-                                           .act_order = true,
-                                           .v2 = true,
-                                           .symmetric = false}},
-        Format{.name = "qwen3_awq_int8_head",
-               .architecture = kQwen3,
-               .weights = WeightChoice::kInt4,
-               .quantized = QuantizedStyle{.method = "awq", .group_size = 64, .symmetric = false}}),
-    [](const auto& info) { return info.param.name; });
+    testing::Combine(
+        testing::Values(
+            Format{"bf16", kQwen2}, Format{"f32_kv_f32", kQwen2, DType::kF32, {}, KvFormat::kF32},
+            Format{"fp16", kQwen2, DType::kF16}, Format{"qwen1_bf16", kQwen1},
+            Format{"qwen3_bf16_kv_int8", kQwen3, DType::kBf16, {}, KvFormat::kInt8},
+            Format{"int8", kQwen2, DType::kBf16, WeightChoice::kInt8},
+            Format{"int4", kQwen2, DType::kBf16, WeightChoice::kInt4},
+            Format{"qwen1_int4_kv_int8", kQwen1, DType::kBf16, WeightChoice::kInt4,
+                   KvFormat::kInt8},
+            Format{"qwen3_int8", kQwen3, DType::kF16, WeightChoice::kInt8},
+            Format{.name = "gptq4", .architecture = kQwen2, .quantized = QuantizedStyle()},
+            Format{.name = "qwen1_gptq8_kv_int8",
+                   .architecture = kQwen1,
+                   .kv = KvFormat::kInt8,
+                   .quantized = QuantizedStyle{.bits = 8, .group_size = 64}},
+            Format{.name = "gptq4_act_order_asymmetric",
+                   .architecture = kQwen2,
+                   .quantized =
+                       QuantizedStyle{
+                           .group_size = 32, .act_order = true, .v2 = true, .symmetric = false}},
+            Format{.name = "qwen3_awq_int8_head",
+                   .architecture = kQwen3,
+                   .weights = WeightChoice::kInt4,
+                   .quantized =
+                       QuantizedStyle{.method = "awq", .group_size = 64, .symmetric = false}}),
+        testing::Bool()),
+    [](const auto& info) {
+      return std::get<0>(info.param).name + (std::get<1>(info.param) ? "_ahead" : "");
+    });
 
 TEST(Fingerprint, ChangesWithEachOfItsParts) {
   std::map<std::string, std::string> seen;

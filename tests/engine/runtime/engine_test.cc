@@ -120,13 +120,18 @@ INSTANTIATE_TEST_SUITE_P(Families, EveryFamily,
                          testing::Values("QWenLMHeadModel", "Qwen2ForCausalLM",
                                          "Qwen3ForCausalLM"));
 
-class EngineTest : public testing::Test {
+// The parameter: whether steps are planned one ahead.
+class EngineTest : public testing::TestWithParam<bool> {
  protected:
-  void SetUp() override { options_ = TinyOptions(WriteTinyCheckpoint("engine_one", TinyModel())); }
+  void SetUp() override {
+    options_ = TinyOptions(WriteTinyCheckpoint("engine_one", TinyModel()));
+    options_.run_ahead = GetParam();
+  }
   EngineOptions options_;
 };
+INSTANTIATE_TEST_SUITE_P(StepByStepAndAhead, EngineTest, testing::Bool());
 
-TEST_F(EngineTest, CancelFreesItsBlocksWithinTwoSteps) {
+TEST_P(EngineTest, CancelFreesItsBlocksWithinTwoSteps) {
   EngineHarness harness(options_);
   ASSERT_TRUE(harness.status().ok()) << harness.status();
   // Neither can end before it is cancelled, however slow this thread is.
@@ -148,7 +153,7 @@ TEST_F(EngineTest, CancelFreesItsBlocksWithinTwoSteps) {
   EXPECT_EQ(stats.step_age, absl::ZeroDuration());
 }
 
-TEST_F(EngineTest, CreditIsKeptToTheToken) {
+TEST_P(EngineTest, CreditIsKeptToTheToken) {
   EngineHarness harness(options_);
   ASSERT_TRUE(harness.status().ok()) << harness.status();
   const AllIds free = harness.GenerateAll({GreedyRequest({1, 2, 3}, 20)});
@@ -164,7 +169,7 @@ TEST_F(EngineTest, CreditIsKeptToTheToken) {
   EXPECT_EQ(harness.Wait(sequence).ids, free[0]);
 }
 
-TEST_F(EngineTest, TheDeadlineEndsAPausedSequenceOfAnIdleEngine) {
+TEST_P(EngineTest, TheDeadlineEndsAPausedSequenceOfAnIdleEngine) {
   EngineHarness harness(options_);
   ASSERT_TRUE(harness.status().ok()) << harness.status();
   SequenceRequest request = GreedyRequest({1, 2, 3}, 20);
@@ -175,7 +180,7 @@ TEST_F(EngineTest, TheDeadlineEndsAPausedSequenceOfAnIdleEngine) {
   EXPECT_LE(answer.ids.size(), 2);
 }
 
-TEST_F(EngineTest, EndsAtTheEosId) {
+TEST_P(EngineTest, EndsAtTheEosId) {
   EngineHarness harness(options_);
   ASSERT_TRUE(harness.status().ok()) << harness.status();
   const std::vector<int32_t> ids = harness.Generate(GreedyRequest({1, 2, 3}, 20)).ids;
@@ -187,7 +192,7 @@ TEST_F(EngineTest, EndsAtTheEosId) {
   EXPECT_EQ(answer.ids, std::vector<int32_t>(ids.begin(), first));
 }
 
-TEST_F(EngineTest, RefusesBadRequestsAndGoesOn) {
+TEST_P(EngineTest, RefusesBadRequestsAndGoesOn) {
   EngineHarness harness(options_);
   ASSERT_TRUE(harness.status().ok()) << harness.status();
   auto status = harness.engine().Submit(GreedyRequest({1, 320}, 4)).status();
@@ -199,7 +204,7 @@ TEST_F(EngineTest, RefusesBadRequestsAndGoesOn) {
   EXPECT_TRUE(harness.engine().Health().ok());
 }
 
-TEST_F(EngineTest, DestructionEndsWhatRuns) {
+TEST_P(EngineTest, DestructionEndsWhatRuns) {
   std::vector<FinishReason> finishes;
   {
     auto engine = Engine::Create(
@@ -220,7 +225,7 @@ TEST_F(EngineTest, DestructionEndsWhatRuns) {
 
 // The event of the end comes while the engine is being destroyed: its receiver still finds it
 // whole.
-TEST_F(EngineTest, TheLastCallbackMayCallTheEngine) {
+TEST_P(EngineTest, TheLastCallbackMayCallTheEngine) {
   std::atomic<Engine*> engine{nullptr};
   int ends = 0;
   auto created = Engine::Create(
@@ -250,7 +255,7 @@ TEST_F(EngineTest, TheLastCallbackMayCallTheEngine) {
   EXPECT_EQ(ends, 1);
 }
 
-TEST_F(EngineTest, TellsWhatItServes) {
+TEST_P(EngineTest, TellsWhatItServes) {
   EngineHarness harness(options_);
   ASSERT_TRUE(harness.status().ok()) << harness.status();
   const EngineInfo& info = harness.engine().info();
@@ -287,7 +292,7 @@ TEST_F(EngineTest, TellsWhatItServes) {
   EXPECT_NE(EngineHarness(changed).engine().info().fingerprint, info.fingerprint);
 }
 
-TEST_F(EngineTest, WhereSumsMayVaryNoFingerprintPromisesTokens) {
+TEST_P(EngineTest, WhereSumsMayVaryNoFingerprintPromisesTokens) {
   class VaryingBackend final : public ReferenceBackend {
    public:
     bool invariant() const override { return false; }
@@ -301,7 +306,7 @@ TEST_F(EngineTest, WhereSumsMayVaryNoFingerprintPromisesTokens) {
   EXPECT_THAT(harness.Generate(GreedyRequest({1, 2, 3}, 4)).ids, SizeIs(4));
 }
 
-TEST_F(EngineTest, RefusesWhatItCannotServe) {
+TEST_P(EngineTest, RefusesWhatItCannotServe) {
   EngineOptions options = options_;
   options.model_dir += "/missing";
   EXPECT_FALSE(EngineHarness(options).status().ok());

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "engine/runtime/child_process.h"
@@ -49,6 +50,13 @@ TEST(RankTeam, ThreadsAndProcessesGiveTheSameTokens) {
     EXPECT_EQ(processes.follower_pids().size(), static_cast<size_t>(tp - 1));
     EXPECT_EQ(processes.GenerateAll(requests), expected);
     EXPECT_EQ(processes.engine().info().fingerprint, threads.engine().info().fingerprint);
+    for (RankMode mode : {RankMode::kThreads, RankMode::kProcesses}) {
+      EngineOptions options = TeamOptions(tp, mode);
+      options.run_ahead = true;
+      EngineHarness ahead(options);
+      ASSERT_TRUE(ahead.status().ok()) << ahead.status();
+      EXPECT_EQ(ahead.GenerateAll(requests), expected);
+    }
     for (const RankProgress& rank : processes.engine().Stats().ranks) EXPECT_GT(rank.step, 0);
   }
 }
@@ -77,12 +85,13 @@ TEST(RankTeam, ServesRandomWeightsFromAConfigurationAlone) {
   }
 }
 
-class WithKill : public testing::TestWithParam<bool> {};
+class WithKill : public testing::TestWithParam<std::tuple<bool, bool>> {};
 
 // A rank that is killed, in the middle of a step or while nothing is to be done.
 TEST_P(WithKill, AKilledRankFailsTheReplicaAtOnce) {
-  const bool in_a_step = GetParam();
+  const auto [in_a_step, run_ahead] = GetParam();
   EngineOptions options = TeamOptions(2, RankMode::kProcesses);
+  options.run_ahead = run_ahead;
   options.step_timeout = absl::Hours(1);  // it must not be the time-out that notices
   EngineHarness harness(options);
   ASSERT_TRUE(harness.status().ok()) << harness.status();
@@ -106,7 +115,8 @@ TEST_P(WithKill, AKilledRankFailsTheReplicaAtOnce) {
   const EngineStats stats = harness.engine().Stats();
   EXPECT_EQ(stats.free_blocks, stats.total_blocks);
 }
-INSTANTIATE_TEST_SUITE_P(IdleAndInAStep, WithKill, testing::Bool());
+INSTANTIATE_TEST_SUITE_P(IdleAndInAStep, WithKill,
+                         testing::Combine(testing::Bool(), testing::Bool()));
 
 TEST(RankTeam, AStalledRankFailsTheReplicaAfterItsTime) {
   EngineOptions options = TeamOptions(2, RankMode::kProcesses);
