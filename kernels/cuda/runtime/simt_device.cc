@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <functional>
 #include <map>
@@ -24,6 +25,11 @@ namespace {
 constexpr size_t kAlignment = 256;
 constexpr size_t kGuardBytes = 256;
 constexpr char kGuardByte = 0x5c;
+constexpr std::array<char, kGuardBytes> kIntact = [] {
+  std::array<char, kGuardBytes> guard = {};
+  guard.fill(kGuardByte);
+  return guard;
+}();
 
 // Allocations with a guard zone on both sides. Not zeroed, as the machine's: full of garbage.
 class GuardedHeap {
@@ -46,9 +52,7 @@ class GuardedHeap {
     }
     std::memset(memory, kGuardByte, kGuardBytes);
     char* start = memory + kGuardBytes;
-    for (size_t i = 0; i < bytes; i += sizeof(simt::kGarbage)) {
-      std::memcpy(start + i, &simt::kGarbage, std::min(sizeof(simt::kGarbage), bytes - i));
-    }
+    simt::FillWithGarbage(start, bytes);
     std::memset(start + bytes, kGuardByte, kGuardBytes);
     ASAN_POISON_MEMORY_REGION(memory, kGuardBytes);
     ASAN_POISON_MEMORY_REGION(start + bytes, kGuardBytes);
@@ -88,10 +92,9 @@ class GuardedHeap {
 
  private:
   static void CheckGuards(const char* start, size_t bytes, const char* who) {
-    static const std::string intact(kGuardBytes, kGuardByte);
     const char* side = nullptr;
-    if (std::memcmp(start - kGuardBytes, intact.data(), kGuardBytes) != 0) side = "before";
-    if (std::memcmp(start + bytes, intact.data(), kGuardBytes) != 0) side = "beyond";
+    if (std::memcmp(start - kGuardBytes, kIntact.data(), kGuardBytes) != 0) side = "before";
+    if (std::memcmp(start + bytes, kIntact.data(), kGuardBytes) != 0) side = "beyond";
     if (side == nullptr) return;
     std::fprintf(stderr, "simt: %s wrote %s an allocation of %zu bytes\n", who, side, bytes);
     std::abort();

@@ -244,9 +244,7 @@ class BlockRunner final : public Block {
     Unpoison();
     std::memset(shared - kGuardBytes, 0x5c, kGuardBytes);
     std::memset(shared + shared_bytes, 0x5c, kGuardBytes);
-    for (size_t i = 0; i < shared_bytes; i += sizeof(kGarbage)) {
-      std::memcpy(shared + i, &kGarbage, std::min(sizeof(kGarbage), shared_bytes - i));
-    }
+    FillWithGarbage(shared, shared_bytes);
 #ifdef __SANITIZE_ADDRESS__
     __asan_poison_memory_region(shared + shared_bytes, kGuardBytes);
 #endif
@@ -296,6 +294,18 @@ void Finish(const PendingCopy& copy) {
 
 }  // namespace
 
+void FillWithGarbage(void* memory, size_t bytes) {
+  // By long copies of a piece that stays in the cache: allocations may have many megabytes.
+  static constexpr std::array<uint32_t, 4096> piece = [] {
+    std::array<uint32_t, 4096> words = {};
+    words.fill(kGarbage);
+    return words;
+  }();
+  for (size_t i = 0; i < bytes; i += sizeof(piece)) {
+    std::memcpy(static_cast<char*>(memory) + i, piece.data(), std::min(sizeof(piece), bytes - i));
+  }
+}
+
 void CheckShared(const void* at, size_t bytes, Where where) {
   Block* block = current_thread->block;
   const char* first = static_cast<const char*>(at);
@@ -311,7 +321,7 @@ void StartCopy(void* shared, const void* global, bool valid, Where where) {
   if (valid && reinterpret_cast<uintptr_t>(global) % 16 != 0) {
     self->block->Die("copies from an address that is not a multiple of 16", where);
   }
-  for (int i = 0; i < 16; i += 4) std::memcpy(static_cast<char*>(shared) + i, &kGarbage, 4);
+  FillWithGarbage(shared, 16);
   self->copies.push_back({shared, valid ? global : nullptr});
 }
 

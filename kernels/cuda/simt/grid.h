@@ -26,6 +26,7 @@ inline constexpr int kNumBarriers = 16;
 inline constexpr size_t kMaxSharedBytes = 99 * 1024;
 // Memory that nobody wrote: NaN as bf16 and as float, absurd as an index or a count.
 inline constexpr uint32_t kGarbage = 0xffa5ffa5u;
+void FillWithGarbage(void* memory, size_t bytes);
 
 // A line of a kernel, of whoever calls a function that has one as its default argument. Clang 14
 // has no std::source_location.
