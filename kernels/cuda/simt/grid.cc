@@ -17,7 +17,7 @@
 
 namespace qwenserve::simt {
 
-thread_local Thread* current_thread [[gnu::tls_model("initial-exec")]] = nullptr;
+constinit thread_local Thread* current_thread [[gnu::tls_model("initial-exec")]] = nullptr;
 
 namespace {
 

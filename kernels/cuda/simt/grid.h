@@ -72,7 +72,7 @@ struct alignas(64) Thread {
 
 // The thread that runs on this OS thread. Initial-exec: one instruction, and called from libraries
 // linked at start only.
-extern thread_local Thread* current_thread [[gnu::tls_model("initial-exec")]];
+extern constinit thread_local Thread* current_thread [[gnu::tls_model("initial-exec")]];
 
 // A block as its threads see it.
 class Block {
