@@ -20,6 +20,7 @@ struct FragmentWeight {
   int32_t groups = 0;
   int32_t group_size = 0;  // inputs, a multiple of kEntryInputs, not above those of all granules
   uint32_t group_magic = 0;
+  bool groups_cut_granules = false;  // else groups end where granules do
 };
 
 // out = x * weight^T + bias, or, with up_tile, silu(x * gate^T) * (x * up^T) in bf16.
@@ -96,8 +97,8 @@ inline constexpr int kPlainThreads = 256;  // of a block of the kernels that are
 
 // The products with one format.
 struct LinearKernels {
-  GpuKernel skinny[kNumSkinnyShapes];
-  GpuKernel wide[kNumWideShapes];  // empty without HasWide
+  GpuKernel skinny[kNumSkinnyShapes];  // empty without HasSkinny
+  GpuKernel wide[kNumWideShapes];      // empty without HasWide
 };
 
 struct GemmKernels {

@@ -43,6 +43,7 @@ FragmentWeight FragmentsOf(const LinearWeight& weight) {
     fragments.group_size = static_cast<int32_t>(
         std::min<int64_t>(weight.group_size, int64_t{fragments.granules} * GranuleInputs(format)));
     fragments.group_magic = GroupMagic(fragments.group_size / kEntryInputs);
+    fragments.groups_cut_granules = fragments.group_size % GranuleInputs(format) != 0;
   }
   return fragments;
 }

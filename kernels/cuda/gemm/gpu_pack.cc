@@ -220,6 +220,7 @@ absl::StatusOr<LinearWeight> GpuLinear::PackQuantized(const QuantizedShape& shap
     if (status.ok()) status = Grow(buffer, bytes);
   };
   const int64_t scales = ScaleCount(shape.out_features, shape.groups());
+  QS_CHECK(scales < INT32_MAX);
   take(&weight.data, static_cast<size_t>(FragmentBytes(FragmentFormatOf(shape.format),
                                                        shape.out_features, weight.packed_inputs)));
   take(&weight.scales, static_cast<size_t>(scales) * 2);

@@ -10,49 +10,84 @@
 namespace qwenserve {
 namespace QS_DEVICE_NAMESPACE {
 
-// Which tile is in `slot` of all slots of the grid: with activated, gate and up alternate. Slots
-// past the last tile repeat it; nothing is stored for them.
-QS_DEVICE int TileOfSlot(const LinearKernelArgs& args, int slot) {
-  const int tile = args.activated == nullptr ? slot : slot / 2 + (slot % 2) * args.up_tile;
-  return tile < args.weight.tiles ? tile : args.weight.tiles - 1;
-}
-
-// Copies the weights of kTiles tiles, from `first_slot` on, for one granule, with their scales and
-// zero points, to a stage that has kRows rows of x, too; `thread` is one of kThreads that do it.
+// Copies weights to shared memory, granule after granule: kTiles tiles with their scales and zero
+// points, to stages that have kRows rows of x, too. Each of kThreads threads has its share.
+//
+// A grid has its tiles in slots; with activated, gate and up alternate. Slots past the last tile
+// become zeros.
 template <FragmentFormat kFormat, int kTiles, int kRows, int kThreads>
-QS_DEVICE void CopyWeights(const LinearKernelArgs& args, char* stage, int first_slot, int granule,
-                           int thread) {
-  constexpr int kChunks = GranuleBytes(kFormat) / kLaneBytes;
-  const FragmentWeight& weight = args.weight;
-  QS_UNROLL
-  for (int i = 0; i < kTiles * kChunks / kThreads; ++i) {
-    const int chunk = i * kThreads + thread;
-    const int tile = TileOfSlot(args, first_slot + chunk / kChunks);
-    const int64_t from =
-        (static_cast<int64_t>(tile) * weight.granules + granule) * GranuleBytes(kFormat) +
-        chunk % kChunks * kLaneBytes;
-    CopyAsync16(stage + chunk * kLaneBytes, weight.data + from, true);
-  }
-  if constexpr (IsQuantizedFragment(kFormat)) {
-    constexpr int kEntries = ScaleEntries(kFormat);
-    constexpr StageLayout layout = StageOf(kFormat, kTiles, kRows);
-    static_assert(kTiles * kEntries * 2 <= kThreads);
-    if (thread < kTiles * kEntries * 2) {
-      const int slot = thread / (kEntries * 2), entry = thread / 2 % kEntries, half = thread % 2;
-      int group = GroupOfEntry(granule * kEntries + entry, weight.group_magic);
-      if (group >= weight.groups) group = weight.groups - 1;
-      const int64_t from =
-          (static_cast<int64_t>(TileOfSlot(args, first_slot + slot)) * weight.groups + group) *
-          kTileRows;
-      CopyAsync16(stage + layout.scales + thread * kLaneBytes, weight.scales + from + half * 8,
-                  true);
-      if (weight.zeros != nullptr && half == 0) {
-        CopyAsync16(stage + layout.zeros + (slot * kEntries + entry) * kLaneBytes,
-                    weight.zeros + from, true);
-      }
+class WeightCopier {
+ public:
+  QS_DEVICE WeightCopier(const LinearKernelArgs& args, int first_slot, int granule, int thread)
+      : thread_(thread), slots_(args.weight.tiles - first_slot - thread / kChunks) {
+    const FragmentWeight& weight = args.weight;
+    const int64_t at =
+        static_cast<int64_t>(granule) * GranuleBytes(kFormat) + thread % kChunks * kLaneBytes;
+    QS_UNROLL
+    for (int i = 0; i < kSlots; ++i) {
+      const int tile = TileOfSlot(args, first_slot + thread / kChunks + i * kSlotsAtOnce);
+      from_[i] =
+          weight.data + at + static_cast<int64_t>(tile) * weight.granules * GranuleBytes(kFormat);
+    }
+    if constexpr (kQuantized) {
+      const int slot = thread / (kEntries * 2);
+      entry_ = granule * kEntries + thread / 2 % kEntries;
+      has_scale_ = slot < kTiles && first_slot + slot < weight.tiles;
+      has_zero_ = has_scale_ && weight.zeros != nullptr && thread % 2 == 0;
+      scale_row_ = has_scale_ ? TileOfSlot(args, first_slot + slot) * weight.groups * kTileRows : 0;
     }
   }
-}
+
+  // The next granule.
+  QS_DEVICE void Copy(const LinearKernelArgs& args, char* stage) {
+    constexpr int kPerSlot = kThreads < kChunks ? kChunks / kThreads : 1;
+    QS_UNROLL
+    for (int i = 0; i < kSlots; ++i) {
+      const bool valid = i * kSlotsAtOnce < slots_;
+      QS_UNROLL
+      for (int j = 0; j < kPerSlot; ++j) {
+        CopyAsync16(stage + (thread_ + (i * kPerSlot + j) * kThreads) * kLaneBytes,
+                    from_[i] + j * kThreads * kLaneBytes, valid);
+      }
+      from_[i] += GranuleBytes(kFormat);
+    }
+    if constexpr (kQuantized) CopyScales(args, stage);
+  }
+
+ private:
+  static constexpr bool kQuantized = IsQuantizedFragment(kFormat);
+  static constexpr int kChunks = GranuleBytes(kFormat) / kLaneBytes;
+  static constexpr int kEntries = ScaleEntries(kFormat);
+  // Slots that the threads have at once, and how often.
+  static constexpr int kSlotsAtOnce = kThreads > kChunks ? kThreads / kChunks : 1;
+  static constexpr int kSlots = kTiles / kSlotsAtOnce;
+  static_assert(kTiles % kSlotsAtOnce == 0 && kTiles * kEntries * 2 <= kThreads);
+
+  QS_DEVICE static int TileOfSlot(const LinearKernelArgs& args, int slot) {
+    return args.activated == nullptr ? slot : slot / 2 + slot % 2 * args.up_tile;
+  }
+
+  QS_DEVICE void CopyScales(const LinearKernelArgs& args, char* stage) {
+    constexpr StageLayout kLayout = StageOf(kFormat, kTiles, kRows);
+    const int found = GroupOfEntry(entry_, args.weight.group_magic);
+    const int last = args.weight.groups - 1;
+    const int at = scale_row_ + (found < last ? found : last) * kTileRows;
+    if (has_scale_) {
+      CopyAsync16(stage + kLayout.scales + thread_ * kLaneBytes,
+                  args.weight.scales + at + thread_ % 2 * 8, true);
+    }
+    if (has_zero_) {
+      CopyAsync16(stage + kLayout.zeros + thread_ / 2 * kLaneBytes, args.weight.zeros + at, true);
+    }
+    entry_ += kEntries;
+  }
+
+  const int thread_, slots_;
+  const uint8_t* from_[kSlots];
+  int entry_ = 0;
+  bool has_scale_ = false, has_zero_ = false;
+  int scale_row_ = 0;
+};
 
 // Where 16 bytes of a row of x lie in a stage: permuted so that LoadMatrix4 finds eight rows in
 // eight different groups of banks.
@@ -61,25 +96,49 @@ QS_DEVICE int XOffset(int row, int chunk) {
   return (row * (GranuleInputs(kFormat) / 8) + (chunk ^ (row & 7))) * kLaneBytes;
 }
 
-// Copies the granule of rows first_row .. first_row + rows - 1 of x; kAsync: in the background.
-template <FragmentFormat kFormat, bool kAsync>
-QS_DEVICE void CopyX(const LinearKernelArgs& args, char* x_stage, int first_row, int rows,
-                     int granule, int thread, int threads) {
-  constexpr int kChunks = GranuleInputs(kFormat) / 8;
-  QS_NO_UNROLL
-  for (int i = thread; i < rows * kChunks; i += threads) {
-    const int row = i / kChunks, chunk = i % kChunks;
-    const int input = granule * GranuleInputs(kFormat) + chunk * 8;
-    const bool valid = input < args.x_inputs;
-    const uint16_t* from = args.x + static_cast<int64_t>(first_row + row) * args.x_inputs + input;
-    char* to = x_stage + XOffset<kFormat>(row, chunk);
+// Copies rows of x to shared memory, granule after granule.
+template <FragmentFormat kFormat, int kThreads>
+class XCopier {
+ public:
+  QS_DEVICE XCopier(const LinearKernelArgs& args, int first_row, int rows, int granule, int thread)
+      : row_(thread / kChunks), chunk_(thread % kChunks), rows_(rows) {
+    first_ = XOffset<kFormat>(row_, chunk_);
+    input_ = granule * GranuleInputs(kFormat) + chunk_ * 8;
+    from_ = args.x + static_cast<int64_t>(first_row + row_) * args.x_inputs + input_;
+  }
+
+  // The next granule; kAsync: in the background.
+  template <bool kAsync>
+  QS_DEVICE void Copy(const LinearKernelArgs& args, char* x_stage) {
+    const bool valid = input_ < args.x_inputs;
+    if (row_ < rows_) Copy16<kAsync>(x_stage + first_, from_, valid);
+    const uint16_t* from = from_;
+    QS_NO_UNROLL
+    for (int row = row_ + kRowsAtOnce; row < rows_; row += kRowsAtOnce) {
+      from += static_cast<int64_t>(kRowsAtOnce) * args.x_inputs;
+      Copy16<kAsync>(x_stage + XOffset<kFormat>(row, chunk_), from, valid);
+    }
+    input_ += GranuleInputs(kFormat);
+    from_ += GranuleInputs(kFormat);
+  }
+
+ private:
+  static constexpr int kChunks = GranuleInputs(kFormat) / 8;
+  static constexpr int kRowsAtOnce = kThreads / kChunks;
+
+  template <bool kAsync>
+  QS_DEVICE static void Copy16(char* to, const uint16_t* from, bool valid) {
     if constexpr (kAsync) {
-      CopyAsync16(to, valid ? from : args.x, valid);
+      CopyAsync16(to, from, valid);
     } else {
       *reinterpret_cast<Word4*>(to) = valid ? *reinterpret_cast<const Word4*>(from) : Word4{};
     }
   }
-}
+
+  const int row_, chunk_, rows_;
+  int first_, input_;
+  const uint16_t* from_;
+};
 
 // Rows of x that are not there are zeros; in every stage, once and for all.
 template <FragmentFormat kFormat>
@@ -142,45 +201,71 @@ struct PartSum {
   // first tile; x: of its first row; `last`: of the part.
   QS_DEVICE void AddGranule(const LinearKernelArgs& args, const char* weights, const char* x,
                             const char* scales, const char* zeros, bool last) {
-    constexpr int kHalves = GranuleInputs(kFormat) / kEntryInputs;
-    // Many sums leave no registers to look ahead with.
-    constexpr bool kUnrolled = !kQuantized || kTiles * kColumns < 8;
-    constexpr int kAtOnce = kUnrolled ? kHalves : CeilDiv(UnitInputs(kFormat), kEntryInputs);
-    QS_NO_UNROLL
-    for (int first = 0; first < kHalves; first += kAtOnce) {
-      Word4 words[kTiles];
-      QS_UNROLL
-      for (int i = 0; i < kAtOnce; ++i) {
-        const int half = first + i;
-        AddHalf(args, weights + half * kEntryInputs / UnitInputs(kFormat) * kUnitBytes, x, zeros,
-                half, i, words);
-        if constexpr (kQuantized) {
-          group_left -= kEntryInputs;
-          if (group_left == 0 || (last && half == kHalves - 1)) {
-            Flush(scales + half * kTileRows * 2);
-            group_left = args.weight.group_size;
-          }
-        }
+    if constexpr (!kQuantized) {
+      AddHalves<kHalves, false>(args, weights, x, scales, zeros, last, 0);
+    } else if (kTiles * kColumns < 8 && !args.weight.groups_cut_granules) {
+      AddHalves<kHalves, false>(args, weights, x, scales, zeros, last, 0);
+    } else {
+      // Groups of less than a granule are few models', and many sums leave no registers to look
+      // ahead with.
+      constexpr int kOfUnit = CeilDiv(UnitInputs(kFormat), kEntryInputs);
+      QS_NO_UNROLL
+      for (int half = 0; half < kHalves; half += kOfUnit) {
+        AddHalves<kOfUnit, true>(args, weights, x, scales, zeros, last, half);
       }
     }
   }
 
  private:
+  static constexpr int kHalves = GranuleInputs(kFormat) / kEntryInputs;
+
+  // Adds `kCount` times 32 inputs, from number `first` of the granule on; kCut: groups may end
+  // between them.
+  template <int kCount, bool kCut>
+  QS_DEVICE void AddHalves(const LinearKernelArgs& args, const char* weights, const char* x,
+                           const char* scales, const char* zeros, bool last, int first) {
+    Word4 words[kTiles];
+    ZeroTerms zero[kTiles];
+    QS_UNROLL
+    for (int i = 0; i < kCount; ++i) {
+      const int half = first + i;
+      if constexpr (kQuantized) {
+        if (kCut || i == 0) LoadZeros(args, zeros + half * kTileRows, zero);
+      }
+      AddHalf(weights + half * kEntryInputs / UnitInputs(kFormat) * kUnitBytes, x, half, i, zero,
+              words);
+      if constexpr (kQuantized) {
+        if (!kCut && i < kCount - 1) continue;
+        group_left -= kCut ? kEntryInputs : GranuleInputs(kFormat);
+        if (group_left == 0 || (last && half == kHalves - 1)) {
+          Flush(scales + half * kTileRows * 2);
+          group_left = args.weight.group_size;
+        }
+      }
+    }
+  }
+
   // Adds 32 inputs, `half` of a granule, which are number i of those that `words` are of: a unit is
   // loaded when its first inputs are met. unit: the first tile's.
-  QS_DEVICE void AddHalf(const LinearKernelArgs& args, const char* unit, const char* x,
-                         const char* zeros, int half, int i, Word4 words[kTiles]) {
+  QS_DEVICE void AddHalf(const char* unit, const char* x, int half, int i,
+                         const ZeroTerms zero[kTiles], Word4 words[kTiles]) {
     constexpr int kUnit = UnitInputs(kFormat);
     const int lane = LaneIndex();
-    uint32_t b[kColumns][4];
-    QS_UNROLL
-    for (int n = 0; n < kColumns; ++n) {
-      LoadMatrix4(b[n], x + XOffset<kFormat>(n * 8 + lane % 8, half * 4 + lane / 8));
-    }
-    ZeroTerms zero[kTiles];
-    if constexpr (kQuantized) LoadZeros(args, zeros + half * kTileRows, zero);
+    // Two steps of one column of 8 rows of x are loaded at once, or one step of two columns.
+    constexpr bool kPairs = kColumns % 2 == 0;
+    uint32_t b[kPairs ? kColumns / 2 : 1][4];
     QS_UNROLL
     for (int s = 0; s < 2; ++s) {
+      if constexpr (kPairs) {
+        QS_UNROLL
+        for (int n = 0; n < kColumns; n += 2) {
+          const int row = (n + lane / 16) * 8 + lane % 8;
+          LoadMatrix4(b[n / 2], x + XOffset<kFormat>(row, half * 4 + s * 2 + lane / 8 % 2));
+        }
+      } else if (s == 0) {
+        static_assert(kPairs || kColumns == 1);
+        LoadMatrix4(b[0], x + XOffset<kFormat>(lane % 8, half * 4 + lane / 8));
+      }
       const int input = i * kEntryInputs + s * 16;
       QS_UNROLL
       for (int m = 0; m < kTiles; ++m) {
@@ -194,7 +279,8 @@ struct PartSum {
         for (int term = 0; term < FragmentTerms(kFormat); ++term) {
           QS_UNROLL
           for (int n = 0; n < kColumns; ++n) {
-            MmaBf16(kQuantized ? group.of[m][n] : sum.of[m][n], a[term], b[n] + 2 * s);
+            const uint32_t* column = kPairs ? b[n / 2] + 2 * (n % 2) : b[0] + 2 * s;
+            MmaBf16(kQuantized ? group.of[m][n] : sum.of[m][n], a[term], column);
           }
         }
       }
@@ -204,13 +290,13 @@ struct PartSum {
   QS_DEVICE static void LoadZeros(const LinearKernelArgs& args, const char* zeros,
                                   ZeroTerms zero[kTiles]) {
     QS_UNROLL
+    for (int m = 0; m < kTiles; ++m) zero[m] = DefaultZeros(kFormat);
+    if (args.weight.zeros == nullptr) return;
+    QS_UNROLL
     for (int m = 0; m < kTiles; ++m) {
-      zero[m] = DefaultZeros(kFormat);
-      if (args.weight.zeros != nullptr) {
-        const auto* of = reinterpret_cast<const uint8_t*>(zeros + m * ZeroBytes(kFormat));
-        zero[m].of[0] = ZeroTerm(kFormat, of[LaneIndex() / 4]);
-        zero[m].of[1] = ZeroTerm(kFormat, of[LaneIndex() / 4 + 8]);
-      }
+      const auto* of = reinterpret_cast<const uint8_t*>(zeros + m * ZeroBytes(kFormat));
+      zero[m].of[0] = ZeroTerm(kFormat, of[LaneIndex() / 4]);
+      zero[m].of[1] = ZeroTerm(kFormat, of[LaneIndex() / 4 + 8]);
     }
   }
 

@@ -39,8 +39,12 @@ struct SkinnyShape {
   int tiles = 1;
   int columns = 1;
 };
-inline constexpr SkinnyShape kSkinnyShapes[] = {{1, 1}, {2, 1}, {2, 2}, {2, 4}};
-inline constexpr int kNumSkinnyShapes = 4;
+inline constexpr SkinnyShape kSkinnyShapes[] = {{1, 1}, {2, 1}, {2, 2}, {2, 4}, {4, 1}};
+inline constexpr int kNumSkinnyShapes = 5;
+// int4 is limited by instructions, of which more tiles share more.
+constexpr bool HasSkinny(FragmentFormat format, int variant) {
+  return variant < 4 || format == FragmentFormat::kInt4;
+}
 inline constexpr int64_t kMaxSkinnyRows = 32;
 
 // Scales and zero points of a tile for one granule: an entry per 32 inputs.
@@ -130,7 +134,8 @@ inline constexpr int64_t kMaxPartialFloats = int64_t{4} << 20;
 
 // The first granule of a part; that of part number `parts` is the end.
 constexpr int PartBegin(int granules, int parts, int part) {
-  return static_cast<int>(static_cast<int64_t>(granules) * part / parts);
+  return static_cast<int>(static_cast<uint32_t>(granules) * static_cast<uint32_t>(part) /
+                          static_cast<uint32_t>(parts));
 }
 
 struct LinearPlan {
@@ -153,6 +158,8 @@ constexpr LinearPlan PlanSkinny(const LinearShape& shape, int64_t rows, bool pai
     plan.variant = 3;
   } else if (rows > 8) {
     plan.variant = 2;
+  } else if (HasSkinny(shape.format, 4)) {
+    plan.variant = tiles >= 8 * num_sms ? 4 : paired || tiles >= 2 * num_sms ? 1 : 0;
   } else {
     plan.variant = paired || tiles >= 4 * num_sms ? 1 : 0;
   }

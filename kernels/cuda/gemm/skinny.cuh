@@ -51,14 +51,14 @@ struct Skinny {
   QS_DEVICE static void AddPart(const Args& args, int begin, int end,
                                 PartSum<kFormat, kTiles, kColumns>* sum) {
     const int lane = LaneIndex();
-    const int slot = static_cast<int>(BlockIndex().x) * kTiles;
-    char* ring = SharedMemory() + WarpIndex() * kStages * kStage.bytes;
+    char* const ring = SharedMemory() + WarpIndex() * kStages * kStage.bytes;
+    char* const ring_end = ring + kStages * kStage.bytes;
+    WeightCopier<kFormat, kTiles, kColumns * 8, kLanes> weights(
+        args, static_cast<int>(BlockIndex().x) * kTiles, begin, lane);
+    XCopier<kFormat, kLanes> x(args, 0, args.rows, begin, lane);
     // Weights are nobody's result: they are asked for before the kernel's predecessor is done.
     for (int s = 0; s < kStages - 1; ++s) {
-      if (begin + s < end) {
-        CopyWeights<kFormat, kTiles, kColumns * 8, kLanes>(args, ring + s * kStage.bytes, slot,
-                                                           begin + s, lane);
-      }
+      if (begin + s < end) weights.Copy(args, ring + s * kStage.bytes);
       CopyAsyncCommit();
     }
     for (int s = 0; s < kStages; ++s) {
@@ -67,29 +67,23 @@ struct Skinny {
     }
     GridDependencyWait();
     for (int s = 0; s < kStages - 1; ++s) {
-      if (begin + s < end) {
-        CopyX<kFormat, false>(args, ring + s * kStage.bytes + kStage.x, 0, args.rows, begin + s,
-                              lane, kLanes);
-      }
+      if (begin + s < end) x.template Copy<false>(args, ring + s * kStage.bytes + kStage.x);
     }
     sum->Begin(args, begin);
-    int at = 0, ahead = kStages - 1;
+    char *stage = ring, *ahead = ring_end - kStage.bytes;
     for (int granule = begin; granule < end; ++granule) {
       CopyAsyncWait<kStages - 2>();
       SyncWarp();
       if (granule + kStages - 1 < end) {
-        char* stage = ring + ahead * kStage.bytes;
-        CopyWeights<kFormat, kTiles, kColumns * 8, kLanes>(args, stage, slot, granule + kStages - 1,
-                                                           lane);
-        CopyX<kFormat, true>(args, stage + kStage.x, 0, args.rows, granule + kStages - 1, lane,
-                             kLanes);
+        weights.Copy(args, ahead);
+        x.template Copy<true>(args, ahead + kStage.x);
       }
       CopyAsyncCommit();
-      const char* stage = ring + at * kStage.bytes;
       sum->AddGranule(args, stage, stage + kStage.x, stage + kStage.scales, stage + kStage.zeros,
                       granule + 1 == end);
-      at = at + 1 == kStages ? 0 : at + 1;
-      ahead = ahead + 1 == kStages ? 0 : ahead + 1;
+      ahead = stage;
+      stage += kStage.bytes;
+      if (stage == ring_end) stage = ring;
     }
   }
 

@@ -37,7 +37,10 @@ struct Wide {
     const int64_t block = static_cast<int64_t>(BlockIndex().y) * GridSize().x + BlockIndex().x;
     float* partials = args.partials + block * args.parts * kElements;
 
-    Begin(args, at);
+    WeightCopier<kFormat, kWideTiles, kRows, kThreads> weights(args, at.first_slot, at.begin,
+                                                               ThreadIndex());
+    XCopier<kFormat, kThreads> x(args, at.first_row, at.rows, at.begin, ThreadIndex());
+    Ring ring = Begin(args, at, &weights, &x);
     WarpSums total;
     if constexpr (kTotalsInShared) {
       PutTotals<false>(total);
@@ -51,7 +54,9 @@ struct Wide {
       const int end = PartBegin(args.weight.granules, args.parts, part + 1);
       sum.Begin(args, granule);
       QS_NO_UNROLL
-      for (; granule < end; ++granule) Step(args, at, granule, granule + 1 == end, &sum);
+      for (; granule < end; ++granule) {
+        Step(args, granule + kStages - 1 < at.end, granule + 1 == end, &weights, &x, &ring, &sum);
+      }
       if (!whole) {
         PutPartial(sum.sum, partials + part * kElements);
       } else if constexpr (kTotalsInShared) {
@@ -77,55 +82,57 @@ struct Wide {
     int first_row = 0, rows = 0, first_slot = 0, first_part = 0, begin = 0, end = 0;
   };
 
-  QS_DEVICE static char* Stage(int granule, int begin) {
-    return SharedMemory() + WideTotalBytes(kFormat, kRows) +
-           (granule - begin) % kStages * kStage.bytes;
-  }
+  using Weights = WeightCopier<kFormat, kWideTiles, kRows, kThreads>;
+  using X = XCopier<kFormat, kThreads>;
 
-  QS_DEVICE static void Begin(const Args& args, const Where& at) {
-    const int thread = ThreadIndex();
+  // The stage that is multiplied, and the one to copy to.
+  struct Ring {
+    char *stage, *ahead;
+  };
+
+  QS_DEVICE static char* FirstStage() { return SharedMemory() + WideTotalBytes(kFormat, kRows); }
+
+  QS_DEVICE static Ring Begin(const Args& args, const Where& at, Weights* weights, X* x) {
+    char* const first = FirstStage();
     QS_NO_UNROLL
     for (int s = 0; s < kStages - 1; ++s) {
-      if (at.begin + s < at.end) {
-        CopyWeights<kFormat, kWideTiles, kRows, kThreads>(args, Stage(at.begin + s, at.begin),
-                                                          at.first_slot, at.begin + s, thread);
-      }
+      if (at.begin + s < at.end) weights->Copy(args, first + s * kStage.bytes);
       CopyAsyncCommit();
     }
     QS_NO_UNROLL
     for (int s = 0; s < kStages; ++s) {
-      ClearMissingRows<kFormat>(Stage(s, 0) + kStage.x, at.rows, kRows, thread, kThreads);
+      ClearMissingRows<kFormat>(first + s * kStage.bytes + kStage.x, at.rows, kRows, ThreadIndex(),
+                                kThreads);
     }
     GridDependencyWait();
     QS_NO_UNROLL
     for (int s = 0; s < kStages - 1; ++s) {
       if (at.begin + s < at.end) {
-        CopyX<kFormat, false>(args, Stage(at.begin + s, at.begin) + kStage.x, at.first_row, at.rows,
-                              at.begin + s, thread, kThreads);
+        x->template Copy<false>(args, first + s * kStage.bytes + kStage.x);
       }
     }
+    return {first, first + (kStages - 1) * kStage.bytes};
   }
 
-  QS_DEVICE static void Step(const Args& args, const Where& at, int granule, bool last,
-                             PartSum<kFormat, kTiles, kColumns>* sum) {
+  QS_DEVICE static void Step(const Args& args, bool more, bool last, Weights* weights, X* x,
+                             Ring* ring, PartSum<kFormat, kTiles, kColumns>* sum) {
     CopyAsyncWait<kStages - 2>();
     SyncThreads();
-    const int next = granule + kStages - 1;
-    if (next < at.end) {
-      char* stage = Stage(next, at.begin);
-      CopyWeights<kFormat, kWideTiles, kRows, kThreads>(args, stage, at.first_slot, next,
-                                                        ThreadIndex());
-      CopyX<kFormat, true>(args, stage + kStage.x, at.first_row, at.rows, next, ThreadIndex(),
-                           kThreads);
+    if (more) {
+      weights->Copy(args, ring->ahead);
+      x->template Copy<true>(args, ring->ahead + kStage.x);
     }
     CopyAsyncCommit();
     const int tile = WarpIndex() / kWideWarpsAlongRows * kTiles;
     const int row = WarpIndex() % kWideWarpsAlongRows * kColumns * 8;
-    const char* stage = Stage(granule, at.begin);
+    const char* stage = ring->stage;
     sum->AddGranule(args, stage + tile * GranuleBytes(kFormat),
                     stage + kStage.x + XOffset<kFormat>(row, 0),
                     stage + kStage.scales + tile * ScaleBytes(kFormat),
                     stage + kStage.zeros + tile * ZeroBytes(kFormat), last);
+    ring->ahead = ring->stage;
+    ring->stage += kStage.bytes;
+    if (ring->stage == FirstStage() + kStages * kStage.bytes) ring->stage = FirstStage();
   }
 
   // Where a thread keeps four sums, [tile][column][thread].

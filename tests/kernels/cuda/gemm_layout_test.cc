@@ -148,6 +148,7 @@ void ExpectCovered(const LinearShape& shape, int64_t rows, bool paired, int num_
     EXPECT_EQ(plan.grid_y, CeilDiv(tiles, block_tiles));
   } else {
     block_tiles = kSkinnyShapes[plan.variant].tiles;
+    EXPECT_TRUE(HasSkinny(shape.format, plan.variant));
     EXPECT_GE(kSkinnyShapes[plan.variant].columns * 8, rows);
     EXPECT_EQ(plan.grid_x, CeilDiv(tiles, block_tiles));
     EXPECT_EQ(plan.grid_y * kSkinnyWarps, static_cast<uint32_t>(plan.parts));
