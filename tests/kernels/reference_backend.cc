@@ -51,10 +51,13 @@ float WeightElement(const LinearWeight& weight, int64_t row, int64_t column) {
 std::vector<double> RoundedInputs(const float* x, const LinearWeight& weight,
                                   InputRounding rounding) {
   std::vector<double> rounded(static_cast<size_t>(weight.packed_inputs));
-  if (rounding == InputRounding::kGpu) {
+  if (rounding != InputRounding::kCpu) {
     for (int64_t i = 0; i < weight.packed_inputs; ++i) {
       const int64_t input = InputOf(weight, i);
-      rounded[i] = input < 0 ? 0.0 : Bf16ToFloat(FloatToBf16(x[input]));
+      rounded[i] = input < 0 ? 0.0f : x[input];
+      if (rounding == InputRounding::kGpu) {
+        rounded[i] = Bf16ToFloat(FloatToBf16(static_cast<float>(rounded[i])));
+      }
     }
     return rounded;
   }

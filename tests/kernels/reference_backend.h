@@ -9,8 +9,9 @@ namespace qwenserve {
 
 // How the oracle rounds what feeds products.
 enum class InputRounding {
-  kCpu,  // of quantised products to 8 bits in blocks, of others not at all
-  kGpu,  // to bf16: activations where they are made, so that products change nothing
+  kNone,  // not at all
+  kCpu,   // of quantised products to 8 bits in blocks, of others not at all
+  kGpu,   // to bf16: activations where they are made, so that products change nothing
 };
 
 // The oracle: every op as the plainest loop that says what it means, with sums and functions in

@@ -81,8 +81,9 @@ FragmentFormat FragmentFormatOf(WeightFormat format) {
   return FragmentFormat::kBf16;
 }
 
-GpuLinear::GpuLinear(GpuDevice& device, const GemmKernels& kernels, int num_sms)
-    : device_(device), kernels_(kernels), num_sms_(num_sms) {
+GpuLinear::GpuLinear(GpuDevice& device, const GemmKernels& kernels, int num_sms,
+                     const UploadOptions& upload)
+    : device_(device), kernels_(kernels), num_sms_(num_sms), upload_(upload) {
   QS_CHECK(num_sms > 0);
 }
 

@@ -37,8 +37,10 @@ size_t GpuWeightBytes(const QuantizedShape& shape);
 // it and the weights that it packs.
 class GpuLinear {
  public:
-  // num_sms: multiprocessors to plan for; no result depends on it.
-  GpuLinear(GpuDevice& device, const GemmKernels& kernels, int num_sms);
+  // num_sms: multiprocessors to plan for; no result depends on it. upload: how weights come to the
+  // device; its buffers grow for what is not cut into smaller pieces.
+  GpuLinear(GpuDevice& device, const GemmKernels& kernels, int num_sms,
+            const UploadOptions& upload = {});
 
   // RESOURCE_EXHAUSTED without memory, else the error of the source or of the device. The data may
   // still be on its way when they return, in front of all that is issued to kCompute later.
@@ -88,6 +90,7 @@ class GpuLinear {
   GpuDevice& device_;
   const GemmKernels kernels_;
   const int num_sms_;
+  const UploadOptions upload_;
 
   std::unique_ptr<UploadRing> ring_;
   Buffer staging_;

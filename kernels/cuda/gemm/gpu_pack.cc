@@ -64,11 +64,10 @@ void GpuLinear::Order(GpuStream before, GpuStream after) {
 }
 
 absl::Status GpuLinear::PrepareStaging(size_t piece_bytes) {
-  const UploadOptions defaults;
-  const size_t bytes = std::max(piece_bytes, defaults.buffer_bytes);
+  const size_t bytes = std::max(piece_bytes, upload_.buffer_bytes);
   if (ring_ != nullptr && ring_->buffer_bytes() >= bytes) return absl::OkStatus();
   ReleaseStaging();
-  UploadOptions options;
+  UploadOptions options = upload_;
   options.buffer_bytes = bytes;
   absl::StatusOr<std::unique_ptr<UploadRing>> ring = UploadRing::Create(device_, options);
   if (!ring.ok()) return ring.status();
