@@ -50,6 +50,12 @@ void AddEngineFlags(CLI::App& command, EngineFlags* flags) {
   command.add_option("--tp", options.tp, "tensor-parallel ranks");
   command.add_option("--tp-mode", flags->tp_mode, "threads or processes")
       ->check(CLI::IsMember({"threads", "processes"}));
+  command
+      .add_option("--run-ahead", flags->run_ahead,
+                  "plan a step while the one before runs: auto (where the device works by itself), "
+                  "on or off")
+      ->check(CLI::IsMember({"auto", "on", "off"}))
+      ->capture_default_str();
 }
 
 absl::StatusOr<EngineOptions> OptionsFrom(const EngineFlags& flags) {
@@ -58,6 +64,7 @@ absl::StatusOr<EngineOptions> OptionsFrom(const EngineFlags& flags) {
   QS_ASSIGN_OR_RETURN(options.weights, ParseWeightChoice(flags.weights));
   options.rank_binary = "/proc/self/exe";
   options.rank_mode = flags.tp_mode == "threads" ? RankMode::kThreads : RankMode::kProcesses;
+  if (flags.run_ahead != "auto") options.run_ahead = flags.run_ahead == "on";
   return options;
 }
 
@@ -76,6 +83,7 @@ Json MachineAndOptions(const EngineFlags& flags) {
   result["device"] = options.device;
   result["threads"] = options.num_threads;
   result["tp"] = options.tp;
+  result["run_ahead"] = flags.run_ahead;
   return result;
 }
 

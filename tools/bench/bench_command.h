@@ -25,13 +25,15 @@ void AddEngineCommand(CLI::App& app, BenchOutput* output);
 void AddLoadCommand(CLI::App& app, BenchOutput* output);
 void AddStepCommand(CLI::App& app, BenchOutput* output);
 
-// Flags that say which engine to measure: --model --load-format --weights --device --threads --isa --tp
+// Flags that say which engine to measure: --model --load-format --weights --device --threads --isa
+// --tp
 // --tp-mode.
 struct EngineFlags {
   EngineOptions options;
   std::string load_format = "auto";
   std::string weights = "auto";
   std::string tp_mode = "threads";
+  std::string run_ahead = "auto";
 };
 void AddEngineFlags(CLI::App& command, EngineFlags* flags);
 absl::StatusOr<EngineOptions> OptionsFrom(const EngineFlags& flags);

@@ -1,7 +1,11 @@
 #ifndef QWENSERVE_TOOLS_BENCH_NOOP_BACKEND_H_
 #define QWENSERVE_TOOLS_BENCH_NOOP_BACKEND_H_
 
+#include <algorithm>
+#include <chrono>
+#include <deque>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -10,11 +14,14 @@
 namespace qwenserve {
 
 // A backend that has memory but computes nothing: every op returns at once, and every row draws the
-// same token. What an engine then spends on a step is what it spends beside the kernels.
+// same token. What an engine then spends on a step is what it spends beside the kernels. Ops that
+// are repeated are not issued again, as a GPU would have it.
 class NoopBackend final : public Backend {
  public:
-  // `device` keeps the memory.
-  explicit NoopBackend(std::unique_ptr<Backend> device) : device_(std::move(device)) {}
+  // `device` keeps the memory. A step takes `busy`, from when it is launched or the one before
+  // ends.
+  NoopBackend(std::unique_ptr<Backend> device, absl::Duration busy)
+      : device_(std::move(device)), busy_(absl::ToChronoNanoseconds(busy)) {}
 
   std::string kernel_table(WeightFormat) const override { return "none"; }
   absl::StatusOr<Buffer> Allocate(size_t bytes) override { return device_->Allocate(bytes); }
@@ -51,10 +58,33 @@ class NoopBackend final : public Backend {
               SampledToken* tokens) override {
     for (size_t i = 0; i < rows.size(); ++i) tokens[i] = {.id = 1};
   }
-  absl::Status Sync() override { return absl::OkStatus(); }
+  bool reads_last_id() const override { return true; }
+  absl::Status Replay(uint64_t key, absl::FunctionRef<absl::Status()> issue) override {
+    return recorded_.insert(key).second ? issue() : absl::OkStatus();
+  }
+  absl::Status Sync() override { return Wait(last_mark_); }
+  uint64_t Mark() override {
+    ends_.push_back(std::max(Clock::now(), last_end_) + busy_);
+    last_end_ = ends_.back();
+    return ++last_mark_;
+  }
+  absl::Status Wait(uint64_t mark) override {
+    for (; last_mark_ - ends_.size() < mark; ends_.pop_front()) {
+      while (busy_.count() > 0 && Clock::now() < ends_.front()) {
+      }
+    }
+    return absl::OkStatus();
+  }
 
  private:
+  using Clock = std::chrono::steady_clock;
+
   const std::unique_ptr<Backend> device_;
+  const std::chrono::nanoseconds busy_;
+  std::set<uint64_t> recorded_;
+  std::deque<Clock::time_point> ends_;  // of the steps that nobody has waited for
+  Clock::time_point last_end_;
+  uint64_t last_mark_ = 0;
 };
 
 }  // namespace qwenserve

@@ -20,6 +20,7 @@ struct Settings {
   int64_t prompt = 512;
   int64_t decode = 2000;
   int repeat = 5;
+  double busy_us = 0;
 };
 
 // The mean of the steps that the whole batch takes part in: events are handed over by another
@@ -55,8 +56,9 @@ absl::StatusOr<Json> Repeat(Engine& engine, StepLog& log, const Settings& settin
 
 absl::StatusOr<Json> Measure(const Settings& settings) {
   QS_ASSIGN_OR_RETURN(EngineOptions options, OptionsFrom(settings.flags));
-  options.wrap_backend = [](std::unique_ptr<Backend> device) -> std::unique_ptr<Backend> {
-    return std::make_unique<NoopBackend>(std::move(device));
+  const absl::Duration busy = absl::Microseconds(settings.busy_us);
+  options.wrap_backend = [busy](std::unique_ptr<Backend> device) -> std::unique_ptr<Backend> {
+    return std::make_unique<NoopBackend>(std::move(device), busy);
   };
   // All prefills in a few steps, so that the whole batch decodes together for long.
   options.max_batch_tokens = 4096;
@@ -71,6 +73,7 @@ absl::StatusOr<Json> Measure(const Settings& settings) {
   Json result = MachineAndOptions(settings.flags);
   result["prompt"] = settings.prompt;
   result["decode"] = settings.decode;
+  result["busy_us"] = settings.busy_us;
   result["step_overhead"] = Json::array();
   int64_t seed = 0;
   for (const int64_t batch : settings.batches) {
@@ -94,6 +97,11 @@ void AddStepCommand(CLI::App& app, BenchOutput* output) {
       ->capture_default_str();
   command.add_option("--decode", settings->decode, "tokens that each sequence draws")
       ->check(CLI::Range(2, 1 << 20))
+      ->capture_default_str();
+  command
+      .add_option("--busy-us", settings->busy_us,
+                  "microseconds that the device pretends to work on a step")
+      ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
   command.add_option("--repeat", settings->repeat, "readings, of which the median counts")
       ->check(CLI::Range(1, 1000))
