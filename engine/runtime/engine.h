@@ -40,10 +40,11 @@ struct EngineStats {
 struct EngineInfo {
   ModelConfig config;
   GenerationDefaults defaults;
-  // Hex, after "dummy-" where the weights are random; equal ones promise equal tokens. Empty: the KV format or the device allows no
-  // such promise.
+  // Hex, after "dummy-" where the weights are random; equal ones promise equal tokens. Empty: the
+  // KV format or the device allows no such promise.
   std::string fingerprint;
   int64_t max_model_len = 0;
+  int64_t max_batch_tokens = 0;  // rows of one step
   int64_t max_running = 0;
   int64_t max_waiting = 0;
   int64_t kv_block_size = 0;

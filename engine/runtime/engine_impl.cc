@@ -84,6 +84,7 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
     spdlog::warn("the weights are random numbers (load format dummy): answers mean nothing");
   }
   info_.max_model_len = leader.limits().max_model_len;
+  info_.max_batch_tokens = placement.ranks.front().limits.max_rows;
   info_.max_running = placement.ranks.front().limits.max_sequences;
   info_.max_waiting = options_.max_waiting;
   info_.kv_block_size = kKvBlockSize;
@@ -100,7 +101,7 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
   spdlog::info("weights: {}", leader.weight_numerics());
 
   SchedulerOptions scheduler;
-  scheduler.max_batch_tokens = options_.max_batch_tokens;
+  scheduler.max_batch_tokens = info_.max_batch_tokens;
   scheduler.max_running = info_.max_running;
   scheduler.max_waiting = options_.max_waiting;
   scheduler.max_model_len = leader.limits().max_model_len;
@@ -123,7 +124,7 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
         "with a KV cache of {} a prompt is computed in one step, so it may have {} tokens at most "
         "(max_batch_tokens); there is no prefix cache, answers begun elsewhere are refused, "
         "and no fingerprint promises equal tokens",
-        KvFormatName(options_.kv_format), options_.max_batch_tokens);
+        KvFormatName(options_.kv_format), info_.max_batch_tokens);
   }
   if (!leader.invariant()) {
     info_.fingerprint.clear();

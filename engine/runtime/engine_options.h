@@ -50,7 +50,9 @@ struct EngineOptions {
   // cache. The rest is for the driver and what its libraries take later.
   double gpu_memory_fraction = 0.92;
   KvFormat kv_format = KvFormat::kBf16;
-  int64_t max_batch_tokens = 512;  // rows of one step: bounds how long a prefill delays decode
+  // Rows of one step: bounds how long a prefill delays decode. 0 = 512 on the CPU; 2048 on a GPU,
+  // which needs more of them to be busy.
+  int64_t max_batch_tokens = 0;
   // How long a step may take when prefills share it with decoding sequences; 0 = twice as long as
   // the decoding ones take alone, as measured.
   absl::Duration max_step;

@@ -22,6 +22,7 @@ constexpr int64_t kReserveBytes = int64_t{256} << 20;
 // More than any machine has cores; asking for a million must not end the process.
 constexpr int kMaxThreads = 4096;
 constexpr absl::Duration kMaxStep = absl::Hours(1);
+constexpr int64_t kCpuBatchTokens = 512, kGpuBatchTokens = 2048;
 
 absl::Status CheckPositive(absl::string_view name, int64_t value) {
   if (value > 0) return absl::OkStatus();
@@ -29,7 +30,6 @@ absl::Status CheckPositive(absl::string_view name, int64_t value) {
 }
 
 absl::Status CheckOptions(const EngineOptions& options) {
-  QS_RETURN_IF_ERROR(CheckPositive("max_batch_tokens", options.max_batch_tokens));
   QS_RETURN_IF_ERROR(CheckPositive("max_running", options.max_running));
   QS_RETURN_IF_ERROR(CheckPositive("max_waiting", options.max_waiting));
   QS_RETURN_IF_ERROR(
@@ -39,10 +39,12 @@ absl::Status CheckOptions(const EngineOptions& options) {
         "max_step is ", absl::FormatDuration(options.max_step),
         ", must be 0 (chosen from what decoding takes) to ", absl::FormatDuration(kMaxStep)));
   }
-  if (options.max_model_len < 0 || options.kv_cache_bytes < 0 || options.num_threads < 0) {
+  if (options.max_model_len < 0 || options.kv_cache_bytes < 0 || options.num_threads < 0 ||
+      options.max_batch_tokens < 0) {
     return absl::InvalidArgumentError(absl::StrCat(
         "max_model_len (", options.max_model_len, "), kv_cache_bytes (", options.kv_cache_bytes,
-        ") and num_threads (", options.num_threads, ") must not be negative"));
+        "), num_threads (", options.num_threads, ") and max_batch_tokens (",
+        options.max_batch_tokens, ") must not be negative"));
   }
   if (options.gpu_mode != "exact" && options.gpu_mode != "fast") {
     return absl::InvalidArgumentError(
@@ -114,8 +116,9 @@ absl::StatusOr<int64_t> BlockBytesOfAllRanks(const ModelConfig& config,
 void SetLimits(const EngineOptions& options, int64_t length, int64_t blocks, Placement* placement) {
   placement->max_model_len = length;
   for (RankSettings& rank : placement->ranks) {
-    rank.limits.max_rows = options.max_batch_tokens;
-    rank.limits.max_sequences = std::min(options.max_running, options.max_batch_tokens);
+    const int64_t chosen = rank.device == "cpu" ? kCpuBatchTokens : kGpuBatchTokens;
+    rank.limits.max_rows = options.max_batch_tokens > 0 ? options.max_batch_tokens : chosen;
+    rank.limits.max_sequences = std::min(options.max_running, rank.limits.max_rows);
     rank.limits.max_model_len = length;
     rank.limits.num_blocks = blocks;
   }

@@ -67,8 +67,7 @@ absl::StatusOr<std::unique_ptr<ServerRole>> GeneratorRole::Create(const Generato
   hello.set_tokenizer_hash(tokenizer->hash());
   hello.set_version(std::string(Version()));
   hello.set_family(FamilyName(info.config.style));
-  hello.mutable_limits()->set_max_batch_tokens(
-      static_cast<uint32_t>(options.engine.max_batch_tokens));
+  hello.mutable_limits()->set_max_batch_tokens(static_cast<uint32_t>(info.max_batch_tokens));
   hello.mutable_limits()->set_total_blocks(
       static_cast<uint64_t>(role->engine_->Stats().total_blocks));
   role->core_ =

@@ -68,7 +68,8 @@ int main(int argc, char** argv) {
   flags.OneOf({"bf16", "f32", "int8", "qwen-int8"});
   flags.Add("threads", &engine.num_threads,
             "Of all ranks together; 0 = from cgroup quota and affinity");
-  flags.Add("max-batch-tokens", &engine.max_batch_tokens, "Rows of one step, at most");
+  flags.Add("max-batch-tokens", &engine.max_batch_tokens,
+            "Rows of one step, at most; 0 = 512 on the CPU, 2048 on a GPU");
   flags.Add("max-step-ms", &max_step_ms,
             "Milliseconds that a step may take when prompts share it with answers under way; 0 = "
             "twice what the answers alone take");

@@ -44,6 +44,11 @@ void AddEngineFlags(CLI::App& command, EngineFlags* flags) {
   command.add_option("--device", options.device, "auto, cpu or cuda")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
+  command.add_option("--gpu-mode", options.gpu_mode, "exact or fast")
+      ->check(CLI::IsMember({"exact", "fast"}))
+      ->capture_default_str();
+  command.add_option("--kv-dtype", flags->kv_format, "KV cache: bf16, f32, int8 or qwen-int8")
+      ->capture_default_str();
   command.add_option("--threads", options.num_threads, "of all ranks; 0 = what is allowed");
   command.add_option("--isa", options.isa, "instruction set, auto = the best there is")
       ->capture_default_str();
@@ -62,6 +67,12 @@ absl::StatusOr<EngineOptions> OptionsFrom(const EngineFlags& flags) {
   EngineOptions options = flags.options;
   QS_ASSIGN_OR_RETURN(options.load_format, ParseLoadFormat(flags.load_format));
   QS_ASSIGN_OR_RETURN(options.weights, ParseWeightChoice(flags.weights));
+  const std::optional<KvFormat> kv_format = KvFormatFromName(flags.kv_format);
+  if (!kv_format.has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--kv-dtype: unknown format \"", flags.kv_format, "\""));
+  }
+  options.kv_format = *kv_format;
   options.rank_binary = "/proc/self/exe";
   options.rank_mode = flags.tp_mode == "threads" ? RankMode::kThreads : RankMode::kProcesses;
   if (flags.run_ahead != "auto") options.run_ahead = flags.run_ahead == "on";
@@ -81,6 +92,8 @@ Json MachineAndOptions(const EngineFlags& flags) {
   result["load_format"] = flags.load_format;
   result["weights"] = flags.weights;
   result["device"] = options.device;
+  result["gpu_mode"] = options.gpu_mode;
+  result["kv_dtype"] = flags.kv_format;
   result["threads"] = options.num_threads;
   result["tp"] = options.tp;
   result["run_ahead"] = flags.run_ahead;

@@ -32,6 +32,7 @@ struct EngineFlags {
   EngineOptions options;
   std::string load_format = "auto";
   std::string weights = "auto";
+  std::string kv_format = "bf16";
   std::string tp_mode = "threads";
   std::string run_ahead = "auto";
 };

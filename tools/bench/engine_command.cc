@@ -63,7 +63,7 @@ class EngineMeasurement {
     // Not more memory than the measurement needs.
     options.max_running = settings_.batch;
     // Prefills in one step each, so that the whole batch decodes together for long.
-    options.max_batch_tokens = std::max(options.max_batch_tokens, settings_.prompt);
+    options.max_batch_tokens = std::max<int64_t>(512, settings_.prompt);
     options.max_step = absl::Hours(1);
     options.max_model_len = settings_.prompt + settings_.decode + 1;
     const StepLog::Clock::time_point began = StepLog::Clock::now();

@@ -132,7 +132,7 @@ TEST_F(PlacementTest, RefusesImpossibleOptions) {
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(status.message()), HasSubstr(word));
   };
-  refused([](EngineOptions& o) { o.max_batch_tokens = 0; }, "max_batch_tokens");
+  refused([](EngineOptions& o) { o.max_batch_tokens = -1; }, "max_batch_tokens");
   refused([](EngineOptions& o) { o.max_running = -1; }, "max_running");
   refused([](EngineOptions& o) { o.max_waiting = 0; }, "max_waiting");
   refused([](EngineOptions& o) { o.max_step = -absl::Milliseconds(1); }, "max_step");
