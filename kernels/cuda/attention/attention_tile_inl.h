@@ -48,14 +48,23 @@ QS_DEVICE void CopyRows(const KvSource& kv, bool values, int segment, int32_t id
   constexpr int kRows = kThreads / Tile::kPieces;  // at once
   const int piece = ThreadIndex() % Tile::kPieces;
   const int existing = kv.last + 1 - segment * kGpuSegment;
-  QS_NO_UNROLL for (int first = 0; first < kGpuSegment; first += kRows) {
-    const int row = first + ThreadIndex() / Tile::kPieces;
-    const int64_t block = Shuffle(ids, row / kKvBlockSize);
-    const int slot = row % kKvBlockSize;
-    const char* from = kv.head + block * block_bytes +
-                       (values ? layout.value_offset(slot) : layout.key_offset(slot)) + 16 * piece;
-    CopyAsync16(tile + Tile::At(row, piece), from,
-                row < existing && 16 * piece < layout.row_bytes());
+  constexpr int kPasses = kGpuSegment / kRows;
+  // A few at once: their addresses are long in coming, and registers are few.
+  constexpr int kAtOnce = kThreads == kDecodeThreads ? 4 : 2;
+  static_assert(kPasses % kAtOnce == 0);
+  QS_NO_UNROLL
+  for (int first = 0; first < kPasses; first += kAtOnce) {
+    QS_UNROLL
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int row = (first + i) * kRows + ThreadIndex() / Tile::kPieces;
+      const int64_t block = Shuffle(ids, row / kKvBlockSize);
+      const int slot = row % kKvBlockSize;
+      const char* from = kv.head + block * block_bytes +
+                         (values ? layout.value_offset(slot) : layout.key_offset(slot)) +
+                         16 * piece;
+      CopyAsync16(tile + Tile::At(row, piece), from,
+                  row < existing && 16 * piece < layout.row_bytes());
+    }
   }
 }
 

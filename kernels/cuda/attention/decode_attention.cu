@@ -21,8 +21,9 @@ struct DecodeAttention {
   // What the block works on, and this lane's part of the state of its run.
   struct Work {
     const DecodeArgs* args;
-    int row, part, position;  // part: (row, KV head, head tile), for the counters
-    int query, queries;       // heads
+    int row, sequence, position;
+    int part;                     // (row, KV head, head tile), for the counters
+    int kv_head, query, queries;  // heads: of keys; the first of queries, and how many
     int segments, run, busy;
     int64_t records;  // of the row's first query head
     RowPair maximum, total;
@@ -34,22 +35,29 @@ struct DecodeAttention {
   QS_DEVICE static int LowRow() { return LaneIndex() / 4; }
 
   QS_DEVICE static void Run(const Args& args) {
-    GridDependencyWait();
-    GridDependencyTrigger();
     Work work;
-    if (!FindWork(args, work)) return;
-    const GridIndex block = BlockIndex();
-    const int kv_head = static_cast<int>(block.y) / HeadTiles(args.attention.heads);
+    const bool busy = FindWork(args, work);
     // This block's segments: the run, or every so many of those behind it.
-    const int index = static_cast<int>(block.x);
+    const int index = static_cast<int>(BlockIndex().x);
     const bool first_block = index == 0;
     const int begin = first_block ? 0 : work.run + index - 1;
     const int end = first_block ? work.run : work.segments;
     const int step = first_block ? 1 : args.plan.blocks - 1;
+    const int second = begin + step < end ? begin + step : -1;
 
     SegmentStream<kDim, kInt8, kThreads> stream = {
-        MakeKvSource(args.attention, args.attention.sequences[work.row], kv_head, work.position)};
-    stream.Start(begin, begin + step < end ? begin + step : -1);
+        MakeKvSource(args.attention, work.sequence, work.kv_head, work.position)};
+    // What may still run before this kernel stores nothing but the row's own position.
+    const bool early = busy && begin + 1 < work.segments;
+    if (early) stream.Start(begin, second);
+    GridDependencyWait();
+    GridDependencyTrigger();
+    if (!busy) return;
+    if (work.position < 0) {
+      StoreZeros(work);
+      return;
+    }
+    if (!early) stream.Start(begin, second);
     uint32_t q[kDim / 16][4];
     const int head_dim = args.attention.heads.head_dim;
     const float* query = args.attention.qkv +
@@ -73,39 +81,37 @@ struct DecodeAttention {
     if (IsLast(work)) JoinRecords(work);
   }
 
-  // False: nothing is left to do. Blocks without work are those of other rows, or of positions that
-  // the row does not have.
+  // False: there is nothing to do for this block. The lists of the step that it reads are older
+  // than any kernel that may still run.
   QS_DEVICE static bool FindWork(const Args& args, Work& work) {
     const GridIndex block = BlockIndex();
     const GpuHeads& heads = args.attention.heads;
     const int z = static_cast<int>(block.z);
+    const int tiles = HeadTiles(heads);
+    work = {};
     work.args = &args;
     work.row = z;
+    work.part = z * static_cast<int>(GridSize().y) + static_cast<int>(block.y);
+    work.kv_head = static_cast<int>(block.y) / tiles;
     if (!args.by_row) {
       work.row = args.attention.row_starts[z];
       if (args.attention.row_starts[z + 1] - work.row != 1) return false;
     }
-    const int tiles = HeadTiles(heads);
-    const int kv_head = static_cast<int>(block.y) / tiles;
     const int tile = static_cast<int>(block.y) % tiles;
-    work.query = heads.QueryBegin(kv_head) + tile * kDecodeHeads;
-    work.queries = heads.QueryEnd(kv_head) - work.query;
+    work.query = heads.QueryBegin(work.kv_head) + tile * kDecodeHeads;
+    work.queries = heads.QueryEnd(work.kv_head) - work.query;
     work.queries = work.queries < kDecodeHeads ? work.queries : kDecodeHeads;
     if (work.queries <= 0) return false;
     work.position = args.attention.positions[work.row];
-    if (work.position < 0) {
-      if (block.x == 0) StoreZeros(work);
-      return false;
-    }
+    if (work.position < 0) return block.x == 0;
+    work.sequence = args.attention.sequences[work.row];
     work.segments = SegmentsOf(work.position);
     work.run = RunLength(args.plan, work.segments);
     work.busy = BusyBlocks(args.plan, work.segments);
-    if (static_cast<int>(block.x) >= work.busy) return false;
-    work.part = z * static_cast<int>(GridSize().y) + static_cast<int>(block.y);
     work.records = (static_cast<int64_t>(z) * heads.num_query_heads + work.query) *
                    args.plan.slots * PartialFloats(heads.head_dim);
     ClearState(work);
-    return true;
+    return static_cast<int>(block.x) < work.busy;
   }
 
   QS_DEVICE static void ClearState(Work& work) {

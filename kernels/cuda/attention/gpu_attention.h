@@ -48,7 +48,9 @@ class GpuAttention {
                        const float* k_norm, float epsilon, absl::Span<const RopeTable> rope,
                        float* qkv, const KvLayer& kv);
 
-  // out: bf16 [num_rows, heads.query_width()].
+  // out: bf16 [num_rows, heads.query_width()]. May begin to read before the op ahead of it is done:
+  // the batch's lists, and keys and values of other positions than the rows' own, must have been
+  // written before NormRopeStoreKv was issued for the step.
   void PagedAttention(const AttentionBatch& batch, const HeadLayout& heads, const float* qkv,
                       const KvLayer& kv, void* out);
 

@@ -30,6 +30,7 @@ class GpuAttentionRunner {
   GpuAttentionRunner(GpuUnderTest& gpu, const AttentionProblem& problem,
                      const GpuAttentionOptions& options = {})
       : device_(*gpu.device),
+        kernels_(gpu.kernels),
         problem_(problem),
         layout_{problem.heads.head_dim, problem.kv_format == KvFormat::kInt8} {
     auto attention = GpuAttention::Create(device_, gpu.kernels, options);
@@ -47,7 +48,8 @@ class GpuAttentionRunner {
   }
 
   // decode: as a step of one row per sequence, filled up with `padding` rows at position -1.
-  void Run(const Step& step, bool decode = false, int padding = 0) {
+  // attend: or only store keys and values.
+  void Run(const Step& step, bool decode = false, int padding = 0, bool attend = true) {
     const HeadLayout& heads = problem_.heads;
     std::vector<int32_t> positions, sequences, row_starts = {0}, tables, rope_tables;
     std::vector<float> qkv, scales;
@@ -99,11 +101,17 @@ class GpuAttentionRunner {
     attention_->NormRopeStoreKv(batch, heads, problem_.norm ? q_norm.as<float>() : nullptr,
                                 problem_.norm ? k_norm.as<float>() : nullptr, 1e-6f, rope,
                                 d_qkv.as<float>(), kv);
+    if (!attend) return;
     attention_->PagedAttention(batch, heads, d_qkv.as<float>(), kv, out.data());
     std::vector<uint16_t> result(positions.size() * heads.query_width());
     Download(out, result);
     Download(d_qkv, qkv);
     Keep(step, positions, sequences, result, qkv);
+  }
+
+  // From now on with other options.
+  void SetOptions(const GpuAttentionOptions& options) {
+    attention_ = *GpuAttention::Create(device_, kernels_, options);
   }
 
   // The cached element d of a key (or value), as the number that it stands for.
@@ -171,6 +179,7 @@ class GpuAttentionRunner {
   }
 
   GpuDevice& device_;
+  const AttentionKernels kernels_;
   const AttentionProblem& problem_;
   const GpuKvLayout layout_;
   std::unique_ptr<GpuAttention> attention_;

@@ -129,7 +129,8 @@ TEST_P(GpuAttentionTest, DecodeHasTheBitsOfPrefill) {
   for (const HeadLayout& heads :
        {Grouped(1, 1, 128), Grouped(2, 7, 64), Grouped(1, 8, 128), Grouped(1, 20, 32)}) {
     for (KvFormat format : kFormats) {
-      AttentionProblem problem(++seed, heads, format, {600, 257, 256, 18, 255, 129});
+      const int longest = heads.num_query_heads == 1 ? 600 : 140;
+      AttentionProblem problem(++seed, heads, format, {longest, 257, 256, 18, 255, 129});
       GpuAttentionRunner whole(gpu_, problem);
       whole.Run(WholeStep(problem));
       GpuAttentionOptions options;
@@ -153,6 +154,34 @@ TEST_P(GpuAttentionTest, DecodeHasTheBitsOfPrefill) {
       ASSERT_EQ(cut.result().out, whole.result().out) << "layout " << seed;
       CheckRows(cut, problem);
       if (HasFatalFailure()) return;
+    }
+  }
+}
+
+// A long row by one block, and by many with much or little room for what they leave to each other.
+TEST_P(GpuAttentionTest, DecodeIsCutInManyWays) {
+  uint32_t seed = 250;
+  for (const HeadLayout& heads : {Grouped(1, 1, 64), Grouped(2, 5, 128)}) {
+    for (KvFormat format : kFormats) {
+      AttentionProblem problem(++seed, heads, format, {1400, 200});
+      GpuAttentionRunner runner(gpu_, problem, {.wanted_blocks = 1});
+      const Step decode = {{0, 1399, 1400}, {1, 199, 200}};
+      runner.Run({{0, 0, 1399}, {1, 0, 199}}, false, 0, false);
+      runner.Run(decode, true);
+      CheckRow(runner, problem, 0, 1399, heads.num_query_heads - 1);
+      if (HasFatalFailure()) return;
+      const AttentionResult expected = runner.result();
+      const size_t slot = size_t{2} * heads.num_query_heads * PartialFloats(heads.head_dim) * 4;
+      for (int blocks : {2, 3, 7, 20}) {
+        for (size_t slots : {1, 2, 5, 30}) {
+          runner.SetOptions(
+              {.workspace_bytes = slots * slot, .wanted_blocks = 2 * heads.num_kv_heads * blocks});
+          for (int again = 0; again < 2; ++again) {
+            runner.Run(decode, again == 0);
+            ASSERT_EQ(runner.result().out, expected.out) << blocks << " blocks, " << slots;
+          }
+        }
+      }
     }
   }
 }
