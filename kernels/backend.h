@@ -226,6 +226,8 @@ struct CudaBackendOptions {
   // exact: one order of every sum whatever the number of rows. fast: products of many rows by
   // cuBLASLt, chosen by time; such a backend is not invariant().
   bool exact = true;
+  // fast: where choices are kept for the next start; empty: nowhere.
+  std::string cache_dir = {};
   // A wait for the device that takes longer is an error.
   absl::Duration timeout = absl::Seconds(120);
   // Told, once, what makes steps slower than they could be; null: nobody.
@@ -233,7 +235,8 @@ struct CudaBackendOptions {
 };
 
 // UNIMPLEMENTED in a build without CUDA; UNAVAILABLE without a driver or that GPU;
-// FAILED_PRECONDITION, naming the version that is needed, where one of them is too old.
+// FAILED_PRECONDITION, naming the version that is needed, where one of them is too old, or where
+// `fast` finds no cuBLASLt.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOptions& options);
 
 }  // namespace qwenserve

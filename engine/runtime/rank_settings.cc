@@ -1,5 +1,6 @@
 #include "engine/runtime/rank_settings.h"
 
+#include <cstdlib>
 #include <optional>
 
 #include "absl/status/status.h"
@@ -135,11 +136,20 @@ absl::StatusOr<RankSettings> SettingsFromJson(absl::string_view text) {
 
 namespace {
 
+// Of this user, by the XDG base directory specification; empty where there is no home.
+std::string CacheDir() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  if (cache != nullptr && cache[0] == '/') return absl::StrCat(cache, "/qwenserve");
+  const char* home = std::getenv("HOME");
+  return home == nullptr || home[0] == '\0' ? "" : absl::StrCat(home, "/.cache/qwenserve");
+}
+
 absl::StatusOr<std::unique_ptr<Backend>> MakeDevice(const RankSettings& settings) {
   if (settings.device == "cuda") {
     CudaBackendOptions options;
     options.device = settings.device_index;
     options.exact = settings.gpu_mode == "exact";
+    options.cache_dir = CacheDir();
     options.timeout = settings.step_timeout;
     options.warn = [](absl::string_view text) { spdlog::warn("GPU: {}", std::string(text)); };
     return MakeCudaBackend(options);

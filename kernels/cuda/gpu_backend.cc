@@ -38,7 +38,21 @@ absl::StatusOr<std::unique_ptr<GpuBackend>> GpuBackend::Create(std::unique_ptr<G
   auto attention = GpuAttention::Create(*backend->device_, kernels.attention, options.attention);
   if (!attention.ok()) return attention.status();
   backend->attention_ = *std::move(attention);
+  if (absl::Status status = backend->StartCublasLt(); !status.ok()) return status;
   return backend;
+}
+
+absl::Status GpuBackend::StartCublasLt() {
+  if (!options_.cublaslt.has_value()) return absl::OkStatus();
+  CublasLtOptions options;
+  options.unpack = [this](const LinearWeight& weight, void* out) { linear_.Unpack(weight, out); };
+  options.choices_file = options_.choices_file;
+  options.warn = options_.warn;
+  options.timeout = options_.timeout;
+  auto fast = CublasLtLinear::Create(*device_, *options_.cublaslt, std::move(options));
+  if (!fast.ok()) return fast.status();
+  fast_ = *std::move(fast);
+  return absl::OkStatus();
 }
 
 GpuBackend::~GpuBackend() {
@@ -49,8 +63,8 @@ GpuBackend::~GpuBackend() {
 
 absl::Status GpuBackend::Keep(absl::Status status) {
   if (absl::IsDeadlineExceeded(status)) {
-    status = absl::UnavailableError(absl::StrCat("the GPU did not answer within ",
-                                                 absl::FormatDuration(options_.timeout)));
+    status = absl::UnavailableError(
+        absl::StrCat("the GPU did not answer within ", absl::FormatDuration(options_.timeout)));
   }
   error_.Update(status);
   return error_;
@@ -89,12 +103,16 @@ void GpuBackend::CopyToHost(const void* device, size_t bytes, void* host) {
 
 absl::StatusOr<LinearWeight> GpuBackend::PackLinear(absl::Span<const RowBlock> blocks,
                                                     int64_t in_features) {
-  return linear_.PackLinear(blocks, in_features);
+  absl::StatusOr<LinearWeight> weight = linear_.PackLinear(blocks, in_features);
+  if (weight.ok() && fast_ != nullptr) fast_->Reserve(*weight);
+  return weight;
 }
 
 absl::StatusOr<LinearWeight> GpuBackend::PackQuantized(const QuantizedShape& shape,
                                                        const QuantizedRowSource& rows) {
-  return linear_.PackQuantized(shape, rows);
+  absl::StatusOr<LinearWeight> weight = linear_.PackQuantized(shape, rows);
+  if (weight.ok() && fast_ != nullptr) fast_->Reserve(*weight);
+  return weight;
 }
 
 size_t GpuBackend::KvBytesPerBlock(const HeadLayout& heads, KvFormat format) const {
@@ -183,12 +201,17 @@ void GpuBackend::AddRmsNorm(const float* x, int64_t rows, int64_t width, float* 
 
 void GpuBackend::Linear(const void* x, int64_t rows, const LinearWeight& weight, const float* bias,
                         float* out) {
-  linear_.Linear(x, rows, weight, bias, out);
+  const auto own = [&] { linear_.Linear(x, rows, weight, bias, out); };
+  if (fast_ == nullptr) return own();
+  fast_->Multiply({x, rows, &weight, bias, out}, !graphs_.recording(), own, nullptr);
 }
 
 void GpuBackend::LinearSwiGlu(const void* x, int64_t rows, const LinearWeight& gate_up,
                               float* scratch, void* out) {
-  linear_.LinearSwiGlu(x, rows, gate_up, scratch, out);
+  const auto own = [&] { linear_.LinearSwiGlu(x, rows, gate_up, scratch, out); };
+  if (fast_ == nullptr) return own();
+  fast_->Multiply({x, rows, &gate_up, nullptr, scratch}, !graphs_.recording(), own,
+                  [&] { SiluMul(scratch, rows, gate_up.out_features / 2, out); });
 }
 
 void GpuBackend::NormRopeStoreKv(const AttentionBatch& batch, const HeadLayout& heads,

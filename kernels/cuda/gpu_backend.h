@@ -11,6 +11,7 @@
 #include "kernels/backend.h"
 #include "kernels/cuda/attention/gpu_attention.h"
 #include "kernels/cuda/comm/comm_kernels.h"
+#include "kernels/cuda/cublaslt/cublaslt_linear.h"
 #include "kernels/cuda/elementwise/gpu_elementwise.h"
 #include "kernels/cuda/gemm/gpu_linear.h"
 #include "kernels/cuda/gpu_kernels.h"
@@ -33,6 +34,9 @@ struct GpuBackendOptions {
   size_t max_graphs = 128;
   // Told, once, what makes steps slower than they could be; null: nobody.
   std::function<void(absl::string_view)> warn = nullptr;
+  // With it products of many rows may be done by cuBLASLt, and the backend is not invariant().
+  std::optional<CublasLtApi> cublaslt = std::nullopt;
+  std::string choices_file;  // see ProductChoices
 };
 
 // A Backend over a GPU or its emulation. Activations are bf16. All ops go to GpuStream::kCompute
@@ -53,6 +57,7 @@ class GpuBackend final : public Backend {
   // version of the order (to be raised with any change of bits), the generation (8.x is sm80).
   std::string kernel_table(WeightFormat weights) const override { return options_.table_name; }
   std::string description() const override;
+  bool invariant() const override { return fast_ == nullptr; }
   DType activation_type() const override { return DType::kBf16; }
   absl::Status SupportsKv(KvFormat format, const HeadLayout& heads) const override;
 
@@ -113,6 +118,7 @@ class GpuBackend final : public Backend {
 
   GpuBackend(std::unique_ptr<GpuDevice> device, const GpuKernels& kernels,
              const GpuBackendOptions& options);
+  absl::Status StartCublasLt();
   // Keeps the first error and returns it.
   absl::Status Keep(absl::Status status);
   void ReleaseMarks(uint64_t up_to);
@@ -125,6 +131,7 @@ class GpuBackend final : public Backend {
   GraphCache graphs_;
   GpuElementwise elementwise_;
   GpuLinear linear_;
+  std::unique_ptr<CublasLtLinear> fast_;  // null: all products by linear_
   std::unique_ptr<GpuAttention> attention_;
   GpuSampler sampler_;
   std::deque<MarkedEvent> marks_;  // that nobody has waited for

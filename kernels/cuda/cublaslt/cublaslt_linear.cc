@@ -25,6 +25,14 @@ size_t UnpackedBytes(const LinearWeight& weight) {
   return static_cast<size_t>(weight.out_features * weight.in_features) * sizeof(uint16_t);
 }
 
+// What is more exact than bf16 stays so; rows of a matrix have to be aligned.
+bool Suits(const LinearWeight& weight) {
+  return weight.format != WeightFormat::kF32 && weight.format != WeightFormat::kF16 &&
+         weight.in_features % 8 == 0 && weight.out_features % 4 == 0 &&
+         weight.out_features <= CublasLtLinear::kMostOutputsPerInput * weight.in_features &&
+         UnpackedBytes(weight) <= CublasLtLinear::kMostUnpacked;
+}
+
 ProductShape ShapeOf(const CublasLtLinear::Product& product) {
   ProductShape shape;
   shape.rows = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(product.rows)));
@@ -75,7 +83,7 @@ void CublasLtLinear::Warn(absl::string_view what) {
 
 void CublasLtLinear::Reserve(const LinearWeight& weight) {
   const size_t bytes = UnpackedBytes(weight);
-  if (bytes > kMostUnpacked || bytes <= unpacked_.bytes()) return;
+  if (!Suits(weight) || bytes <= unpacked_.bytes()) return;
   absl::StatusOr<Buffer> grown = AllocateGpuBuffer(device_, bytes);
   if (!grown.ok()) {
     Warn(absl::StrCat("some products are not done by cuBLASLt: ", grown.status().message()));
@@ -85,11 +93,7 @@ void CublasLtLinear::Reserve(const LinearWeight& weight) {
 }
 
 bool CublasLtLinear::IsCandidate(const Product& product) const {
-  // What is more exact than bf16 stays so; rows of a matrix have to be aligned.
-  const WeightFormat format = product.weight->format;
-  return product.rows >= kLeastRows && format != WeightFormat::kF32 &&
-         format != WeightFormat::kF16 && product.weight->in_features % 8 == 0 &&
-         product.weight->out_features % 4 == 0 &&
+  return product.rows >= kLeastRows && Suits(*product.weight) &&
          UnpackedBytes(*product.weight) <= unpacked_.bytes();
 }
 

@@ -40,8 +40,10 @@ class CublasLtLinear {
   static constexpr int64_t kLeastRows = 65;
   static constexpr size_t kWorkspaceBytes = size_t{64} << 20;
   static constexpr int kCandidates = 6;
-  // A weight that unpacked is bigger than this is always multiplied by our own kernels.
+  // A weight that unpacked is bigger than this, or that has so many more outputs than inputs (a
+  // vocabulary, of which few rows are asked), is always multiplied by our own kernels.
   static constexpr size_t kMostUnpacked = size_t{1} << 30;
+  static constexpr int64_t kMostOutputsPerInput = 16;
 
   struct Product {
     const void* x = nullptr;  // bf16 [rows, weight.in_features]
