@@ -128,7 +128,22 @@ struct Embed {
   }
 };
 
-// A unit a warp.
+// v[i] of lane t becomes v[t] of lane i, among four lanes.
+QS_DEVICE void Transpose4(uint32_t v[4]) {
+  const int t = LaneIndex() % 4;
+  QS_UNROLL
+  for (int bit = 1; bit < 4; bit *= 2) {
+    QS_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      if (i & bit) continue;
+      const bool upper = (t & bit) != 0;
+      const uint32_t other = ShuffleXor(upper ? v[i] : v[i + bit], bit);
+      (upper ? v[i] : v[i + bit]) = other;
+    }
+  }
+}
+
+// A unit a warp. Limited by memory: lanes swap what they have until each has 16 bytes of one row.
 template <FragmentFormat kFormat>
 struct Unpack {
   using Args = UnpackArgs;
@@ -141,49 +156,64 @@ struct Unpack {
     const int64_t unit = GlobalThread() / kLanes, units = args.weight.granules * int64_t{kUnits};
     if (unit >= args.weight.tiles * units) return;
     const int lane = LaneIndex();
-    const int64_t row = unit / units * kTileRows + lane / 4;
+    const int64_t tile_row = unit / units * kTileRows;
     const int first = static_cast<int>(unit % units) * UnitInputs(kFormat);
     const Word4 words = LoadStreaming(args.weight.data + unit * kUnitBytes + lane * kLaneBytes);
     QS_UNROLL
     for (int s = 0; s < UnitInputs(kFormat) / 16; ++s) {
-      const int input = first + s * 16;
-      ZeroTerms zeros;
-      float scale[2] = {1.0f, 1.0f};
-      if constexpr (IsQuantizedFragment(kFormat)) {
-        QS_UNROLL
-        for (int h = 0; h < 2; ++h) {
-          const int64_t at = ScaleIndex(args.weight, row + 8 * h, input);
-          zeros.of[h] = ZeroTerm(kFormat, ZeroPoint<kFormat>(args.weight, at));
-          scale[h] = HalfToFloat(args.weight.scales[at]);
-        }
-      }
-      uint32_t a[FragmentTerms(kFormat)][4];
-      Fragment<kFormat>(words, s, zeros, a);
-      QS_UNROLL
-      for (int r = 0; r < 4; ++r) {
-        uint32_t pair = a[0][r];  // of fp16: the higher term is what rounding gives
-        if constexpr (IsQuantizedFragment(kFormat)) {
-          pair = PackBf16(scale[r % 2] * BitsToFloat(pair << 16),
-                          scale[r % 2] * BitsToFloat(pair & 0xffff0000u));
-        }
-        StorePair(args, row + r % 2 * 8, input + r / 2 * 8 + lane % 4 * 2, pair);
-      }
+      uint32_t v[4];
+      Elements(args, words, s, tile_row + lane / 4, first + s * 16, v);
+      // A row's first eight inputs, its others, and the same eight rows on: one for each lane.
+      const uint32_t second = v[1];
+      v[1] = v[2];
+      v[2] = second;
+      Transpose4(v);
+      Store(args, tile_row + lane / 4 + lane % 4 / 2 * 8, first + s * 16 + lane % 2 * 8, v);
     }
   }
 
  private:
-  QS_DEVICE static void StorePair(const Args& args, int64_t row, int input, uint32_t pair) {
+  // Step s of the unit in the order of the tensor cores' registers. row: of the even registers.
+  QS_DEVICE static void Elements(const Args& args, const Word4& words, int s, int64_t row,
+                                 int input, uint32_t v[4]) {
+    ZeroTerms zeros;
+    float scale[2] = {1.0f, 1.0f};
+    if constexpr (IsQuantizedFragment(kFormat)) {
+      QS_UNROLL
+      for (int h = 0; h < 2; ++h) {
+        const int64_t at = ScaleIndex(args.weight, row + 8 * h, input);
+        zeros.of[h] = ZeroTerm(kFormat, ZeroPoint<kFormat>(args.weight, at));
+        scale[h] = HalfToFloat(args.weight.scales[at]);
+      }
+    }
+    uint32_t a[FragmentTerms(kFormat)][4];
+    Fragment<kFormat>(words, s, zeros, a);
+    QS_UNROLL
+    for (int r = 0; r < 4; ++r) {
+      v[r] = a[0][r];  // of fp16: the higher term is what rounding gives
+      if constexpr (IsQuantizedFragment(kFormat)) {
+        v[r] = PackBf16(scale[r % 2] * BitsToFloat(v[r] << 16),
+                        scale[r % 2] * BitsToFloat(v[r] & 0xffff0000u));
+      }
+    }
+  }
+
+  // Eight elements of a row.
+  QS_DEVICE static void Store(const Args& args, int64_t row, int input, const uint32_t v[4]) {
     if (row >= args.weight.out_features) return;
     uint16_t* out = args.out + row * args.in_features;
-    if (args.order == nullptr && args.in_features % 2 == 0) {
-      if (input < args.in_features) *reinterpret_cast<uint32_t*>(out + input) = pair;
+    if (args.order == nullptr && args.in_features % 8 == 0) {
+      if (input < args.in_features) {
+        *reinterpret_cast<Word4*>(out + input) = Word4{v[0], v[1], v[2], v[3]};
+      }
       return;
     }
     QS_UNROLL
-    for (int h = 0; h < 2; ++h) {
-      if (input + h >= args.inputs) continue;
-      const int to = args.order == nullptr ? input + h : args.order[input + h];
-      if (to >= 0 && to < args.in_features) out[to] = static_cast<uint16_t>(pair >> (16 * h));
+    for (int i = 0; i < 8; ++i) {
+      if (input + i >= args.inputs) continue;
+      const int to = args.order == nullptr ? input + i : args.order[input + i];
+      if (to >= 0 && to < args.in_features)
+        out[to] = static_cast<uint16_t>(v[i / 2] >> (i % 2 * 16));
     }
   }
 };

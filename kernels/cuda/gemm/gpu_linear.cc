@@ -228,6 +228,7 @@ void GpuLinear::Embed(const int32_t* ids, int64_t rows, const LinearWeight& tabl
 }
 
 void GpuLinear::Unpack(const LinearWeight& weight, void* out) {
+  QS_CHECK(reinterpret_cast<uintptr_t>(out) % kLaneBytes == 0);
   UnpackArgs args;
   args.out = static_cast<uint16_t*>(out);
   args.order = weight.input_order.as<int32_t>();

@@ -58,7 +58,7 @@ class GpuLinear {
                     void* out);
   void Embed(const int32_t* ids, int64_t rows, const LinearWeight& table, int64_t first_id,
              float* out);
-  // out: bf16 [out_features, in_features], each element rounded once.
+  // out: bf16 [out_features, in_features], aligned to 16 bytes; each element is rounded once.
   void Unpack(const LinearWeight& weight, void* out);
 
  private:

@@ -65,12 +65,20 @@ struct QuantMatrix : QuantizedRowSource {
   mutable std::vector<std::atomic<int>> reads;
 };
 
-// Over the emulation ("simt") and over a GPU ("cuda").
+// Over the emulation, its threads in one order or another, and over a GPU.
+inline auto GemmDevices() {
+#ifdef QS_WITH_CUDA
+  return testing::Values("simt", "simt_other_order", "cuda");
+#else
+  return testing::Values("simt", "simt_other_order");
+#endif
+}
+
 class GemmTest : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
-    if (GetParam() == "simt") {
-      device_ = MakeSimtDevice(7);
+    if (GetParam() != "cuda") {
+      device_ = MakeSimtDevice(GetParam() == "simt" ? 7 : 8);
       kernels_ = on_simt::GetGemmKernels();
       return;
     }

@@ -9,13 +9,8 @@
 namespace qwenserve {
 namespace {
 
-#ifdef QS_WITH_CUDA
-INSTANTIATE_TEST_SUITE_P(Devices, GemmTest, testing::Values("simt", "cuda"),
+INSTANTIATE_TEST_SUITE_P(Devices, GemmTest, GemmDevices(),
                          [](const auto& info) { return info.param; });
-#else
-INSTANTIATE_TEST_SUITE_P(Devices, GemmTest, testing::Values("simt"),
-                         [](const auto& info) { return info.param; });
-#endif
 
 LinearWeight Pack(GpuLinear& ops, const HostMatrix& matrix) {
   const RowBlock block = matrix.Rows(0, matrix.rows);
@@ -41,9 +36,9 @@ constexpr Shape kShapes[] = {{1, 1},   {5, 7},    {16, 64},  {33, 100},
 constexpr int64_t kRows[] = {1, 3, 8, 9, 17, 33, 65, 130};
 
 TEST_P(GemmTest, FloatProductsAreWithinTheirRoundings) {
+  GpuLinear ops = Ops();
   for (DType dtype : {DType::kBf16, DType::kF16, DType::kF32}) {
     for (const Shape& shape : kShapes) {
-      GpuLinear ops = Ops();
       const HostMatrix matrix(random_, dtype, shape.out, shape.in);
       const LinearWeight weight = Pack(ops, matrix);
       EXPECT_EQ(weight.bytes(), GpuWeightBytes(weight.format, shape.out, shape.in));
@@ -61,11 +56,11 @@ TEST_P(GemmTest, FloatProductsAreWithinTheirRoundings) {
 }
 
 TEST_P(GemmTest, QuantisedProductsAreWithinTheirRoundings) {
+  GpuLinear ops = Ops();
   for (WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
     for (const Shape& shape : {Shape{1, 1}, {5, 33}, {48, 416}, {17, 1000}, {20, 8200}}) {
       for (int64_t group : {32, 64, 128, 160, 1 << 20}) {
         for (bool zeros : {false, true}) {
-          GpuLinear ops = Ops();
           const QuantMatrix matrix(random_, {.format = format,
                                              .out_features = shape.out,
                                              .in_features = shape.in,
@@ -150,13 +145,8 @@ class Invariance : public GemmTest {
   }
 };
 
-#ifdef QS_WITH_CUDA
-INSTANTIATE_TEST_SUITE_P(Devices, Invariance, testing::Values("simt", "cuda"),
+INSTANTIATE_TEST_SUITE_P(Devices, Invariance, GemmDevices(),
                          [](const auto& info) { return info.param; });
-#else
-INSTANTIATE_TEST_SUITE_P(Devices, Invariance, testing::Values("simt"),
-                         [](const auto& info) { return info.param; });
-#endif
 
 TEST_P(Invariance, OfFloatProducts) {
   for (DType dtype : {DType::kBf16, DType::kF16, DType::kF32}) {
@@ -185,17 +175,17 @@ TEST_P(Invariance, OfQuantisedProducts) {
 }
 
 TEST_P(GemmTest, FusedSwiGluHasTheBitsOfItsParts) {
-  GpuElementwise elementwise(*device_, GetParam() == "simt" ? on_simt::GetElementwiseKernels()
+  GpuElementwise elementwise(*device_, GetParam() != "cuda" ? on_simt::GetElementwiseKernels()
 #ifdef QS_WITH_CUDA
                                                             : on_cuda::GetElementwiseKernels());
 #else
                                                             : ElementwiseKernels{});
 #endif
+  GpuLinear ops = Ops();
   // 24 outputs each: not whole tiles, so not fused; the others are.
   for (int64_t width : {16, 24, 80}) {
     for (int64_t in : {64, 200, 2100}) {
       for (DType dtype : {DType::kBf16, DType::kF16, DType::kF32}) {
-        GpuLinear ops = Ops();
         const HostMatrix matrix(random_, dtype, 2 * width, in);
         const LinearWeight weight = Pack(ops, matrix);
         for (int64_t rows : {1, 9, 20, 70}) {

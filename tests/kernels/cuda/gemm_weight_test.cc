@@ -44,13 +44,8 @@ class WeightTest : public GemmTest {
   }
 };
 
-#ifdef QS_WITH_CUDA
-INSTANTIATE_TEST_SUITE_P(Devices, WeightTest, testing::Values("simt", "cuda"),
+INSTANTIATE_TEST_SUITE_P(Devices, WeightTest, GemmDevices(),
                          [](const auto& info) { return info.param; });
-#else
-INSTANTIATE_TEST_SUITE_P(Devices, WeightTest, testing::Values("simt"),
-                         [](const auto& info) { return info.param; });
-#endif
 
 TEST_P(WeightTest, FloatWeightsComeBackExactly) {
   GpuLinear ops = Ops();
