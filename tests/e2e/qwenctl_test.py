@@ -128,6 +128,37 @@ def test_doctor_names_what_is_wrong_with_a_model(tmp_path):
     assert "LlamaForCausalLM" in result.stdout
 
 
+def test_doctor_tells_the_memory_of_gpus_from_a_configuration_alone(tmp_path):
+    config = {"architectures": ["Qwen2ForCausalLM"], "hidden_size": 8192, "num_hidden_layers": 80,
+              "num_attention_heads": 64, "num_key_value_heads": 8, "intermediate_size": 29568,
+              "vocab_size": 152064, "max_position_embeddings": 32768}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config))
+    result = run("doctor", tmp_path, "--json", "--max-model-len", 4096)
+    assert result.returncode == 0, result.stdout
+    findings = {finding["check"]: finding for finding in json.loads(result.stdout)}
+    assert "without weights" in findings["model"]["text"]
+    memory = findings["gpu memory"]["memory"]
+    assert memory["max_model_len"] == 4096
+    rows = {(row["tp"], row["weights"], row["kv"]): row for row in memory["rows"]}
+    assert len(rows) == 4 * 3 * 2
+    fits = {key: [card["gigabytes"] for card in row["cards"] if card["fits"]]
+            for key, row in rows.items()}
+    assert fits[1, "bf16", "bf16"] == [] and fits[2, "bf16", "bf16"] == [80, 141]
+    assert fits[1, "int4", "bf16"] == [48, 80, 141] and fits[8, "int4", "int8"][0] == 24
+    one, four = rows[1, "int8", "int8"], rows[4, "int8", "int8"]
+    assert 3.9 < one["weight_bytes"] / four["weight_bytes"] < 4.1
+    assert one["kv_bytes_per_token"] == 4 * four["kv_bytes_per_token"] == 80 * 8 * 2 * (128 + 4)
+
+    text = run("doctor", file)
+    assert text.returncode == 0
+    assert re.search(r"^  2 +bf16 +bf16 +6\d\.\d\d ", text.stdout, re.MULTILINE)
+    quantised = {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True}
+    file.write_text(json.dumps(config | {"quantization_config": quantised}))
+    text = run("doctor", file).stdout
+    assert "GPTQ int4" in text and "  1   int8" not in text
+
+
 def test_doctor_and_serve_follow_what_config_says_of_a_model(tmp_path):
     model = tmp_path / "model"
     shutil.copytree(DEMO_MODEL, model)

@@ -23,6 +23,7 @@ struct BenchOutput {
 void AddBesideCommand(CLI::App& app, BenchOutput* output);
 void AddEngineCommand(CLI::App& app, BenchOutput* output);
 void AddLoadCommand(CLI::App& app, BenchOutput* output);
+void AddMemoryCommand(CLI::App& app, BenchOutput* output);
 void AddStepCommand(CLI::App& app, BenchOutput* output);
 
 // Flags that say which engine to measure: --model --load-format --weights --device --threads --isa

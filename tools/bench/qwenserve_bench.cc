@@ -2,6 +2,7 @@
 //
 //   qwenserve_bench engine --model DIR --threads 2 --prompt 512 --decode 64 --batch 1
 //   qwenserve_bench load   --model DIR --threads 2 --max-model-len 8192
+//   qwenserve_bench memory
 //   qwenserve_bench step   --model DIR --threads 2 --batch 1 64
 //   qwenserve_bench beside --model DIR --threads 2 --prompt 8192 --chats 4
 //
@@ -29,6 +30,7 @@ int Main(int argc, char** argv) {
   BenchOutput output;
   AddEngineCommand(app, &output);
   AddLoadCommand(app, &output);
+  AddMemoryCommand(app, &output);
   AddStepCommand(app, &output);
   AddBesideCommand(app, &output);
   try {

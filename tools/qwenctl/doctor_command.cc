@@ -3,8 +3,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,9 +14,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/base/json_reader.h"
+#include "engine/base/status_macros.h"
 #include "engine/loader/checkpoint.h"
 #include "engine/loader/weight_loader.h"
 #include "engine/parallel/shard_plan.h"
+#include "engine/runtime/engine_options.h"
 #include "engine/runtime/machine_limits.h"
 #include "engine/tokenizer/chat_template.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -24,6 +28,7 @@
 #include "tools/qwenctl/commands.h"
 #include "tools/qwenctl/exit_codes.h"
 #include "tools/qwenctl/local_cluster.h"
+#include "tools/qwenctl/memory_report.h"
 
 namespace qwenserve {
 namespace {
@@ -42,10 +47,12 @@ class Doctor {
   void Machine();
   void Gpus();
   void Ports();
-  void Model(const std::string& dir);
+  void Model(const std::string& path);
   void Weights(const Checkpoint& checkpoint);
 
   const std::vector<Finding>& findings() const { return findings_; }
+  // Of the model, once its configuration has been read.
+  const std::optional<ModelConfig>& config() const { return config_; }
 
  private:
   void Ok(std::string what, std::string text) {
@@ -59,6 +66,7 @@ class Doctor {
   }
 
   std::vector<Finding> findings_;
+  std::optional<ModelConfig> config_;
 };
 
 std::string Gibibytes(int64_t bytes) {
@@ -134,6 +142,11 @@ void Doctor::Ports() {
   }
 }
 
+std::string Describe(const ModelConfig& config) {
+  return absl::StrCat(config.architecture, ", ", config.num_layers, " layers of ",
+                      config.hidden_size, ", context ", config.max_positions);
+}
+
 void Doctor::Weights(const Checkpoint& checkpoint) {
   const auto whole = MakeShardPlan(checkpoint.config(), 1, 0);
   const auto bytes = whole.ok() ? LoadedBytes(checkpoint, *whole, WeightChoice::kAuto)
@@ -155,37 +168,69 @@ void Doctor::Weights(const Checkpoint& checkpoint) {
       : Problem("weights", absl::StrCat(sizes, "; there are ", Megabytes(available)));
 }
 
-void Doctor::Model(const std::string& dir) {
-  const auto checkpoint = Checkpoint::Open(dir);
+// Whether there are no weights at `path`: a config.json, or a folder without more. Its
+// configuration is enough to plan with.
+absl::StatusOr<ModelConfig> ConfigAlone(const std::string& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) {
+    QS_ASSIGN_OR_RETURN(const auto dummy, Checkpoint::Open(path, LoadFormat::kDummy));
+    return dummy->config();
+  }
+  QS_ASSIGN_OR_RETURN(const Json json, ReadJsonFile(path, 1 << 20));
+  return ParseModelConfig(json, path);
+}
+
+void Doctor::Model(const std::string& path) {
+  std::error_code ignored;
+  const bool is_file = std::filesystem::is_regular_file(path, ignored);
+  const auto checkpoint = is_file ? absl::NotFoundError("") : Checkpoint::Open(path);
+  if (absl::IsNotFound(checkpoint.status())) {
+    const auto config = ConfigAlone(path);
+    if (!config.ok()) {
+      Problem("model", std::string(config.status().message()));
+      return;
+    }
+    config_ = *config;
+    Ok("model", absl::StrCat(path, ": a configuration without weights; ", Describe(*config)));
+    return;
+  }
   if (!checkpoint.ok()) {
     Problem("model", std::string(checkpoint.status().message()));
     return;
   }
   const ModelConfig& config = (*checkpoint)->config();
+  config_ = config;
   int64_t file_bytes = 0;
   for (const TensorRef& tensor : (*checkpoint)->tensors()) file_bytes += tensor.bytes;
-  Ok("model", absl::StrCat(dir, ": ", config.architecture, ", ", config.num_layers, " layers of ",
-                           config.hidden_size, ", weights ", Megabytes(file_bytes), ", context ",
-                           config.max_positions));
+  Ok("model", absl::StrCat(path, ": ", Describe(config), ", weights ", Megabytes(file_bytes)));
   if (config.quantization.has_value()) Ok("format", DescribeQuantization(*config.quantization));
   Weights(**checkpoint);
-  const auto tokenizer = Tokenizer::Load(dir);
+  const auto tokenizer = Tokenizer::Load(path);
   tokenizer.ok() ? Ok("tokenizer", absl::StrCat((*tokenizer)->vocab_size(), " ids"))
                  : Problem("tokenizer", std::string(tokenizer.status().message()));
-  const auto chat = ChatTemplate::Recognise(dir);
+  const auto chat = ChatTemplate::Recognise(path);
   chat.ok() ? Ok("chat", "template recognised")
             : Warn("chat", std::string(chat.status().message()));
 }
 
-int RunDoctor(const std::string& model_dir, bool json) {
+struct DoctorFlags {
+  std::string model;
+  std::string output = "text";
+  bool json = false;
+  MemoryRequest memory;
+  double fraction = EngineOptions().gpu_memory_fraction;
+};
+
+int RunDoctor(const DoctorFlags& flags) {
   Doctor doctor;
   doctor.Machine();
   doctor.Ports();
-  if (!model_dir.empty()) {
-    doctor.Model(model_dir);
+  if (!flags.model.empty()) {
+    doctor.Model(flags.model);
   } else if (const auto demo = FindDemoModel(); demo.ok()) {
     doctor.Model(*demo);
   }
+  const bool json = flags.json || flags.output == "json";
   static constexpr const char* kNames[] = {"ok", "warning", "problem"};
   Json list = Json::array();
   bool healthy = true;
@@ -200,6 +245,18 @@ int RunDoctor(const std::string& model_dir, bool json) {
                 << std::endl;
     }
   }
+  // Where the model was told: how large it would be on GPUs.
+  if (!flags.model.empty() && doctor.config().has_value()) {
+    if (json) {
+      list.push_back(
+          {{"check", "gpu memory"},
+           {"level", "ok"},
+           {"text", "what GPUs of common sizes would hold"},
+           {"memory", MemoryReportJson(*doctor.config(), flags.memory, flags.fraction)}});
+    } else {
+      std::cout << "\n" << MemoryReportText(*doctor.config(), flags.memory, flags.fraction);
+    }
+  }
   if (json) std::cout << list.dump() << std::endl;
   return healthy ? kExitOk : kExitFailed;
 }
@@ -209,13 +266,29 @@ int RunDoctor(const std::string& model_dir, bool json) {
 void AddDoctorCommand(CLI::App& app, int* exit_code) {
   CLI::App* command =
       app.add_subcommand("doctor", "Check this machine and, if given, a model directory");
-  auto model_dir = std::make_shared<std::string>();
-  auto output = std::make_shared<std::string>("text");
+  auto flags = std::make_shared<DoctorFlags>();
   command->footer(
-      "Of weights, names, shapes and sizes are read here; their values are checked while loading.");
-  command->add_option("model_dir", *model_dir, "Model directory; default: the demo model");
-  command->add_option("--output", *output, "text or json")->check(CLI::IsMember({"text", "json"}));
-  command->callback([=] { *exit_code = RunDoctor(*model_dir, *output == "json"); });
+      "Of weights, names, shapes and sizes are read here; their values are checked while loading. "
+      "With a model, or a config.json alone, a table tells what GPUs would hold.");
+  command->add_option("model", flags->model,
+                      "Model directory or config.json; default: the demo model");
+  command->add_option("--output", flags->output, "text or json")
+      ->check(CLI::IsMember({"text", "json"}));
+  command->add_flag("--json", flags->json, "The same as --output json");
+  command
+      ->add_option("--max-model-len", flags->memory.max_model_len,
+                   "For the table; 0 = the model's own")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--max-running", flags->memory.max_sequences, "For the table")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
+  command->add_option("--max-batch-tokens", flags->memory.max_rows, "For the table")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--gpu-memory-fraction", flags->fraction, "For the table")
+      ->check(CLI::Range(0.01, 1.0))
+      ->capture_default_str();
+  command->callback([=] { *exit_code = RunDoctor(*flags); });
 }
 
 }  // namespace qwenserve
