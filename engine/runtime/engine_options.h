@@ -21,6 +21,9 @@ class Backend;
 
 enum class RankMode { kThreads, kProcesses };
 
+// EngineOptions::max_batch_tokens where nothing is told.
+inline constexpr int64_t kCpuBatchTokens = 512, kGpuBatchTokens = 2048;
+
 // One replica. Zero means "choose": the choice is logged at start.
 struct EngineOptions {
   std::string model_dir;

@@ -22,7 +22,6 @@ constexpr int64_t kReserveBytes = int64_t{256} << 20;
 // More than any machine has cores; asking for a million must not end the process.
 constexpr int kMaxThreads = 4096;
 constexpr absl::Duration kMaxStep = absl::Hours(1);
-constexpr int64_t kCpuBatchTokens = 512, kGpuBatchTokens = 2048;
 
 absl::Status CheckPositive(absl::string_view name, int64_t value) {
   if (value > 0) return absl::OkStatus();

@@ -70,6 +70,7 @@ MemoryRequest RequestFor(int tp, WeightChoice weights) {
   request.device = DeviceKind::kCuda;
   request.tp = tp;
   request.weights = weights;
+  request.max_rows = kGpuBatchTokens;
   request.max_sequences = 1;
   request.max_model_len = kPublishedLength;
   return request;
@@ -133,7 +134,7 @@ std::string PublishedMemoryPage() {
       "# Memory of the rows of Qwen's speed table\n\n"
       "Made by `qwenserve_bench memory`: arithmetic from config.json, held against what the loader "
       "and a\nrank allocate by `memory_plan_test`; no GPU was asked. One sequence that generates "
-      "2048 tokens (%d\npositions), bf16 KV cache, steps of up to 512 rows, one GPU's share for "
+      "2048 tokens (%d\npositions), bf16 KV cache, steps of up to %d rows, one GPU's share for "
       "all "
       "weights. Published: GB of\nall A100-80G that were used (their number). What the driver "
       "takes "
@@ -143,7 +144,8 @@ std::string PublishedMemoryPage() {
       "context).\n\n"
       "| model | weights | published GB | weights GiB | KV GiB | steps GiB | total GiB | cards |\n"
       "|---|---|---|---|---|---|---|---|\n",
-      kPublishedLength, Gibibytes(kContextBytes), EngineOptions().gpu_memory_fraction * 100);
+      kPublishedLength, kGpuBatchTokens, Gibibytes(kContextBytes),
+      EngineOptions().gpu_memory_fraction * 100);
   for (const PublishedMemory& row : PublishedMemoryRows()) {
     const bool quantized = row.config.quantization.has_value();
     absl::StrAppend(

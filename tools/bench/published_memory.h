@@ -25,7 +25,7 @@ std::vector<PublishedMemory> PublishedMemoryRows();
 inline constexpr int64_t kPublishedLength = 2064;
 
 // What one of us would take: of all ranks together, for one sequence, a KV cache in bf16 and steps
-// of 512 rows.
+// of kGpuBatchTokens rows.
 struct PlannedMemory {
   RankMemory ranks;      // sums; kv_block of all ranks
   int64_t kv_bytes = 0;  // of kPublishedLength positions

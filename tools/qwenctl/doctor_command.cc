@@ -217,7 +217,7 @@ struct DoctorFlags {
   std::string model;
   std::string output = "text";
   bool json = false;
-  MemoryRequest memory;
+  MemoryRequest memory = {.device = DeviceKind::kCuda, .max_rows = kGpuBatchTokens};
   double fraction = EngineOptions().gpu_memory_fraction;
 };
 
