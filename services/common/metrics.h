@@ -109,6 +109,7 @@ struct GeneratorMetrics {
   Counter& cached_prompt_tokens;
   Counter& generated_tokens;
   Counter& preemptions;
+  Counter& surplus_tokens;
   Counter& rows_from_pairs;
   Counter& rows_gathered;
   Counter& prefix_cache_queried_tokens;

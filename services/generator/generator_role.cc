@@ -145,6 +145,7 @@ void GeneratorRole::UpdateMetrics() {
   RaiseTo(metrics_.cached_prompt_tokens, static_cast<double>(counters.cached_prompt_tokens));
   RaiseTo(metrics_.generated_tokens, static_cast<double>(counters.generated_tokens));
   RaiseTo(metrics_.preemptions, static_cast<double>(counters.preemptions));
+  RaiseTo(metrics_.surplus_tokens, static_cast<double>(counters.surplus_tokens));
   RaiseTo(metrics_.rows_from_pairs, static_cast<double>(stats.rows_from_pairs));
   RaiseTo(metrics_.rows_gathered, static_cast<double>(stats.rows_gathered));
   RaiseTo(metrics_.prefix_cache_queried_tokens, static_cast<double>(counters.queried_tokens));

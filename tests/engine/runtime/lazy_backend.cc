@@ -180,7 +180,12 @@ void LazyBackend::Sample(float* logits, int64_t stride, int64_t vocab_size,
   QS_CHECK(recording_ == nullptr);
   ++counts_.samples;
   std::vector<OwnedRow> owned(rows.begin(), rows.end());
-  for (const OwnedRow& row : owned) EXPECT_TRUE(reads_last_id_ || row.row.last_id == nullptr);
+  for (const OwnedRow& row : owned) {
+    const int32_t* last_id = row.row.last_id;
+    EXPECT_TRUE(reads_last_id_ || last_id == nullptr);
+    // Rows are drawn in any order.
+    EXPECT_TRUE(last_id == nullptr || last_id < drawn || last_id >= drawn + rows.size());
+  }
   Issue("sample", [=, this, owned = std::move(owned)] {
     std::vector<SampleRow> copies;
     for (const OwnedRow& row : owned) copies.push_back(row.Get());

@@ -1,6 +1,9 @@
 // An engine over a device that works through a queue, as late as it may: steps ahead, steps filled
 // up and repeated, ids that stay on the device. The tokens are those of the plain CPU.
 #include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
 #include <tuple>
 
 #include "engine/runtime/engine.h"
@@ -83,6 +86,34 @@ TEST_P(LazyDevice, AlwaysHasTheNextStepWhereHostsRunAhead) {
   } else {
     EXPECT_GE(counts_.waits_for_all, 95);
   }
+}
+
+// Two steps share their time under way; no microsecond of it counts twice.
+TEST_P(LazyDevice, StepsLastFromTheEndOfTheOneBefore) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  int steps = 0;
+  bool ended = false;
+  absl::Duration sum;
+  auto engine = Engine::Create(
+      lazy_,
+      [&](const StepEvents& events) {
+        std::lock_guard<std::mutex> lock(mutex);
+        steps += events.duration > absl::ZeroDuration() ? 1 : 0;
+        sum += events.duration;
+        for (const SequenceEvent& event : events.sequences) {
+          ended |= event.finish != FinishReason::kNone;
+        }
+        changed.notify_all();
+      },
+      nullptr);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  const auto began = std::chrono::steady_clock::now();
+  ASSERT_TRUE((*engine)->Submit(GreedyRequest({1, 2, 3}, 60)).ok());
+  std::unique_lock<std::mutex> lock(mutex);
+  changed.wait(lock, [&] { return ended; });
+  EXPECT_GE(steps, 60);
+  EXPECT_LE(sum, absl::FromChrono(std::chrono::steady_clock::now() - began));
 }
 
 TEST_P(LazyDevice, PreemptionAndSharingChangeNoToken) {

@@ -151,6 +151,7 @@ TEST_F(PlacementTest, SettingsTravelAsJson) {
   cpu_.machine = 16;
   options_.kv_format = KvFormat::kF32;
   options_.gpu_mode = "fast";
+  options_.run_ahead = true;
   const auto placement = Choose();
   ASSERT_TRUE(placement.ok()) << placement.status();
   const RankSettings& sent = placement->ranks[1];
@@ -169,6 +170,12 @@ TEST_F(PlacementTest, SettingsTravelAsJson) {
   EXPECT_EQ(got->limits.max_model_len, sent.limits.max_model_len);
   EXPECT_EQ(got->limits.num_blocks, sent.limits.num_blocks);
   EXPECT_EQ(got->step_timeout, sent.step_timeout);
+  EXPECT_TRUE(got->run_ahead);
+  // A CPU works in the call, and would only answer later.
+  options_.run_ahead = std::nullopt;
+  const auto by_default = Choose();
+  ASSERT_TRUE(by_default.ok()) << by_default.status();
+  EXPECT_FALSE(by_default->ranks[1].run_ahead);
   EXPECT_FALSE(SettingsFromJson("{}").ok());
   EXPECT_FALSE(SettingsFromJson("[1]").ok());
 }

@@ -118,8 +118,11 @@ TEST_P(WithKill, AKilledRankFailsTheReplicaAtOnce) {
 INSTANTIATE_TEST_SUITE_P(IdleAndInAStep, WithKill,
                          testing::Combine(testing::Bool(), testing::Bool()));
 
-TEST(RankTeam, AStalledRankFailsTheReplicaAfterItsTime) {
+class WithStall : public testing::TestWithParam<bool> {};
+
+TEST_P(WithStall, AStalledRankFailsTheReplicaAfterItsTime) {
   EngineOptions options = TeamOptions(2, RankMode::kProcesses);
+  options.run_ahead = GetParam();
   options.step_timeout = absl::Seconds(3);
   EngineHarness harness(options);
   ASSERT_TRUE(harness.status().ok()) << harness.status();
@@ -129,6 +132,8 @@ TEST(RankTeam, AStalledRankFailsTheReplicaAfterItsTime) {
   EXPECT_THAT(std::string(answer.error.message()), HasSubstr("rank 1 is stalled"));
   EXPECT_FALSE(harness.engine().Health().ok());
 }
+
+INSTANTIATE_TEST_SUITE_P(StepByStepAndAhead, WithStall, testing::Bool());
 
 TEST(RankTeam, AFollowerThatCannotStartIsAnError) {
   EngineOptions options = TeamOptions(2, RankMode::kProcesses);
