@@ -13,8 +13,8 @@ struct RowOrder {
 
   struct Shared {
     BlockScratch scratch;
-    uint64_t candidates[kMaxCandidates];
-    uint64_t sorted[kMaxCandidates];
+    uint64_t candidates[kMaxSorted];
+    uint64_t sorted[kMaxSorted];
     uint64_t digits[256];
     uint64_t digit, before;
     uint32_t found;
@@ -32,40 +32,64 @@ struct RowOrder {
     SyncThreads();
   }
 
-  QS_DEVICE static int LoadCandidates(const SampleArgs& args, const SampleJob& job,
-                                      Shared* shared) {
-    const int count = static_cast<int>(args.found[job.select]);
-    const uint64_t* candidates =
-        args.candidates + static_cast<int64_t>(job.select) * kMaxCandidates;
-    for (int i = ThreadIndex(); i < count; i += kThreads) shared->candidates[i] = candidates[i];
-    return count;
+  // What finish looks through: a job's candidates, or where collect found more than were kept the
+  // whole row.
+  struct Source {
+    const float* logits;   // of the row
+    const uint64_t* list;  // the candidates; null: the row
+    int32_t count;         // of the list, or the vocabulary
+    float max, inverse_temperature;
+    bool scores;  // takes part even with a p of 0
+
+    // The i-th rank, with its p; kNoRank: does not take part.
+    QS_DEVICE uint64_t RankAt(int32_t i, float* p) const {
+      if (list != nullptr) {
+        *p = WeightOf(LogitOf(list[i]), max, inverse_temperature);
+        return list[i];
+      }
+      *p = 0;
+      const float logit = logits[i];
+      if (IsMinusInfinity(logit)) return kNoRank;
+      *p = WeightOf(logit, max, inverse_temperature);
+      return *p > 0 || scores ? RankOf(logit, i) : kNoRank;
+    }
+  };
+
+  QS_DEVICE static Source SourceOf(const SampleArgs& args, const SampleJob& job, float max) {
+    Source source = {LogitsOf(args, job),     nullptr,
+                     args.vocab_size,         max,
+                     job.inverse_temperature, job.kind == SampleKind::kLogprobs};
+    if (job.select < 0 || args.found[job.select] > static_cast<uint32_t>(kMaxCandidates)) {
+      return source;
+    }
+    source.list = args.candidates + static_cast<int64_t>(job.select) * kMaxCandidates;
+    source.count = static_cast<int32_t>(args.found[job.select]);
+    return source;
+  }
+  QS_DEVICE static bool IsShort(const Source& source) {
+    return source.list != nullptr && source.count <= kMaxSorted;
+  }
+  QS_DEVICE static void Load(const Source& source, Shared* shared) {
+    for (int i = ThreadIndex(); i < source.count; i += kThreads) {
+      shared->candidates[i] = source.list[i];
+    }
   }
 
-  // --- The slow way ---------------------------------------------------------------------------
+  // --- By bits --------------------------------------------------------------------------------
 
-  // The rank of an id that takes part, with its p; kNoRank otherwise.
-  QS_DEVICE static uint64_t RankIn(const SampleArgs& args, const SampleJob& job, float max,
-                                   int32_t id, float* p) {
-    const float logit = LogitsOf(args, job)[id];
-    if (IsMinusInfinity(logit)) return kNoRank;
-    *p = WeightOf(logit, max, job.inverse_temperature);
-    if (!(*p > 0) && job.kind != SampleKind::kLogprobs) return kNoRank;
-    return RankOf(logit, id);
-  }
-
-  // The rank of the last id of the shortest prefix of those at or above `least` whose measure
-  // reaches the target; `least` where none does.
-  QS_DEVICE static uint64_t LastRank(const SampleArgs& args, const SampleJob& job, float max,
-                                     bool by_mass, double target, uint64_t least, Shared* shared) {
-    uint64_t prefix = 0, before = 0;
+  // The rank of the last id of the shortest prefix, of those at or above `least`, whose measure and
+  // `before` reach the target; `least` where none does. Eight bits of it at a time.
+  QS_DEVICE static uint64_t LastRank(const Source& source, bool by_mass, uint64_t before,
+                                     double target, uint64_t least, Shared* shared) {
+    uint64_t prefix = 0;
     for (int shift = 56; shift >= 0; shift -= 8) {
       SyncThreads();
       shared->digits[ThreadIndex()] = 0;
       if (ThreadIndex() == 0) shared->digit = 256;
       SyncThreads();
-      for (int32_t id = ThreadIndex(); id < args.vocab_size; id += kThreads) {
+      for (int32_t i = ThreadIndex(); i < source.count; i += kThreads) {
         float p = 0;
-        const uint64_t rank = RankIn(args, job, max, id, &p);
+        const uint64_t rank = source.RankAt(i, &p);
         if (rank == kNoRank || rank < least) continue;
         if (shift < 56 && (rank ^ prefix) >> (shift + 8) != 0) continue;
         AtomicAdd(&shared->digits[rank >> shift & 255],
@@ -127,16 +151,17 @@ struct ScoreRows {
   QS_DEVICE static int Top(const Args& args, const SampleJob& job, float max,
                            RowOrder::Shared* shared) {
     if (job.count == 0) return 0;
-    int count = 0;
-    if (args.found[job.select] <= static_cast<uint32_t>(kMaxCandidates)) {
-      count = RowOrder::LoadCandidates(args, job, shared);
+    const RowOrder::Source source = RowOrder::SourceOf(args, job, max);
+    int count = source.count;
+    if (RowOrder::IsShort(source)) {
+      RowOrder::Load(source, shared);
     } else {
-      const uint64_t last = RowOrder::LastRank(args, job, max, false, job.count, kNoRank, shared);
+      const uint64_t last = RowOrder::LastRank(source, false, 0, job.count, kNoRank, shared);
       if (ThreadIndex() == 0) shared->found = 0;
       SyncThreads();
-      for (int32_t id = ThreadIndex(); id < args.vocab_size; id += kThreads) {
+      for (int32_t i = ThreadIndex(); i < source.count; i += kThreads) {
         float p = 0;
-        const uint64_t rank = RowOrder::RankIn(args, job, max, id, &p);
+        const uint64_t rank = source.RankAt(i, &p);
         if (rank == kNoRank || rank < last) continue;
         shared->candidates[AtomicAdd(&shared->found, 1u)] = rank;
       }
@@ -154,7 +179,7 @@ struct FinishRows {
   using Shared = RowOrder::Shared;
   static constexpr int kThreads = kSampleThreads;
   static constexpr int kMinBlocks = 2;
-  static constexpr int kOwn = kMaxCandidates / kThreads;
+  static constexpr int kOwn = kMaxSorted / kThreads;
 
   QS_DEVICE static void Run(const Args& args) {
     GridDependencyTrigger();
@@ -183,33 +208,35 @@ struct FinishRows {
     if (job.kind == SampleKind::kGreedy) return IdOf(best);
     const float max = LogitOf(best);
     Racer own;
-    if (job.kind == SampleKind::kBits ||
-        (job.select >= 0 && args.found[job.select] > static_cast<uint32_t>(kMaxCandidates))) {
-      RaceByBits(args, job, max, shared, &own);
-    } else {
-      if (job.kind != SampleKind::kTop) {
-        const RacePart* parts = args.race + static_cast<int64_t>(index) * args.chunks;
-        for (int i = ThreadIndex(); i < args.chunks; i += kThreads) {
-          own.Enter(parts[i].ratio, parts[i].id);
-        }
+    const RowOrder::Source source = RowOrder::SourceOf(args, job, max);
+    // Above the last step collect has raced, unless the whole row is looked through again.
+    const bool raced =
+        job.kind == SampleKind::kRace || (source.list != nullptr && job.kind != SampleKind::kTop);
+    if (raced) {
+      const RacePart* parts = args.race + static_cast<int64_t>(index) * args.chunks;
+      for (int i = ThreadIndex(); i < args.chunks; i += kThreads) {
+        own.Enter(parts[i].ratio, parts[i].id);
       }
-      if (job.select >= 0) RaceOfCandidates(args, job, max, shared, &own);
+    }
+    if (job.kind != SampleKind::kRace) {
+      const SelectState state = raced ? args.state[job.select] : SelectState();
+      if (RowOrder::IsShort(source)) {
+        RaceSorted(job, state, source, shared, &own);
+      } else {
+        RaceByBits(job, state, source, shared, &own);
+      }
     }
     return BlockRace(own, &shared->scratch).id;
   }
 
-  QS_DEVICE static void RaceOfCandidates(const Args& args, const SampleJob& job, float max,
-                                         Shared* shared, Racer* own) {
-    int count = RowOrder::LoadCandidates(args, job, shared);
-    RowOrder::Sort(shared, count);
+  // `state`: what stands before the source's first.
+  QS_DEVICE static void RaceSorted(const SampleJob& job, const SelectState& state,
+                                   const RowOrder::Source& source, Shared* shared, Racer* own) {
+    RowOrder::Load(source, shared);
+    RowOrder::Sort(shared, source.count);
     const bool nucleus = job.kind == SampleKind::kNucleus;
-    const SelectState state = args.state[job.select];
-    int64_t before = nucleus ? state.before : 0;
-    if (job.kind == SampleKind::kTop) count = job.count < count ? job.count : count;
-    if (job.kind == SampleKind::kWideTop) {
-      const int64_t left = job.count - state.before;
-      count = left < count ? static_cast<int>(left) : count;
-    }
+    int64_t count = source.count, before = nucleus ? state.before : 0;
+    if (!nucleus && job.count - state.before < count) count = job.count - state.before;
     // Each thread has kOwn candidates in a row.
     int64_t masses[kOwn];
     float p[kOwn];
@@ -217,14 +244,15 @@ struct FinishRows {
     QS_UNROLL
     for (int i = 0; i < kOwn; ++i) {
       const int at = ThreadIndex() * kOwn + i;
-      p[i] = at < count ? WeightOf(LogitOf(shared->sorted[at]), max, job.inverse_temperature) : 0;
+      p[i] = at < count ? WeightOf(LogitOf(shared->sorted[at]), source.max, job.inverse_temperature)
+                        : 0;
       masses[i] = MassOf(p[i]);
       sum += masses[i];
     }
     uint64_t total = 0;
     before +=
         static_cast<int64_t>(BlockSumBefore(static_cast<uint64_t>(sum), &total, &shared->scratch));
-    const bool cut = job.top_p < 1.0f && job.kind != SampleKind::kWideTop;
+    const bool cut = job.top_p < 1.0f;
     const double target =
         TargetMass(job.top_p, nucleus ? state.total : static_cast<int64_t>(total));
     for (int i = 0; i < kOwn; ++i) {
@@ -236,30 +264,41 @@ struct FinishRows {
     }
   }
 
-  QS_DEVICE static void RaceByBits(const Args& args, const SampleJob& job, float max,
-                                   Shared* shared, Racer* own) {
+  QS_DEVICE static void RaceByBits(const SampleJob& job, const SelectState& state,
+                                   const RowOrder::Source& source, Shared* shared, Racer* own) {
     uint64_t least = kNoRank;
-    if (job.count > 0) least = RowOrder::LastRank(args, job, max, false, job.count, least, shared);
-    if (job.top_p < 1.0f) {
-      uint64_t mass = 0, total = 0;
-      for (int32_t id = ThreadIndex(); id < args.vocab_size; id += kThreads) {
-        float p = 0;
-        const uint64_t rank = RowOrder::RankIn(args, job, max, id, &p);
-        if (rank != kNoRank && rank >= least) mass += static_cast<uint64_t>(MassOf(p));
-      }
-      BlockSumBefore(mass, &total, &shared->scratch);
-      const double target = TargetMass(job.top_p, static_cast<int64_t>(total));
-      least = RowOrder::LastRank(args, job, max, true, target, least, shared);
+    if (job.count > 0) {
+      least = RowOrder::LastRank(source, false, static_cast<uint64_t>(state.before), job.count,
+                                 least, shared);
     }
-    for (int32_t id = ThreadIndex(); id < args.vocab_size; id += kThreads) {
+    if (job.top_p < 1.0f) {
+      int64_t total = state.total;
+      if (total == 0) total = MassFrom(source, least, shared);
+      least = RowOrder::LastRank(source, true, static_cast<uint64_t>(state.before),
+                                 TargetMass(job.top_p, total), least, shared);
+    }
+    for (int32_t i = ThreadIndex(); i < source.count; i += kThreads) {
       float p = 0;
-      const uint64_t rank = RowOrder::RankIn(args, job, max, id, &p);
-      if (rank == kNoRank || rank < least || p < job.min_p) continue;
+      const uint64_t rank = source.RankAt(i, &p);
+      if (rank == kNoRank || rank < least || !(p > 0) || p < job.min_p) continue;
+      const int32_t id = IdOf(rank);
       const double v = UniformOf(job.noise_key, id);
       // E > v: most lose without a logarithm.
       if (static_cast<double>(p) <= own->ratio * (1 - 1e-12) * v) continue;
       own->Enter(RatioOf(p, v), id);
     }
+  }
+
+  QS_DEVICE static int64_t MassFrom(const RowOrder::Source& source, uint64_t least,
+                                    Shared* shared) {
+    uint64_t mass = 0, total = 0;
+    for (int32_t i = ThreadIndex(); i < source.count; i += kThreads) {
+      float p = 0;
+      const uint64_t rank = source.RankAt(i, &p);
+      if (rank != kNoRank && rank >= least) mass += static_cast<uint64_t>(MassOf(p));
+    }
+    BlockSumBefore(mass, &total, &shared->scratch);
+    return static_cast<int64_t>(total);
   }
 
   // The logit of an id before the edits.

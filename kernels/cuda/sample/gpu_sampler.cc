@@ -29,12 +29,12 @@ T* At(const Buffer& buffer, size_t offset) {
   return reinterpret_cast<T*>(buffer.as<char>() + offset);
 }
 
-// A buffer that is too small makes place for one twice as big as needed.
+// A buffer that is too small makes place for one half as big again as needed.
 template <typename Allocate>
 absl::Status Grow(GpuDevice& device, size_t bytes, Allocate allocate, Buffer* buffer) {
   if (bytes <= buffer->bytes()) return absl::OkStatus();
   *buffer = Buffer();
-  absl::StatusOr<Buffer> grown = allocate(device, std::max<size_t>(2 * bytes, 1 << 16));
+  absl::StatusOr<Buffer> grown = allocate(device, std::max<size_t>(bytes + bytes / 2, 1 << 16));
   if (!grown.ok()) return grown.status();
   *buffer = *std::move(grown);
   return absl::OkStatus();

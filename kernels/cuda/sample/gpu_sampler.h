@@ -21,8 +21,8 @@ namespace qwenserve {
 // Backend::Sample on a GPU, with the bits of the CPU's sampler for equal logits. One copy to the
 // device, two to nine kernels (SampleJob), one copy back; nothing waits. One thread.
 //
-// About 27 KiB of device memory for each row of a call, twice that with log-probabilities, and what
-// its lists need; it grows as needed and is never given back.
+// About 50 KiB of device memory for each row with top-k or top-p, and as much for one with top
+// log-probabilities, and what its lists need; it grows as needed and is never given back.
 class GpuSampler {
  public:
   // Nothing is allocated before the first call. `device` must outlive it.

@@ -15,9 +15,10 @@
 //   score:   one block per job of log-probabilities: sorts the candidates.
 //   finish:  one block per row: sorts the candidates, ends the race, writes the token.
 //
-// Where there are too many candidates (equal logits, or a wide top-k with top-p) the last two find
-// the last kept id by its bits, eight at a time, over the whole row: slower, and as exact. Greedy
-// rows need scan and finish; draws from the whole vocabulary also collect.
+// Where there are too many candidates to sort, the last two find the last kept id by its bits,
+// eight at a time, among the candidates, and where there are even more (thousands of equal logits,
+// or a very wide top-k with top-p) over the whole row: slower, and as exact. Greedy rows need scan
+// and finish; draws from the whole vocabulary also collect.
 #include <cstdint>
 
 #include "kernels/cuda/runtime/gpu_kernel.h"
@@ -29,9 +30,10 @@ namespace qwenserve {
 inline constexpr int32_t kSampleChunk = 4096;    // ids of a block
 inline constexpr int32_t kSampleThreads = 256;   // of a block
 inline constexpr int32_t kSampleSteps = 2048;    // of -log p, which ends at 87.33
-inline constexpr int32_t kMaxCandidates = 1024;  // that finish can sort
-// Up to here top-k sorts all that it keeps; beyond, only those at its end.
-inline constexpr int32_t kMaxSortedTopK = 512;
+inline constexpr int32_t kMaxCandidates = 4096;  // that collect keeps for finish
+inline constexpr int32_t kMaxSorted = 1024;      // of which finish sorts so many
+// Up to here all that top-k keeps are candidates; beyond, only those at its end.
+inline constexpr int32_t kMaxListedTopK = 2048;
 
 enum class SampleKind : int32_t {
   kGreedy,
@@ -39,7 +41,7 @@ enum class SampleKind : int32_t {
   kTop,       // among the first `count`, all of them candidates; with top-p
   kNucleus,   // top-p of all
   kWideTop,   // many, without top-p
-  kBits,      // wide top-k and top-p: only finish, by the slow way
+  kBits,      // many, and top-p of them: only finish, over the whole row
   kLogprobs,  // no draw: highest logit, mass and the first `count`
 };
 
@@ -138,7 +140,7 @@ struct SampleArgs {
 inline constexpr uint32_t kSampleScanBytes = 256;
 inline constexpr uint32_t kSampleMeasureBytes = 256 + kSampleSteps * 8;
 inline constexpr uint32_t kSampleCollectBytes = 256;
-inline constexpr uint32_t kSampleFinishBytes = 512 + 256 * 8 + 2 * kMaxCandidates * 8;
+inline constexpr uint32_t kSampleFinishBytes = 512 + 256 * 8 + 2 * kMaxSorted * 8;
 
 struct SamplingKernels {
   GpuKernel scan, measure, collect, score, finish;

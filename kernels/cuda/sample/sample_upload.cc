@@ -53,9 +53,9 @@ SampleJob SampleUpload::DrawJob(const SampleRow& row, int64_t vocab_size, int in
   job.min_p = row.min_p;
   if (row.top_k > 0 && row.top_k < vocab_size) job.count = row.top_k;
   const bool nucleus = row.top_p < 1.0f;
-  if (job.count > kMaxSortedTopK && nucleus) {
+  if (job.count > kMaxListedTopK && nucleus) {
     job.kind = SampleKind::kBits;
-  } else if (job.count > kMaxSortedTopK) {
+  } else if (job.count > kMaxListedTopK) {
     job.kind = SampleKind::kWideTop;
   } else if (job.count > 0) {
     job.kind = SampleKind::kTop;

@@ -147,6 +147,33 @@ TEST_F(GpuSamplerTest, ALargeVocabularyHasTheBitsOfTheCpu) {
   Compare(gpu, 151936, 12);
 }
 
+// So many ids with the same logit that none of the short ways will do.
+TEST_F(GpuSamplerTest, ManyEqualLogitsAreCutInTheOrderOfTheirIds) {
+  constexpr int64_t kVocab = 9001;
+  GpuSamplerHarness gpu(Emulation(9));
+  std::vector<SampleRow> rows;
+  std::vector<float> logits;
+  for (const float scale : {0.0f, 0.3f, 0.8f, 2.0f}) {
+    for (const int32_t top_k : {0, 600, 2048, 2049, 5000}) {
+      for (const float top_p : {1.0f, 0.9f, 0.3f}) {
+        SampleRow row = {.temperature = 1.5f, .top_k = top_k, .top_p = top_p};
+        row.seed = rows.size();
+        row.num_logprobs = rows.size() % 4 == 0 ? 20 : -1;
+        rows.push_back(row);
+        for (float logit : random_.Normals(kVocab, scale)) logits.push_back(std::round(logit));
+      }
+    }
+  }
+  const std::vector<SampledToken> actual = gpu.Sample(logits, kVocab, kVocab, rows);
+  std::vector<SampledToken> expected(rows.size());
+  cpu_->Sample(logits.data(), kVocab, kVocab, rows, nullptr, expected.data());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    SCOPED_TRACE(testing::Message()
+                 << i << ": top_k " << rows[i].top_k << " top_p " << rows[i].top_p);
+    ExpectSame(actual[i], expected[i]);
+  }
+}
+
 #ifdef QS_WITH_CUDA
 TEST_F(GpuSamplerTest, AGpuHasTheBitsOfTheCpu) {
   const SamplingKernels kernels = on_cuda::GetSamplingKernels();
