@@ -11,6 +11,8 @@
 namespace qwenserve {
 namespace {
 
+constexpr int64_t kMaxGrid = 65535;  // of a grid's second and third dimension
+
 GpuHeads HeadsOf(const HeadLayout& heads) {
   QS_CHECK(heads.num_query_heads > 0 && heads.num_kv_heads > 0 && heads.queries_per_kv > 0);
   QS_CHECK(heads.query_offset >= 0 && heads.query_offset < heads.queries_per_kv);
@@ -144,6 +146,7 @@ void GpuAttention::LaunchDecode(const AttentionArgs& attention, bool by_row) {
   const int64_t parts = int64_t{heads.num_kv_heads} * HeadTiles(heads);
   const DecodePlan plan = PlanDecode(count, heads, attention.max_blocks, wanted_blocks_,
                                      static_cast<int64_t>(partials_.bytes() / sizeof(float)));
+  QS_CHECK(count <= kMaxGrid && parts <= kMaxGrid);
   QS_CHECK(plan.blocks == 1 || count * parts <= wanted_blocks_);
   const DecodeArgs args = {.attention = attention,
                            .by_row = by_row,
@@ -163,6 +166,7 @@ void GpuAttention::LaunchPrefill(const AttentionArgs& attention) {
   const GpuHeads& heads = attention.heads;
   const int64_t tiles =
       FirstPrefillTile(attention.num_rows, attention.num_sequences, heads.MaxGroup());
+  QS_CHECK(tiles <= kMaxGrid);
   device_.Launch(kernels_.prefill[AttentionDimIndex(heads.head_dim)][attention.layout.int8 ? 1 : 0],
                  {.grid_x = static_cast<uint32_t>(heads.num_kv_heads),
                   .grid_y = static_cast<uint32_t>(tiles),

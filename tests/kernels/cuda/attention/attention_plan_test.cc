@@ -114,10 +114,44 @@ TEST(PrefillTilesTest, EveryTileHasItsNumber) {
   }
 }
 
+template <typename Tile>
+void ExpectRowsInDifferentBanks() {
+  std::vector<int> owners(Tile::kBytes / 16);
+  for (int row = 0; row < kGpuSegment; ++row) {
+    for (int piece = 0; piece < Tile::kPieces; ++piece) {
+      const int at = Tile::At(row, piece);
+      ASSERT_EQ(at % 16, 0);
+      ++owners.at(at / 16);
+      // Kernels rely on this to add rows and pieces to what a lane has.
+      ASSERT_EQ(Tile::At(row % 8, piece) + row / 8 * 8 * Tile::kRowBytes, at);
+      ASSERT_EQ(
+          (Tile::At(row, 0) ^ piece % Tile::kTurn * 16) + piece / Tile::kTurn * Tile::kTurn * 16,
+          at);
+    }
+  }
+  EXPECT_EQ(std::count(owners.begin(), owners.end(), 1), Tile::kBytes / 16);
+  for (int row = 0; row < kGpuSegment; row += 8) {
+    for (int piece = 0; piece < Tile::kPieces; ++piece) {
+      std::vector<int> banks(8);  // of 16 bytes
+      for (int i = 0; i < 8; ++i) ++banks[Tile::At(row + i, piece) / 16 % 8];
+      EXPECT_EQ(std::count(banks.begin(), banks.end(), 1), 8);
+    }
+  }
+}
+
+TEST(SharedMemoryTest, EightRowsLieInDifferentBanks) {
+  ExpectRowsInDifferentBanks<KvTile<64, false>>();
+  ExpectRowsInDifferentBanks<KvTile<64, true>>();
+  ExpectRowsInDifferentBanks<KvTile<128, false>>();
+  ExpectRowsInDifferentBanks<KvTile<128, true>>();
+}
+
 TEST(SharedMemoryTest, FitsTheSmallestGpu) {
   constexpr int kSm86 = 99 * 1024;
   EXPECT_LE((SegmentMemory<128, false>::kBytes) + DecodeExchange::kBytes, kSm86);
   EXPECT_LE((SegmentMemory<128, true>::kBytes) + DecodeExchange::kBytes, kSm86);
+  EXPECT_LE((PrefillMemory<128, false>::kBytes), kSm86);
+  EXPECT_LE((PrefillMemory<128, true>::kBytes), kSm86);
   // Three blocks of decode on sm_90, two on sm_80; each costs 1 KiB more.
   EXPECT_LE(3 * ((SegmentMemory<128, false>::kBytes) + DecodeExchange::kBytes + 1024), 228 * 1024);
   EXPECT_LE(2 * ((SegmentMemory<128, false>::kBytes) + DecodeExchange::kBytes + 1024), 164 * 1024);
