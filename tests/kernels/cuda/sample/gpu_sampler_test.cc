@@ -174,6 +174,26 @@ TEST_F(GpuSamplerTest, ManyEqualLogitsAreCutInTheOrderOfTheirIds) {
   }
 }
 
+// The cut lies within the lower of two steps, where thousands are equal: many draws, since those of
+// a wrong cut are the same more often than not.
+TEST_F(GpuSamplerTest, TheCutAmongEqualsCountsWhatIsAbove) {
+  GpuSamplerHarness gpu(Emulation(10));
+  for (const bool nucleus : {true, false}) {
+    const int64_t above = nucleus ? 500 : 2500, vocab = nucleus ? 3000 : 6000;
+    std::vector<float> one(vocab, 0.0f), logits;
+    for (int64_t i = 0; i < above; ++i) one[i * vocab / above] = 1.0f;
+    std::vector<SampleRow> rows(60);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      rows[i] = {.top_k = nucleus ? 0 : 4000, .top_p = nucleus ? 0.6f : 1.0f, .seed = i};
+      logits.insert(logits.end(), one.begin(), one.end());
+    }
+    const std::vector<SampledToken> actual = gpu.Sample(logits, vocab, vocab, rows);
+    std::vector<SampledToken> expected(rows.size());
+    cpu_->Sample(logits.data(), vocab, vocab, rows, nullptr, expected.data());
+    for (size_t i = 0; i < rows.size(); ++i) ASSERT_EQ(actual[i].id, expected[i].id) << i;
+  }
+}
+
 #ifdef QS_WITH_CUDA
 TEST_F(GpuSamplerTest, AGpuHasTheBitsOfTheCpu) {
   const SamplingKernels kernels = on_cuda::GetSamplingKernels();
