@@ -1,10 +1,13 @@
 #include "tests/engine/runtime/lazy_backend.h"
 
 #include <bit>
+#include <mutex>
 #include <type_traits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/parallel/group_communicator.h"
+#include "engine/parallel/rank_group.h"
 #include "gtest/gtest.h"
 #include "kernels/check.h"
 
@@ -54,7 +57,58 @@ struct OwnedRow {
   std::vector<int32_t> banned;
 };
 
+class LazyCommunicator final : public Communicator {
+ public:
+  LazyCommunicator(LazyBackend* backend, std::unique_ptr<Communicator> host)
+      : backend_(backend), host_(std::move(host)) {}
+
+  int rank() const override { return host_->rank(); }
+  int size() const override { return host_->size(); }
+  absl::Status AllReduceSum(float* data, int64_t count) override {
+    backend_->Issue(Describe("sum", data, count),
+                    [=, this] { QS_CHECK(host_->AllReduceSum(data, count).ok()); });
+    return absl::OkStatus();
+  }
+  absl::Status AllGather(const float* mine, int64_t rows, int64_t width, float* all) override {
+    backend_->Issue(Describe("gather of ranks", mine, rows, width, all),
+                    [=, this] { QS_CHECK(host_->AllGather(mine, rows, width, all).ok()); });
+    return absl::OkStatus();
+  }
+  bool replayable() const override { return true; }
+  absl::Status Health() override { return host_->Health(); }
+  void Abort() override { host_->Abort(); }
+
+ private:
+  LazyBackend* const backend_;
+  const std::unique_ptr<Communicator> host_;
+};
+
+// The group's memory by its identity.
+std::shared_ptr<RankGroup> SharedGroup(const DeviceGroup& group) {
+  static std::mutex mutex;
+  static std::map<std::string, std::weak_ptr<RankGroup>> groups;
+  std::lock_guard<std::mutex> lock(mutex);
+  std::shared_ptr<RankGroup> memory = groups[group.id].lock();
+  if (memory == nullptr) {
+    memory = *RankGroup::Create(group.size);
+    groups[group.id] = memory;
+  }
+  return memory;
+}
+
 }  // namespace
+
+absl::StatusOr<std::string> LazyBackend::NewDeviceGroup(const std::string& library) {
+  static std::atomic<int> last{0};
+  return absl::StrCat(++last);
+}
+
+absl::StatusOr<std::unique_ptr<Communicator>> LazyBackend::JoinDeviceGroup(
+    const DeviceGroup& group) {
+  std::unique_ptr<Communicator> host =
+      MakeGroupCommunicator(SharedGroup(group), group.rank, group.timeout);
+  return std::make_unique<LazyCommunicator>(this, std::move(host));
+}
 
 void LazyBackend::Issue(std::string name, std::function<void()> run) {
   if (recording_ != nullptr) {

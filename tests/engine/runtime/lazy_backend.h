@@ -1,6 +1,7 @@
 #ifndef QWENSERVE_TESTS_ENGINE_RUNTIME_LAZY_BACKEND_H_
 #define QWENSERVE_TESTS_ENGINE_RUNTIME_LAZY_BACKEND_H_
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -13,15 +14,16 @@
 
 namespace qwenserve {
 
-// What a LazyBackend has seen; outlives it.
+// What LazyBackends have seen, of all ranks; outlives them.
 struct LazyCounts {
-  int64_t copies_to_device = 0;
-  int64_t samples = 0;
-  int64_t waits_for_all = 0;   // Wait for the last op issued: the device has nothing more to do
-  int64_t waits_for_some = 0;  // Wait with later ops in the queue
-  int64_t repeats = 0;         // Replay of what was recorded
-  int64_t records = 0;
-  int64_t filling = 0;  // rows at position -1 that attention saw
+  std::atomic<int64_t> copies_to_device = 0;
+  std::atomic<int64_t> samples = 0;
+  std::atomic<int64_t> waits_for_all =
+      0;  // Wait for the last op issued: the device has nothing more to do
+  std::atomic<int64_t> waits_for_some = 0;  // Wait with later ops in the queue
+  std::atomic<int64_t> repeats = 0;         // Replay of what was recorded
+  std::atomic<int64_t> records = 0;
+  std::atomic<int64_t> filling = 0;  // rows at position -1 that attention saw
 };
 
 // A device that works as late as it may: an op is kept, and is done when somebody waits for a mark
@@ -58,6 +60,13 @@ class LazyBackend final : public Backend {
   uint64_t Mark() override { return issued_; }
   absl::Status Wait(uint64_t mark) override;
 
+  bool needs_device_group() const override { return true; }
+  absl::StatusOr<std::string> NewDeviceGroup(const std::string& library) override;
+  absl::StatusOr<std::unique_ptr<Communicator>> JoinDeviceGroup(const DeviceGroup& group) override;
+
+  // Adds an op; `name` says all its arguments.
+  void Issue(std::string name, std::function<void()> run);
+
   void TakeDrawn(const int32_t* drawn, int64_t rows, int32_t* ids) override;
   void Embed(const int32_t* ids, int64_t rows, const LinearWeight& table, int64_t first_id,
              float* out) override;
@@ -79,12 +88,10 @@ class LazyBackend final : public Backend {
               int32_t* drawn, SampledToken* tokens) override;
 
  private:
-  // An op, and its name with all its arguments.
   struct Op {
     std::string name;
     std::function<void()> run;
   };
-  void Issue(std::string name, std::function<void()> run);
 
   const std::unique_ptr<Backend> device_;
   const bool reads_last_id_;
