@@ -133,7 +133,9 @@ void ProductChoices::Write() {
 
   std::error_code error;
   std::filesystem::create_directories(std::filesystem::path(file_).parent_path(), error);
-  const std::string unfinished = absl::StrCat(file_, ".", getpid());
+  // Ranks are processes, or threads of one.
+  const std::string unfinished =
+      absl::StrCat(file_, ".", getpid(), ".", absl::Hex(reinterpret_cast<uintptr_t>(this)));
   std::ofstream out(unfinished, std::ios::trunc);
   out << absl::StrJoin(lines, "\n") << "\n";
   out.close();

@@ -36,8 +36,9 @@ struct ProductChoice {
 
 // Choices made by measuring, kept in a file so that the next start need not measure again. A file
 // holds the choices for several identities (GPU, driver, version of cuBLASLt); the text is one line
-// per choice with tabs between its fields. One thread; several processes may share a file: it is
-// replaced as a whole, and what another one has added meanwhile is kept.
+// per choice with tabs between its fields. One thread; several of these, in processes or threads,
+// may share a file: it is replaced as a whole, with what others have added before. What two add at
+// the same moment, one of them may lose: it is then measured again by the next process.
 class ProductChoices {
  public:
   // `file` empty: kept in memory only. A file that cannot be read, or has a line that is not

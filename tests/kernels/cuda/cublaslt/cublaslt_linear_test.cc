@@ -7,6 +7,7 @@
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -229,6 +230,34 @@ TEST_F(CublasLtLinearTest, SeveralProcessesShareAFile) {
   EXPECT_EQ(Multiply(*c, 100), 2u);
   EXPECT_EQ(Multiply(*c, 200), 2u);
   EXPECT_EQ(fake_.heuristics_asked, asked);
+}
+
+TEST_F(CublasLtLinearTest, RanksThatWriteAtOnceDoNoHarm) {
+  const auto warn = [](absl::string_view what) { ADD_FAILURE() << std::string(what); };
+  std::vector<std::thread> ranks;
+  for (int64_t rank = 1; rank <= 4; ++rank) {
+    ranks.emplace_back([this, rank, warn] {
+      ProductChoices choices("a GPU", file_, warn);
+      for (int64_t i = 1; i <= 50; ++i) {
+        choices.Add({i, 64 * rank, 64, WeightFormat::kBf16, false}, ProductChoice());
+      }
+    });
+  }
+  for (std::thread& rank : ranks) rank.join();
+  const ProductChoices choices("a GPU", file_, warn);
+  // The last one to write had all of its own.
+  int whole = 0;
+  for (int64_t rank = 1; rank <= 4; ++rank) {
+    int found = 0;
+    for (int64_t i = 1; i <= 50; ++i) {
+      found += choices.Find({i, 64 * rank, 64, WeightFormat::kBf16, false}) != nullptr;
+    }
+    whole += found == 50;
+  }
+  EXPECT_GE(whole, 1);
+  // Nothing unfinished stays.
+  const std::filesystem::directory_iterator files(std::filesystem::path(file_).parent_path());
+  EXPECT_EQ(std::distance(begin(files), end(files)), 1);
 }
 
 TEST_F(CublasLtLinearTest, ADamagedFileIsIgnoredWithAWarningAndReplaced) {
