@@ -38,10 +38,11 @@ QS_DEVICE int32_t LoadBlockIds(const KvSource& kv, int segment) {
   return exists ? kv.table[entry] : 0;
 }
 
-// Starts copying a segment's keys (or values): zeros where there is no such position or dim, as
-// that memory may hold anything.
+// Starts copying a segment's keys (or values), but for row `left_out`: zeros where there is no such
+// position or dim, as that memory may hold anything.
 template <int kDim, bool kInt8, int kThreads>
-QS_DEVICE void CopyRows(const KvSource& kv, bool values, int segment, int32_t ids, char* tile) {
+QS_DEVICE void CopyRows(const KvSource& kv, bool values, int segment, int32_t ids, int left_out,
+                        char* tile) {
   const GpuKvLayout& layout = kv.args.layout;
   const int64_t block_bytes = layout.block_bytes(kv.args.heads.num_kv_heads);
   using Tile = KvTile<kDim, kInt8>;
@@ -62,8 +63,8 @@ QS_DEVICE void CopyRows(const KvSource& kv, bool values, int segment, int32_t id
       const char* from = kv.head + block * block_bytes +
                          (values ? layout.value_offset(slot) : layout.key_offset(slot)) +
                          16 * piece;
-      CopyAsync16(tile + Tile::At(row, piece), from,
-                  row < existing && 16 * piece < layout.row_bytes());
+      const bool exists = row < existing && 16 * piece < layout.row_bytes();
+      if (row != left_out) CopyAsync16(tile + Tile::At(row, piece), from, exists);
     }
   }
 }
@@ -97,17 +98,47 @@ struct SegmentStream {
     return reinterpret_cast<float*>(SharedMemory() + Memory::kScales) +
            turn % 2 * Memory::kScaleFloats;
   }
+  QS_DEVICE static char* Keys() { return SharedMemory() + Memory::kKeys; }
+  QS_DEVICE static char* Values() { return SharedMemory() + Memory::kValues; }
   QS_DEVICE void Start(int segment, int following) {
     ids_ahead = LoadBlockIds(kv, segment);
     StartKeys(segment, following, 0);
     StartValues(segment);
+  }
+  // Start for the segment of kv.last in two parts: all but kv.last, and that position once it is
+  // there.
+  QS_DEVICE void StartWithoutLast() {
+    const int segment = kv.last / kGpuSegment, last = kv.last % kGpuSegment;
+    ids = LoadBlockIds(kv, segment);
+    CopyRows<kDim, kInt8, kThreads>(kv, false, segment, ids, last, Keys());
+    CopyRows<kDim, kInt8, kThreads>(kv, true, segment, ids, last, Values());
+  }
+  QS_DEVICE void AddLast() {
+    using Tile = typename Memory::Tile;
+    const GpuKvLayout& layout = kv.args.layout;
+    const int segment = kv.last / kGpuSegment, last = kv.last % kGpuSegment;
+    if (WarpIndex() == 0) {
+      static_assert(Tile::kPieces <= 16);
+      const bool value = LaneIndex() >= 16;
+      const int piece = LaneIndex() % 16, slot = last % kKvBlockSize;
+      const char* head = kv.head + Shuffle(ids, last / kKvBlockSize) *
+                                       layout.block_bytes(kv.args.heads.num_kv_heads);
+      const char* row = head + (value ? layout.value_offset(slot) : layout.key_offset(slot));
+      if (piece < Tile::kPieces) {
+        CopyAsync16((value ? Values() : Keys()) + Tile::At(last, piece), row + 16 * piece,
+                    16 * piece < layout.row_bytes());
+      }
+    }
+    if constexpr (kInt8) CopyScales(kv, segment, ids, ScalesOf(0));
+    CopyAsyncCommit();  // keys and values
+    CopyAsyncCommit();
   }
   // segment, following < 0: none. `turn` counts the segments of the block.
   QS_DEVICE void StartKeys(int segment, int following, int turn) {
     if (segment >= 0) {
       ids = ids_ahead;
       if (following >= 0) ids_ahead = LoadBlockIds(kv, following);
-      CopyRows<kDim, kInt8, kThreads>(kv, false, segment, ids, SharedMemory() + Memory::kKeys);
+      CopyRows<kDim, kInt8, kThreads>(kv, false, segment, ids, -1, Keys());
       if constexpr (kInt8) CopyScales(kv, segment, ids, ScalesOf(turn));
     }
     CopyAsyncCommit();
@@ -115,7 +146,7 @@ struct SegmentStream {
   // Of the same segment.
   QS_DEVICE void StartValues(int segment) {
     if (segment >= 0) {
-      CopyRows<kDim, kInt8, kThreads>(kv, true, segment, ids, SharedMemory() + Memory::kValues);
+      CopyRows<kDim, kInt8, kThreads>(kv, true, segment, ids, -1, Values());
     }
     CopyAsyncCommit();
   }

@@ -48,8 +48,14 @@ struct DecodeAttention {
     SegmentStream<kDim, kInt8, kThreads> stream = {
         MakeKvSource(args.attention, work.sequence, work.kv_head, work.position)};
     // What may still run before this kernel stores nothing but the row's own position.
-    const bool early = busy && begin + 1 < work.segments;
-    if (early) stream.Start(begin, second);
+    const bool has_last = begin + 1 == work.segments;
+    if (busy && work.position >= 0) {
+      if (has_last) {
+        stream.StartWithoutLast();
+      } else {
+        stream.Start(begin, second);
+      }
+    }
     GridDependencyWait();
     GridDependencyTrigger();
     if (!busy) return;
@@ -57,7 +63,7 @@ struct DecodeAttention {
       StoreZeros(work);
       return;
     }
-    if (!early) stream.Start(begin, second);
+    if (has_last) stream.AddLast();
     uint32_t q[kDim / 16][4];
     const int head_dim = args.attention.heads.head_dim;
     const float* query = args.attention.qkv +
