@@ -39,7 +39,9 @@ class FakeCublasLt {
     CublasLtApi api;
     api.GetVersion = [] { return current->version; };
     api.GetStatusString = [](int) { return "a status"; };
-    api.Create = [](void** handle) { return current->start_status ?: current->New(handle); };
+    api.Create = [](void** handle) {
+      return current->start_status != 0 ? current->start_status : current->New(handle);
+    };
     api.Destroy = &Delete;
     api.DescCreate = [](void** desc, int compute, int scale) {
       EXPECT_EQ(compute, kCublasCompute32F);
