@@ -35,10 +35,19 @@ struct PackedShape {
   bool reordered = false;     // QuantizedShape::input_order
 };
 
-// Device memory that a backend takes for itself when it is made and these weights are packed: for
-// sums that several blocks of threads share. A GPU with as many multiprocessors as an H100 is
-// meant.
-int64_t WorkspaceBytes(DeviceKind kind, absl::Span<const PackedShape> weights);
+// What decides how much a backend takes beside what it is asked for.
+struct WorkspaceOptions {
+  bool fast = false;                            // CudaBackendOptions::exact is false
+  int multiprocessors = 132;                    // of an H100 or H200; smaller GPUs need less
+  int64_t attention_bytes = int64_t{32} << 20;  // GpuAttentionOptions
+};
+
+// Device memory that a backend takes for itself when it is made and these weights are packed.
+int64_t WorkspaceBytes(DeviceKind kind, absl::Span<const PackedShape> weights,
+                       const WorkspaceOptions& options);
+
+// Backend::PaddedRows.
+int64_t PaddedRows(DeviceKind kind, int64_t rows);
 
 }  // namespace qwenserve
 

@@ -26,6 +26,7 @@ class MeasuringBackend final : public Backend {
   size_t KvBytesPerBlock(const HeadLayout& heads, KvFormat format) const override {
     return static_cast<size_t>(qwenserve::KvBytesPerBlock(kind_, heads, format));
   }
+  int64_t PaddedRows(int64_t rows) const override { return qwenserve::PaddedRows(kind_, rows); }
   // Ranks with GPUs gather whole rows.
   ShardSampler* shard_sampler() override {
     return kind_ == DeviceKind::kCpu ? &no_sampler_ : nullptr;

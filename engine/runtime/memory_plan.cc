@@ -24,18 +24,21 @@ int64_t LengthOf(const ModelConfig& config, const MemoryRequest& request) {
   return request.max_model_len > 0 ? request.max_model_len : config.max_positions;
 }
 
-// All layers are alike, so one stands for all.
-absl::StatusOr<int64_t> WeightBytesOf(const ModelConfig& config, const ShardPlan& shard,
-                                      const MemoryRequest& request) {
+// Weights and workspace. All layers are alike, so one stands for all.
+absl::Status PlanWeightMemory(const ModelConfig& config, const ShardPlan& shard,
+                              const MemoryRequest& request, RankMemory* memory) {
   ModelConfig one_layer = config;
   one_layer.num_layers = 1;
   QS_ASSIGN_OR_RETURN(const std::vector<PlannedField> fields,
                       PlanWeights(one_layer, shard, request.weights));
-  int64_t bytes = 0;
+  std::vector<PackedShape> matrices;
   for (const PlannedField& field : fields) {
-    bytes += PlannedBytes(field, request.device) * (field.layer >= 0 ? config.num_layers : 1);
+    memory->weights +=
+        PlannedBytes(field, request.device) * (field.layer >= 0 ? config.num_layers : 1);
+    if (!IsVector(field.field)) matrices.push_back(PackedShapeOf(field));
   }
-  return bytes;
+  memory->workspace = WorkspaceBytes(request.device, matrices, {.fast = request.fast});
+  return absl::OkStatus();
 }
 
 // What ModelRunner takes beside weights and KV cache.
@@ -62,7 +65,7 @@ absl::StatusOr<RankMemory> PlanRank(const ModelConfig& config, const MemoryReque
   QS_ASSIGN_OR_RETURN(const ShardPlan shard, MakeShardPlan(config, request.tp, rank));
   const HeadLayout heads = shard.Heads(config);
   RankMemory memory;
-  QS_ASSIGN_OR_RETURN(memory.weights, WeightBytesOf(config, shard, request));
+  QS_RETURN_IF_ERROR(PlanWeightMemory(config, shard, request, &memory));
   QS_ASSIGN_OR_RETURN(memory.step, StepBytes(config, shard, request));
   memory.kv_block = KvBytesPerBlock(request.device, heads, request.kv_format) * config.num_layers;
   return memory;
@@ -140,6 +143,7 @@ MemoryRequest RequestOf(const RankSettings& settings) {
   request.max_sequences = settings.limits.max_sequences;
   request.max_model_len = settings.limits.max_model_len;
   request.sample_pairs = settings.sample_pairs;
+  request.fast = settings.gpu_mode == "fast";
   return request;
 }
 

@@ -27,6 +27,7 @@ struct MemoryRequest {
   int64_t max_sequences = 64;  // in a step
   int64_t max_model_len = 0;   // 0 = the checkpoint's
   int64_t sample_pairs = 64;   // EngineOptions
+  bool fast = false;           // EngineOptions::gpu_mode
 };
 
 // What a rank's settings ask for.

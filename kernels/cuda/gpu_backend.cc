@@ -121,12 +121,14 @@ size_t GpuBackend::KvBytesPerBlock(const HeadLayout& heads, KvFormat format) con
 
 // --- Steps --------------------------------------------------------------------------------------
 
-int64_t GpuBackend::PaddedRows(int64_t rows) const {
+int64_t GpuPaddedRows(int64_t rows) {
   if (rows <= 2) return rows;
   if (rows <= 4) return 4;
   if (rows <= 64) return RoundUp(rows, 8);
   return rows <= 256 ? RoundUp(rows, 16) : RoundUp(rows, 64);
 }
+
+int64_t GpuBackend::PaddedRows(int64_t rows) const { return GpuPaddedRows(rows); }
 
 absl::Status GpuBackend::Replay(uint64_t key, absl::FunctionRef<absl::Status()> issue) {
   return graphs_.Run(key, issue);

@@ -23,6 +23,9 @@
 
 namespace qwenserve {
 
+// GpuBackend::PaddedRows.
+int64_t GpuPaddedRows(int64_t rows);
+
 struct GpuBackendOptions {
   // What decides the bits of results, see kernel_table.
   std::string table_name;
