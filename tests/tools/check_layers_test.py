@@ -42,6 +42,7 @@ def test_this_tree_was_really_read():
     ("engine/runtime/a.cc", '#include <grpcpp/grpcpp.h>'),
     ("engine/runtime/a.cc", '#include "prometheus/counter.h"'),
     ("engine/runtime/a.cc", '#include "kernels/cuda/cuda_backend.h"'),
+    ("tools/qwenctl/a.cc", '#include "kernels/cuda/runtime/gpu_device.h"'),
     ("engine/loader/a.cc", '#include "nlohmann/json.hpp"'),
     ("services/gateway/a.cc", '#include "tools/qwenctl/client.h"'),
     ("services/gateway/a.cc", '#include "nlohmann/json.hpp"'),
@@ -55,6 +56,7 @@ def test_upward_include_is_found(tmp_path, path, line):
 @pytest.mark.parametrize("path, line", [
     ("kernels/cuda/gemm.cu", '#include <cuda_runtime.h>'),
     ("kernels/cuda/comm/ring.cc", '#include <nccl.h>'),
+    ("tools/bench/a.cc", '#include "kernels/cuda/runtime/gpu_device.h"'),
     ("engine/base/json_reader.cc", '#include "nlohmann/json.hpp"'),
     ("engine/model/a.cc", '#include "kernels/backend.h"'),
     ("services/generator/a.cc", '#include "engine/runtime/engine.h"'),
