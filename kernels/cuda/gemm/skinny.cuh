@@ -129,6 +129,7 @@ struct Skinny {
         args.out[static_cast<int64_t>(x_row) * args.weight.out_features + output] = total;
       } else if (m % 2 == 0) {
         const int output = (first_slot + m) / 2 * kTileRows + row;
+        if (output >= args.weight.out_features / 2) continue;
         const float gate = Total<kFromOthers>(sums, parts, i);
         const float up = Total<kFromOthers>(sums, parts, i + kPerTile);
         args.activated[static_cast<int64_t>(x_row) * (args.weight.out_features / 2) + output] =

@@ -191,17 +191,30 @@ struct Wide {
   }
 
   QS_DEVICE static void TakePartials(const float* partials, int parts, WarpSums* total) {
+    // Asked for so many at once, since each answer takes long.
+    constexpr int kAtOnce = kSkinnyWarps;
     total->Clear();
     QS_NO_UNROLL
-    for (int p = 0; p < parts; ++p) {
+    for (int p = 0; p < parts; p += kAtOnce) {
       QS_UNROLL
       for (int m = 0; m < kTiles; ++m) {
+        Float4 sums[kAtOnce][kColumns];
         QS_UNROLL
-        for (int n = 0; n < kColumns; ++n) {
-          const auto* quad = reinterpret_cast<const float*>(Quad(partials + p * kElements, m, n));
+        for (int i = 0; i < kAtOnce; ++i) {
           QS_UNROLL
-          for (int i = 0; i < 4; ++i) {
-            total->of[m][n][i] = total->of[m][n][i] + LoadFromL2(quad + i);
+          for (int n = 0; n < kColumns; ++n) {
+            sums[i][n] = LoadFromL2(Quad(partials + (p + i) * kElements, m, n));
+          }
+        }
+        QS_UNROLL
+        for (int i = 0; i < kAtOnce; ++i) {
+          QS_UNROLL
+          for (int n = 0; n < kColumns; ++n) {
+            float* to = total->of[m][n];
+            to[0] = to[0] + sums[i][n].x;
+            to[1] = to[1] + sums[i][n].y;
+            to[2] = to[2] + sums[i][n].z;
+            to[3] = to[3] + sums[i][n].w;
           }
         }
       }

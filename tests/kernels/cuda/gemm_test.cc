@@ -174,36 +174,65 @@ TEST_P(Invariance, OfQuantisedProducts) {
   }
 }
 
-TEST_P(GemmTest, FusedSwiGluHasTheBitsOfItsParts) {
-  GpuElementwise elementwise(*device_, GetParam() != "cuda" ? on_simt::GetElementwiseKernels()
+class SwiGlu : public GemmTest {
+ protected:
+  // The fused op beside its two parts.
+  void Expect(GpuLinear& ops, const LinearWeight& weight, std::vector<int64_t> many_rows) {
+    const int64_t in = weight.in_features, width = weight.out_features / 2;
+    for (int64_t rows : many_rows) {
+      uint16_t* x = Upload(RandomX(rows * in));
+      float* gate_up = Upload(std::vector<float>(rows * 2 * width));
+      uint16_t* expected = Upload(std::vector<uint16_t>(rows * width));
+      ops.Linear(x, rows, weight, nullptr, gate_up);
+      GpuElementwise(*device_, elementwise_).SiluMul(gate_up, rows, width, expected);
+      float* scratch = Upload(std::vector<float>(rows * 2 * width));
+      uint16_t* out = Upload(std::vector<uint16_t>(rows * width, 0x7fc0));
+      ops.LinearSwiGlu(x, rows, weight, scratch, out);
+      ASSERT_EQ(Download(out, rows * width), Download(expected, rows * width))
+          << WeightFormatName(weight.format) << " " << width << " x " << in << ", " << rows
+          << " rows";
+      buffers_.clear();
+    }
+  }
+
 #ifdef QS_WITH_CUDA
-                                                            : on_cuda::GetElementwiseKernels());
+  const ElementwiseKernels elementwise_ =
+      GetParam() == "cuda" ? on_cuda::GetElementwiseKernels() : on_simt::GetElementwiseKernels();
 #else
-                                                            : ElementwiseKernels{});
+  const ElementwiseKernels elementwise_ = on_simt::GetElementwiseKernels();
 #endif
+};
+
+INSTANTIATE_TEST_SUITE_P(Devices, SwiGlu, GemmDevices(),
+                         [](const auto& info) { return info.param; });
+
+TEST_P(SwiGlu, FusedHasTheBitsOfItsParts) {
   GpuLinear ops = Ops();
   // 24 outputs each: not whole tiles, so not fused; the others are.
   for (int64_t width : {16, 24, 80}) {
     for (int64_t in : {64, 200, 2100}) {
       for (DType dtype : {DType::kBf16, DType::kF16, DType::kF32}) {
         const HostMatrix matrix(random_, dtype, 2 * width, in);
-        const LinearWeight weight = Pack(ops, matrix);
-        for (int64_t rows : {1, 9, 20, 70}) {
-          if (in == 2100 && rows > 9) continue;
-          uint16_t* x = Upload(RandomX(rows * in));
-          float* gate_up = Upload(std::vector<float>(rows * 2 * width));
-          uint16_t* expected = Upload(std::vector<uint16_t>(rows * width));
-          ops.Linear(x, rows, weight, nullptr, gate_up);
-          elementwise.SiluMul(gate_up, rows, width, expected);
-          float* scratch = Upload(std::vector<float>(rows * 2 * width));
-          uint16_t* out = Upload(std::vector<uint16_t>(rows * width, 0x7fc0));
-          ops.LinearSwiGlu(x, rows, weight, scratch, out);
-          ASSERT_EQ(Download(out, rows * width), Download(expected, rows * width))
-              << width << " x " << in << ", " << rows << " rows";
-          buffers_.clear();
-        }
+        Expect(ops, Pack(ops, matrix),
+               in == 2100 ? std::vector<int64_t>{1, 9} : std::vector<int64_t>{1, 9, 20, 70});
+        if (HasFatalFailure()) return;
       }
     }
+  }
+}
+
+// The widest blocks, of which the last is not full; five pairs of tiles.
+TEST_P(SwiGlu, FusedHasTheBitsOfItsPartsInWideBlocks) {
+  GpuLinear ops = Ops(1);
+  Expect(ops, Pack(ops, HostMatrix(random_, DType::kBf16, 160, 200)), {1, 9, 20, 150});
+  for (WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
+    const QuantMatrix matrix(random_, {.format = format,
+                                       .out_features = 160,
+                                       .in_features = 300,
+                                       .group_size = 128,
+                                       .has_zeros = true,
+                                       .input_order = {}});
+    Expect(ops, Pack(ops, matrix), {1, 9, 20, 70});
   }
 }
 
