@@ -31,9 +31,10 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const RankSetti
 absl::Status ModelRunner::TakeMemory(const LoadProgress& progress) {
   const ModelConfig& config = checkpoint_.config();
   QS_ASSIGN_OR_RETURN(backend_, MakeRankBackend(settings_));
+  QS_ASSIGN_OR_RETURN(shard_, MakeShardPlan(config, settings_.tp, settings_.rank));
+  QS_RETURN_IF_ERROR(backend_->SupportsKv(settings_.kv_format, shard_.Heads(config)));
   QS_RETURN_IF_ERROR(CheckRoom(settings_, config, *backend_));
   const BatchLimits limits = WithFilling(limits_, *backend_);
-  QS_ASSIGN_OR_RETURN(shard_, MakeShardPlan(config, settings_.tp, settings_.rank));
   QS_ASSIGN_OR_RETURN(weights_,
                       LoadWeights(checkpoint_, shard_, settings_.weights, *backend_, progress));
   for (const std::string& note : weights_.notes) spdlog::warn("{}", note);

@@ -74,9 +74,8 @@ class GpuBackend final : public Backend {
                                              const QuantizedRowSource& rows) override;
   size_t KvBytesPerBlock(const HeadLayout& heads, KvFormat format) const override;
 
-  // 1, 2, 4 and 8, then multiples of 8 up to 64 (products take tokens by 8), of 16 up to 256 and
-  // of 64 beyond: at most an eighth is computed in vain from 64 on, and there are 26 shapes up to
-  // 256 rows.
+  // 1, 2 and 4, multiples of 8 up to 64 (products take tokens by 8), of 16 up to 256 and of 64
+  // beyond: less than a fifth is computed in vain from 64 on, and up to 256 there are 23 shapes.
   int64_t PaddedRows(int64_t rows) const override;
   absl::Status Replay(uint64_t key, absl::FunctionRef<absl::Status()> issue) override;
   // Also gives back what packing weights took besides them.

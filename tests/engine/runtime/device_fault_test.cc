@@ -67,6 +67,21 @@ TEST_F(DeviceFaultTest, TooLittleMemoryForTheModelIsAnErrorOfTheStartWithTheSize
   }
 }
 
+TEST_F(DeviceFaultTest, ACacheOrAHeadSizeThatItDoesNotHaveIsAnErrorOfTheStart) {
+  EngineOptions options = Options();
+  options.kv_format = KvFormat::kF32;
+  EngineHarness f32(options);
+  EXPECT_TRUE(absl::IsUnimplemented(f32.status())) << f32.status();
+  EXPECT_THAT(std::string(f32.status().message()), HasSubstr("bf16 or int8, not f32"));
+  TinyModel model;
+  model.hidden_size = 96;  // 24 for each of four heads
+  options = Options();
+  options.model_dir = WriteTinyCheckpoint("device_fault_heads", model);
+  EngineHarness heads(options);
+  EXPECT_TRUE(absl::IsUnimplemented(heads.status())) << heads.status();
+  EXPECT_THAT(std::string(heads.status().message()), HasSubstr("not 24"));
+}
+
 TEST_F(DeviceFaultTest, AnErrorOfTheDeviceEndsAllWithItsReason) {
   EngineHarness harness(Options());
   ASSERT_TRUE(harness.status().ok()) << harness.status();
