@@ -246,7 +246,9 @@ void CudaDevice::Fill(void* device, int byte, size_t bytes, GpuStream stream) {
 }
 
 // Loads the kernel, which must not happen while a graph is captured for the first time in the
-// middle of it, and lets it have as much shared memory as a block can.
+// middle of it, and lets it have as much shared memory as a block can. A multiprocessor divides its
+// memory between shared memory and first cache in one way at a time: all kernels ask for the same,
+// else one could not begin on it before the last block of its predecessor has ended.
 bool CudaDevice::Prepare(const GpuKernel& kernel) {
   if (!prepared_.insert(kernel.function).second) return true;
   cudaFuncAttributes attributes;
@@ -254,6 +256,10 @@ bool CudaDevice::Prepare(const GpuKernel& kernel) {
   if (error == cudaSuccess) {
     error = cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  static_cast<int>(properties_.shared_bytes));
+  }
+  if (error == cudaSuccess) {
+    error = cudaFuncSetAttribute(kernel.function, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                 cudaSharedmemCarveoutMaxShared);
   }
   Keep(error, absl::StrCat("kernel ", kernel.name, ", compiled for ", CudaArchitectures()));
   return error == cudaSuccess;
