@@ -107,16 +107,16 @@ class XCopier {
     from_ = args.x + static_cast<int64_t>(first_row + row_) * args.x_inputs + input_;
   }
 
-  // The next granule; kAsync: in the background.
-  template <bool kAsync>
+  // The next granule, in the background: a thread has up to 16 rows, and to wait for each of them
+  // would take as long as a block's share of weights.
   QS_DEVICE void Copy(const LinearKernelArgs& args, char* x_stage) {
     const bool valid = input_ < args.x_inputs;
-    if (row_ < rows_) Copy16<kAsync>(x_stage + first_, from_, valid);
+    if (row_ < rows_) CopyAsync16(x_stage + first_, from_, valid);
     const uint16_t* from = from_;
     QS_NO_UNROLL
     for (int row = row_ + kRowsAtOnce; row < rows_; row += kRowsAtOnce) {
       from += static_cast<int64_t>(kRowsAtOnce) * args.x_inputs;
-      Copy16<kAsync>(x_stage + XOffset<kFormat>(row, chunk_), from, valid);
+      CopyAsync16(x_stage + XOffset<kFormat>(row, chunk_), from, valid);
     }
     input_ += GranuleInputs(kFormat);
     from_ += GranuleInputs(kFormat);
@@ -125,15 +125,6 @@ class XCopier {
  private:
   static constexpr int kChunks = GranuleInputs(kFormat) / 8;
   static constexpr int kRowsAtOnce = kThreads / kChunks;
-
-  template <bool kAsync>
-  QS_DEVICE static void Copy16(char* to, const uint16_t* from, bool valid) {
-    if constexpr (kAsync) {
-      CopyAsync16(to, from, valid);
-    } else {
-      *reinterpret_cast<Word4*>(to) = valid ? *reinterpret_cast<const Word4*>(from) : Word4{};
-    }
-  }
 
   const int row_, chunk_, rows_;
   int first_, input_;

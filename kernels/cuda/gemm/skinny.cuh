@@ -56,10 +56,10 @@ struct Skinny {
     WeightCopier<kFormat, kTiles, kColumns * 8, kLanes> weights(
         args, static_cast<int>(BlockIndex().x) * kTiles, begin, lane);
     XCopier<kFormat, kLanes> x(args, 0, args.rows, begin, lane);
-    // Weights are nobody's result: they are asked for before the kernel's predecessor is done.
+    // Weights are nobody's result: they are asked for before the kernel's predecessor is done. All
+    // of them are in the first x's group.
     for (int s = 0; s < kStages - 1; ++s) {
       if (begin + s < end) weights.Copy(args, ring + s * kStage.bytes);
-      CopyAsyncCommit();
     }
     for (int s = 0; s < kStages; ++s) {
       ClearMissingRows<kFormat>(ring + s * kStage.bytes + kStage.x, args.rows, kColumns * 8, lane,
@@ -67,7 +67,8 @@ struct Skinny {
     }
     GridDependencyWait();
     for (int s = 0; s < kStages - 1; ++s) {
-      if (begin + s < end) x.template Copy<false>(args, ring + s * kStage.bytes + kStage.x);
+      if (begin + s < end) x.Copy(args, ring + s * kStage.bytes + kStage.x);
+      CopyAsyncCommit();
     }
     sum->Begin(args, begin);
     char *stage = ring, *ahead = ring_end - kStage.bytes;
@@ -76,7 +77,7 @@ struct Skinny {
       SyncWarp();
       if (granule + kStages - 1 < end) {
         weights.Copy(args, ahead);
-        x.template Copy<true>(args, ahead + kStage.x);
+        x.Copy(args, ahead + kStage.x);
       }
       CopyAsyncCommit();
       sum->AddGranule(args, stage, stage + kStage.x, stage + kStage.scales, stage + kStage.zeros,

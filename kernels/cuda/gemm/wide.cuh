@@ -97,7 +97,6 @@ struct Wide {
     QS_NO_UNROLL
     for (int s = 0; s < kStages - 1; ++s) {
       if (at.begin + s < at.end) weights->Copy(args, first + s * kStage.bytes);
-      CopyAsyncCommit();
     }
     QS_NO_UNROLL
     for (int s = 0; s < kStages; ++s) {
@@ -107,9 +106,8 @@ struct Wide {
     GridDependencyWait();
     QS_NO_UNROLL
     for (int s = 0; s < kStages - 1; ++s) {
-      if (at.begin + s < at.end) {
-        x->template Copy<false>(args, first + s * kStage.bytes + kStage.x);
-      }
+      if (at.begin + s < at.end) x->Copy(args, first + s * kStage.bytes + kStage.x);
+      CopyAsyncCommit();  // the first one with all weights
     }
     return {first, first + (kStages - 1) * kStage.bytes};
   }
@@ -120,7 +118,7 @@ struct Wide {
     SyncThreads();
     if (more) {
       weights->Copy(args, ring->ahead);
-      x->template Copy<true>(args, ring->ahead + kStage.x);
+      x->Copy(args, ring->ahead + kStage.x);
     }
     CopyAsyncCommit();
     const int tile = WarpIndex() / kWideWarpsAlongRows * kTiles;
