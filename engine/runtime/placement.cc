@@ -94,9 +94,10 @@ void SplitCores(const EngineOptions& options, const CpuLimits& cpu, Placement* p
     used += rank.num_threads;
   }
   placement->reasons.push_back(
-      absl::StrCat("threads: ", used, " for ", options.tp, " rank(s)", pin ? ", pinned" : "",
-                   options.num_threads > 0 ? " (as told)" : "", "; the machine has ", cpu.machine,
-                   " cores, allowed are ", cpu.allowed.size(),
+      absl::StrCat("threads: ", used, " for ", options.tp, " rank(s)",
+                   options.num_nodes > 1 ? absl::StrCat(" on ", options.num_nodes, " nodes") : "",
+                   pin ? ", pinned" : "", options.num_threads > 0 ? " (as told)" : "",
+                   "; the machine has ", cpu.machine, " cores, allowed are ", cpu.allowed.size(),
                    cpu.quota > 0 ? absl::StrCat(", the cgroup quota is ", cpu.quota) : ""));
 }
 

@@ -1,5 +1,6 @@
 #include "services/generator/generator_role.h"
 
+#include <cstdio>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -52,11 +53,19 @@ absl::StatusOr<std::unique_ptr<ServerRole>> GeneratorRole::Create(const Generato
       new GeneratorRole(context, ServedModelName(options.served_model_name, dir)));
   // Only the hash: gateways refuse a generator whose ids mean something else than the tokenizers'.
   QS_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::Load(dir));
+  EngineOptions engine_options = options.engine;
+  engine_options.num_nodes = options.nodes.num_nodes;
+  if (options.nodes.num_nodes > 1) {
+    QS_ASSIGN_OR_RETURN(role->hub_, NodeHub::Listen(options.nodes.leader, options.nodes.num_nodes));
+    std::printf("listening nodes %s\n", role->hub_->address().c_str());
+    std::fflush(stdout);
+    engine_options.join_nodes = [hub = role->hub_.get()] { return hub->WaitForAll(); };
+  }
   LoadProgressPrinter progress;
   QS_ASSIGN_OR_RETURN(
       role->engine_,
       Engine::Create(
-          options.engine,
+          engine_options,
           [raw = role.get()](const StepEvents& events) { raw->core_->OnStep(events); },
           [&progress](int64_t done, int64_t total) { progress.Show(done, total); }));
   const EngineInfo& info = role->engine_->info();

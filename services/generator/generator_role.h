@@ -15,6 +15,8 @@
 #include "services/common/metrics.h"
 #include "services/common/server_main.h"
 #include "services/generator/generator_core.h"
+#include "services/generator/node_hub.h"
+#include "services/generator/node_role.h"
 #include "services/generator/wake_thread.h"
 
 namespace qwenserve {
@@ -22,6 +24,7 @@ namespace qwenserve {
 struct GeneratorOptions {
   EngineOptions engine;
   std::string served_model_name;  // empty: the name of the model's folder
+  NodeFlags nodes;                // of a replica with several; this one is the leader's
 };
 
 // The generator as a process: the engine, the core, the gRPC service, and the thread that beats.
@@ -53,6 +56,7 @@ class GeneratorRole : public ServerRole, public v1::Generator::CallbackService {
   const std::string model_;
   GeneratorMetrics metrics_;
   WakeThread wakes_;
+  std::unique_ptr<NodeHub> hub_;  // null with one node
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<GeneratorCore> core_;
 

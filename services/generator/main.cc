@@ -1,3 +1,4 @@
+#include <cstdio>
 #include <filesystem>
 #include <string>
 
@@ -21,6 +22,7 @@ int main(int argc, char** argv) {
   ServerOptions server;
   GeneratorOptions generator;
   EngineOptions& engine = generator.engine;
+  NodeFlags& nodes = generator.nodes;
   std::string tp_mode = "threads";
   std::string kv_dtype = KvFormatName(engine.kv_format);
   std::string load_format = "auto";
@@ -38,6 +40,14 @@ int main(int argc, char** argv) {
   flags.Add("tp", &engine.tp, "Tensor-parallel ranks");
   flags.Add("tp-mode", &tp_mode, "Ranks as threads or processes");
   flags.OneOf({"threads", "processes"});
+  flags.Add("num-nodes", &nodes.num_nodes,
+            "Machines that the ranks are on, the same number on each; every one runs this program "
+            "with the same --num-nodes and --leader");
+  flags.Add("node-rank", &nodes.node_rank, "Which of the nodes this one is; 0 is the leader");
+  flags.Add("leader", &nodes.leader,
+            "HOST:PORT at which node 0 listens for the others, and where they find it");
+  flags.Add("nccl-library", &engine.nccl_library,
+            "With several GPUs: NCCL's file, or the folder that it is in; default: as installed");
   flags.Add("device", &engine.device, "auto, cpu or cuda");
   flags.OneOf({"auto", "cpu", "cuda"});
   flags.Add("gpu-mode", &engine.gpu_mode,
@@ -90,7 +100,17 @@ int main(int argc, char** argv) {
   engine.kv_format = *KvFormatFromName(kv_dtype);
   engine.prefix_cache = prefix_cache == "on";
   engine.max_step = absl::Milliseconds(max_step_ms);
+  if (const absl::Status sound = CheckNodeFlags(nodes, engine.tp); !sound.ok()) {
+    std::fprintf(stderr, "qwenserve-generator: %s\n", std::string(sound.message()).c_str());
+    return 2;
+  }
+  if (nodes.node_rank > 0) server.drain_delay = absl::ZeroDuration();  // it has no clients
   return RunServer("generator", Exposure::kInternal, server, [&](ServerContext& context) {
-    return GeneratorRole::Create(generator, context);
+    if (nodes.node_rank == 0) return GeneratorRole::Create(generator, context);
+    NodeFollowerOptions node;
+    node.model_dir = engine.model_dir;
+    node.rank_binary = engine.rank_binary;
+    node.nccl_library = engine.nccl_library;
+    return NodeRole::Create(nodes, std::move(node), context);
   });
 }
