@@ -30,13 +30,17 @@ int Attribute(cudaDeviceAttr attribute, int device) {
   return cudaDeviceGetAttribute(&value, attribute, device) == cudaSuccess ? value : 0;
 }
 
+class CudaDevice;
+
+// Must not outlive its device.
 class CudaGraph final : public GpuGraph {
  public:
-  explicit CudaGraph(cudaGraphExec_t exec) : exec_(exec) {}
-  ~CudaGraph() override { cudaGraphExecDestroy(exec_); }
+  CudaGraph(const CudaDevice& device, cudaGraphExec_t exec) : device_(device), exec_(exec) {}
+  ~CudaGraph() override;
   cudaGraphExec_t exec() const { return exec_; }
 
  private:
+  const CudaDevice& device_;
   const cudaGraphExec_t exec_;
 };
 
@@ -80,6 +84,9 @@ class CudaDevice final : public GpuDevice {
   absl::StatusOr<std::unique_ptr<GpuGraph>> EndCapture() override;
   void LaunchGraph(const GpuGraph& graph) override;
 
+  // After an error or while the GPU hangs, CUDA's calls that free things fail or wait for ever.
+  bool Reachable() const;
+
  private:
   cudaStream_t Native(GpuStream stream) const {
     return streams_[stream == GpuStream::kCompute ? 0 : 1];
@@ -94,8 +101,6 @@ class CudaDevice final : public GpuDevice {
   void Copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, GpuStream stream);
   bool Prepare(const GpuKernel& kernel);
   cudaEvent_t Native(GpuEvent event);
-  // After an error or while the GPU hangs, CUDA's calls that free things fail or wait for ever.
-  bool Reachable() const;
 
   const int index_;
   GpuProperties properties_;
@@ -112,6 +117,10 @@ class CudaDevice final : public GpuDevice {
   std::vector<cudaEvent_t> idle_events_;
   GpuEvent last_event_ = 0;
 };
+
+CudaGraph::~CudaGraph() {
+  if (device_.Reachable()) cudaGraphExecDestroy(exec_);
+}
 
 absl::Status CudaDevice::Init() {
   cudaDeviceProp prop;
@@ -385,7 +394,7 @@ absl::StatusOr<std::unique_ptr<GpuGraph>> CudaDevice::EndCapture() {
   }
   if (absl::Status status = Check(); !status.ok()) return status;
   if (Use()) Keep(cudaGraphUpload(exec, streams_[0]), "cudaGraphUpload");
-  return std::make_unique<CudaGraph>(exec);
+  return std::make_unique<CudaGraph>(*this, exec);
 }
 
 void CudaDevice::LaunchGraph(const GpuGraph& graph) {
