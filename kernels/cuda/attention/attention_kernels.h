@@ -48,7 +48,8 @@ struct AttentionArgs {
   uint16_t* out = nullptr;  // bf16
 };
 
-// Grid: plan.blocks, KV heads * HeadTiles, rows or sequences.
+// Grid: KV heads * HeadTiles, rows or sequences, plan.blocks: blocks begin in the order of x, then
+// y, then z, so those that have nothing to do (BusyBlocks) come last and keep nobody waiting.
 struct DecodeArgs {
   AttentionArgs attention;
   // True: all rows are to be computed. False: those that are their sequence's only one.

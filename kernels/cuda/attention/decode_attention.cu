@@ -38,7 +38,7 @@ struct DecodeAttention {
     Work work;
     const bool busy = FindWork(args, work);
     // This block's segments: the run, or every so many of those behind it.
-    const int index = static_cast<int>(BlockIndex().x);
+    const int index = static_cast<int>(BlockIndex().z);
     const bool first_block = index == 0;
     const int begin = first_block ? 0 : work.run + index - 1;
     const int end = first_block ? work.run : work.segments;
@@ -92,32 +92,32 @@ struct DecodeAttention {
   QS_DEVICE static bool FindWork(const Args& args, Work& work) {
     const GridIndex block = BlockIndex();
     const GpuHeads& heads = args.attention.heads;
-    const int z = static_cast<int>(block.z);
+    const int item = static_cast<int>(block.y);  // row or sequence
     const int tiles = HeadTiles(heads);
     work = {};
     work.args = &args;
-    work.row = z;
-    work.part = z * static_cast<int>(GridSize().y) + static_cast<int>(block.y);
-    work.kv_head = static_cast<int>(block.y) / tiles;
+    work.row = item;
+    work.part = item * static_cast<int>(GridSize().x) + static_cast<int>(block.x);
+    work.kv_head = static_cast<int>(block.x) / tiles;
     if (!args.by_row) {
-      work.row = args.attention.row_starts[z];
-      if (args.attention.row_starts[z + 1] - work.row != 1) return false;
+      work.row = args.attention.row_starts[item];
+      if (args.attention.row_starts[item + 1] - work.row != 1) return false;
     }
-    const int tile = static_cast<int>(block.y) % tiles;
+    const int tile = static_cast<int>(block.x) % tiles;
     work.query = heads.QueryBegin(work.kv_head) + tile * kDecodeHeads;
     work.queries = heads.QueryEnd(work.kv_head) - work.query;
     work.queries = work.queries < kDecodeHeads ? work.queries : kDecodeHeads;
     if (work.queries <= 0) return false;
     work.position = args.attention.positions[work.row];
-    if (work.position < 0) return block.x == 0;
+    if (work.position < 0) return block.z == 0;
     work.sequence = args.attention.sequences[work.row];
     work.segments = SegmentsOf(work.position);
     work.run = RunLength(args.plan, work.segments);
     work.busy = BusyBlocks(args.plan, work.segments);
-    work.records = (static_cast<int64_t>(z) * heads.num_query_heads + work.query) *
+    work.records = (static_cast<int64_t>(item) * heads.num_query_heads + work.query) *
                    args.plan.slots * PartialFloats(heads.head_dim);
     ClearState(work);
-    return static_cast<int>(block.x) < work.busy;
+    return static_cast<int>(block.z) < work.busy;
   }
 
   QS_DEVICE static void ClearState(Work& work) {
@@ -265,6 +265,7 @@ struct DecodeAttention {
 
   // A thread takes four dims of a query head, and several records at once to have them under way.
   QS_DEVICE static void JoinRecords(const Work& work) {
+    constexpr int kAtOnce = 8;  // each wait is some 0.2 us, and 32768 positions are 256 records
     const int head_dim = work.args->attention.heads.head_dim;
     const int floats = PartialFloats(head_dim), quads = head_dim / 4;
     const int slots = work.segments - work.run + 1;
@@ -273,15 +274,15 @@ struct DecodeAttention {
       const float* record = work.args->partials + work.records +
                             static_cast<int64_t>(query) * work.args->plan.slots * floats;
       float maximum = -BitsToFloat(0x7f800000u), total = 0, sum[4] = {};
-      for (int slot = 0; slot < slots; slot += 4) {
-        Float4 part[4], state[4];
-        QS_UNROLL for (int j = 0; j < 4; ++j) {
+      for (int slot = 0; slot < slots; slot += kAtOnce) {
+        Float4 part[kAtOnce], state[kAtOnce];
+        QS_UNROLL for (int j = 0; j < kAtOnce; ++j) {
           if (slot + j >= slots) continue;
           part[j] = LoadFromL2(reinterpret_cast<const Float4*>(record + j * floats + dim));
           state[j] = LoadFromL2(reinterpret_cast<const Float4*>(record + j * floats + head_dim));
         }
-        record += 4 * floats;
-        QS_UNROLL for (int j = 0; j < 4; ++j) {
+        record += kAtOnce * floats;
+        QS_UNROLL for (int j = 0; j < kAtOnce; ++j) {
           if (slot + j >= slots) continue;
           const JoinFactors f = Join(maximum, total, state[j].x, state[j].y);
           sum[0] = JoinSum(sum[0], part[j].x, f);

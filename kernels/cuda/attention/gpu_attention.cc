@@ -146,7 +146,7 @@ void GpuAttention::LaunchDecode(const AttentionArgs& attention, bool by_row) {
   const int64_t parts = int64_t{heads.num_kv_heads} * HeadTiles(heads);
   const DecodePlan plan = PlanDecode(count, heads, attention.max_blocks, wanted_blocks_,
                                      static_cast<int64_t>(partials_.bytes() / sizeof(float)));
-  QS_CHECK(count <= kMaxGrid && parts <= kMaxGrid);
+  QS_CHECK(count <= kMaxGrid && plan.blocks <= kMaxGrid);
   QS_CHECK(plan.blocks == 1 || count * parts <= wanted_blocks_);
   const DecodeArgs args = {.attention = attention,
                            .by_row = by_row,
@@ -154,9 +154,9 @@ void GpuAttention::LaunchDecode(const AttentionArgs& attention, bool by_row) {
                            .partials = partials_.as<float>(),
                            .arrived = arrived_.as<int32_t>()};
   device_.Launch(kernels_.decode[AttentionDimIndex(heads.head_dim)][attention.layout.int8 ? 1 : 0],
-                 {.grid_x = static_cast<uint32_t>(plan.blocks),
-                  .grid_y = static_cast<uint32_t>(parts),
-                  .grid_z = static_cast<uint32_t>(count),
+                 {.grid_x = static_cast<uint32_t>(parts),
+                  .grid_y = static_cast<uint32_t>(count),
+                  .grid_z = static_cast<uint32_t>(plan.blocks),
                   .shared_bytes = SharedBytes(attention.layout, false),
                   .overlaps_previous = true},
                  args);
