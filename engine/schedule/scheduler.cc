@@ -190,6 +190,11 @@ absl::Status Scheduler::CheckDeadline(const Sequence& s, absl::Time now) const {
       absl::ToDoubleSeconds(left), seconds, ahead.rows, ahead.sequences, max_running_));
 }
 
+int64_t Scheduler::CountLeaving() const {
+  return std::count_if(running_.begin(), running_.end(),
+                       [](const Sequence* s) { return s->draws_last_token(); });
+}
+
 void Scheduler::EndDue(absl::Time now, std::vector<SequenceEvent>* events) {
   for (uint64_t id : std::exchange(cancelled_, {})) {
     const auto it = sequences_.find(id);
@@ -376,7 +381,7 @@ void Scheduler::CheckIntegrity() const {
   allocator_.CheckIntegrity();
   cache_.CheckIntegrity();
   QS_CHECK(sequences_.size() == running_.size() + waiting_.size());
-  QS_CHECK(num_running() <= max_running_);
+  QS_CHECK(num_running() - CountLeaving() <= max_running_);
   QS_CHECK(std::is_sorted(running_.begin(), running_.end(), ServedBefore()));
   std::vector<int32_t> references(allocator_.num_blocks(), 0);
   for (const auto& [id, s] : sequences_) {

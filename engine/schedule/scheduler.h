@@ -143,6 +143,10 @@ class Scheduler {
   double SecondsBehind(const Ahead& ahead) const;  // at least, by what was measured
   absl::Status CheckDeadline(const Sequence& sequence, absl::Time now) const;
   void EndDue(absl::Time now, std::vector<SequenceEvent>* events);
+  // Of the running ones, those that have a place in the step that is planned: not those that draw
+  // their last token in the one before.
+  int64_t num_staying() const { return num_running() - num_leaving_; }
+  int64_t CountLeaving() const;
   // Whether somebody can't be planned before the host knows what it is drawing now.
   bool MustKnowDraws() const;
 
@@ -208,6 +212,7 @@ class Scheduler {
   std::set<Sequence*, AdmittedBefore> waiting_;
   std::deque<Step> in_flight_;  // oldest first
   Step planned_;                // the one that is being planned
+  int64_t num_leaving_ = 0;     // when it is: see num_staying
   Step committed_;              // the last one
   std::vector<uint64_t> cancelled_;
   absl::Time next_deadline_ = absl::InfiniteFuture();  // not later than the earliest

@@ -31,6 +31,7 @@ StepPlan Scheduler::Schedule(absl::Time now, std::vector<SequenceEvent>* events)
   EndDue(now, events);
   StepPlan plan;
   if (MustKnowDraws()) return plan;
+  num_leaving_ = CountLeaving();
   planned_ = Step();
   Budget budget;
   budget.rows = options_.max_batch_tokens;
@@ -44,12 +45,12 @@ StepPlan Scheduler::Schedule(absl::Time now, std::vector<SequenceEvent>* events)
     Admit(now, &plan, &budget);
   }
   if (plan.sequences.empty()) return plan;
+  planned_.was_full = num_staying() == max_running_;
   plan.step = ++last_step_;
   const StepShape& shape = planned_.shape;
   if (shape.prefill_rows > 0) shortest_first_ = !shortest_first_;
   if (shape.decode_rows > 0) mixed_steps_ = shape.prefill_rows > 0 ? mixed_steps_ + 1 : 0;
   planned_.number = plan.step;
-  planned_.was_full = num_running() == max_running_;
   in_flight_.push_back(std::move(planned_));
   return plan;
 }
@@ -126,7 +127,7 @@ void Scheduler::Admit(absl::Time now, StepPlan* plan, Budget* budget) {
   Leaders leaders = FindLeaders();
   bool prefill_is_over = false;
   for (auto it = waiting_.begin(); it != waiting_.end();) {
-    if (budget->rows <= 0 || num_running() >= max_running_) return;
+    if (budget->rows <= 0 || num_staying() >= max_running_) return;
     Sequence* s = *it++;
     // Those that decode are not held up by one whose prefill has to wait for the next step.
     const bool decodes = s->started && s->rows_left() == 1;
@@ -166,7 +167,7 @@ void Scheduler::AdmitShort(absl::Time now, StepPlan* plan, Budget* budget) {
   for (Sequence* s : shorter) {
     // A place and blocks stay for the one that is overtaken.
     const bool overtakes = s != next && !next->running;
-    if (budget->rows <= 0 || num_running() + (overtakes ? 1 : 0) >= max_running_) return;
+    if (budget->rows <= 0 || num_staying() + (overtakes ? 1 : 0) >= max_running_) return;
     const int64_t spare = overtakes ? BlocksFor(next->num_tokens()) - next->blocks.size() : 0;
     const Admission admission = TryAdmit(s, &leaders, spare, now, plan, budget);
     if (admission == Admission::kNoRows || admission == Admission::kNoRoom) return;
@@ -327,6 +328,7 @@ bool Scheduler::Grow(Sequence* s) {
   while (!s->blocks.GrowTo(BlocksFor(s->num_tokens() + s->num_unknown))) {
     if (ReclaimFor(s)) continue;
     Sequence* last = running_.back();
+    num_leaving_ -= last->draws_last_token() ? 1 : 0;
     StopRunning(last);
     last->DropBlocks();
     ++counters_.preemptions;

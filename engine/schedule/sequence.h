@@ -28,9 +28,9 @@ struct Sequence {
   bool needs_prompt_rows() const { return scores_planned < num_prompt; }
 
   // Whether it will want another token after those that are being drawn, unless an id ends it.
-  bool goes_on() const {
-    return credit > num_unknown && answer_tokens() + num_unknown < sampling.max_tokens;
-  }
+  bool goes_on() const { return credit > num_unknown && !draws_last_token(); }
+  // Whether it will be gone when the steps under way are committed, whatever they draw.
+  bool draws_last_token() const { return answer_tokens() + num_unknown >= sampling.max_tokens; }
 
   // Gives the blocks back; the sequence will be computed again from its tokens.
   void DropBlocks();

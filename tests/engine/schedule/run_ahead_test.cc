@@ -106,6 +106,32 @@ TEST_F(RunAheadTest, EndsThatAreKnownBeforehandCostNoRow) {
   EXPECT_THAT(Schedule().sequences, SizeIs(1));
 }
 
+TEST_F(RunAheadTest, ThePlaceOfALastTokenIsTakenBeforeItIsThere) {
+  SchedulerOptions options = Options();
+  options.max_running = 2;
+  Restart(options);
+  for (int i = 0; i < 3; ++i) Add(RequestOf(5, 1, 100 * i));
+  SequenceRequest paused = RequestOf(5, 10, 900);
+  paused.credit = 1;
+  const uint64_t id = Add(paused);
+  const StepPlan first = Schedule();
+  EXPECT_THAT(first.sequences, SizeIs(2));
+  const StepPlan second = Schedule();
+  EXPECT_THAT(second.sequences, SizeIs(2));
+  EXPECT_EQ(second.sequences[1].sample.context_ids[0], 900);
+  Commit(first, {501, 502});
+  // More credit may still come for the one that has none left: its place is not free.
+  Add(RequestOf(5, 1, 700));
+  Add(RequestOf(5, 1, 800));
+  const StepPlan third = Schedule();
+  EXPECT_THAT(third.sequences, SizeIs(1));
+  scheduler_->AddCredit(id, 5);
+  Commit(second, {503, 504});
+  EXPECT_EQ(scheduler_->num_running(), 2);
+  const StepPlan fourth = Schedule();
+  EXPECT_THAT(fourth.sequences, SizeIs(2));
+}
+
 TEST_F(RunAheadTest, ATokenBehindTheEndIsDropped) {
   const int64_t free = scheduler_->free_blocks();
   Add(RequestOf(16, 10, 10));
