@@ -14,7 +14,7 @@ LinearKernels MakeLinearKernels(const char* skinny, const char* wide) {
   kernels.skinny[0] = MakeKernel<Skinny<kFormat, 0>>(skinny);
   kernels.skinny[1] = MakeKernel<Skinny<kFormat, 1>>(skinny);
   kernels.skinny[2] = MakeKernel<Skinny<kFormat, 2>>(skinny);
-  kernels.skinny[3] = MakeKernel<Skinny<kFormat, 3>>(skinny);
+  if constexpr (HasSkinny(kFormat, 3)) kernels.skinny[3] = MakeKernel<Skinny<kFormat, 3>>(skinny);
   if constexpr (HasSkinny(kFormat, 4)) kernels.skinny[4] = MakeKernel<Skinny<kFormat, 4>>(skinny);
   kernels.wide[0] = MakeKernel<Wide<kFormat, 0>>(wide);
   if constexpr (HasWide(kFormat, kWideRows[1]))

@@ -29,7 +29,7 @@ inline constexpr int kMaxParts = 16;
 // A part has at least this many granules, where more than kSkinnyParts are made.
 inline constexpr int64_t kMinPartGranules = 4;
 
-// --- Skinny: up to 32 rows --------------------------------------------------------------------
+// --- Skinny: few rows -------------------------------------------------------------------------
 //
 // A block of four warps has `tiles` tiles and `columns` * 8 rows of x; each warp has another part.
 inline constexpr int kSkinnyWarps = 4;
@@ -41,11 +41,16 @@ struct SkinnyShape {
 };
 inline constexpr SkinnyShape kSkinnyShapes[] = {{1, 1}, {2, 1}, {2, 2}, {2, 4}, {4, 1}};
 inline constexpr int kNumSkinnyShapes = 5;
-// int4 is limited by instructions, of which more tiles share more.
-constexpr bool HasSkinny(FragmentFormat format, int variant) {
-  return variant < 4 || format == FragmentFormat::kInt4;
+// x comes again for each block's tiles: 32 rows of it are three (int8) to five times (int4) the
+// bytes of the weights, more than the second cache gives. Wide blocks have more tiles. And int4 is
+// limited by instructions, of which more tiles share more.
+constexpr int64_t MaxSkinnyRows(FragmentFormat format) {
+  return IsQuantizedFragment(format) ? 16 : 32;
 }
-inline constexpr int64_t kMaxSkinnyRows = 32;
+constexpr bool HasSkinny(FragmentFormat format, int variant) {
+  return variant == 4 ? format == FragmentFormat::kInt4
+                      : kSkinnyShapes[variant].columns * 8 <= MaxSkinnyRows(format);
+}
 
 // Scales and zero points of a tile for one granule: an entry per 32 inputs.
 inline constexpr int kEntryInputs = 32;
@@ -203,8 +208,8 @@ constexpr LinearPlan PlanWide(const LinearShape& shape, int64_t rows, int num_sm
 }
 
 constexpr LinearPlan PlanLinear(const LinearShape& shape, int64_t rows, bool paired, int num_sms) {
-  return rows <= kMaxSkinnyRows ? PlanSkinny(shape, rows, paired, num_sms)
-                                : PlanWide(shape, rows, num_sms);
+  return rows <= MaxSkinnyRows(shape.format) ? PlanSkinny(shape, rows, paired, num_sms)
+                                             : PlanWide(shape, rows, num_sms);
 }
 
 // The most that products with this weight need, for any number of rows.
@@ -218,7 +223,7 @@ constexpr LinearWorkspace WorkspaceOf(const LinearShape& shape, int num_sms) {
     most.partial_floats = std::max(most.partial_floats, plan.partial_floats);
     most.arrivals = std::max(most.arrivals, plan.arrivals);
   };
-  for (int64_t rows = 8; rows <= kMaxSkinnyRows; rows *= 2) {
+  for (int64_t rows = 8; rows <= MaxSkinnyRows(shape.format); rows *= 2) {
     for (bool paired : {false, true}) add(PlanSkinny(shape, rows, paired, num_sms));
   }
   // With more blocks than this nothing is cut.
