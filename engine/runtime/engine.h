@@ -56,8 +56,9 @@ struct EngineInfo {
   int64_t kv_bytes_per_token = 0;  // of all ranks and layers
 };
 
-// One replica of one model: a thread that schedules and runs one step after the other, and one that
-// reports what a step produced while the next one runs. The methods may be called from any thread.
+// One replica of one model: a thread that schedules and runs one step after the other, or one ahead
+// of the other (EngineOptions::run_ahead), and one that reports what a step produced while the next
+// one runs. The methods may be called from any thread.
 class Engine {
  public:
   // Called after each step, and for what ends between steps, in order, by one thread of the engine

@@ -47,7 +47,9 @@ struct SequenceEvent {
 
 struct StepEvents {
   uint64_t step = 0;
-  absl::Duration duration;  // of the forward pass and its sampling; 0 for events between steps
+  // From the step's launch, or the end of the one before when that was later, to its tokens; 0 for
+  // events between steps.
+  absl::Duration duration;
   std::vector<SequenceEvent> sequences;
 };
 
