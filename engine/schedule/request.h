@@ -13,6 +13,10 @@ namespace qwenserve {
 
 inline constexpr int32_t kMaxPriority = 1000;
 
+// A payload of a RESOURCE_EXHAUSTED refusal that says: not for want of a place, but since the
+// request could not start before its deadline.
+inline constexpr char kDeadlineUnreachablePayload[] = "qwenserve.engine/deadline_unreachable";
+
 // One sequence to generate. Ids only: the engine knows no text.
 struct SequenceRequest {
   std::string request_id;            // a label for logs, chosen by the gateway

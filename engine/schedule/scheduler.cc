@@ -184,10 +184,12 @@ absl::Status Scheduler::CheckDeadline(const Sequence& s, absl::Time now) const {
     }
   }
   if (absl::Seconds(seconds) <= left) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrFormat(
+  absl::Status refusal = absl::ResourceExhaustedError(absl::StrFormat(
       "the deadline is in %.3f s, and the sequence could start in about %.3f s at the earliest: "
       "%.0f tokens and %d sequences are before it, of which %d run at once",
       absl::ToDoubleSeconds(left), seconds, ahead.rows, ahead.sequences, max_running_));
+  refusal.SetPayload(kDeadlineUnreachablePayload, absl::Cord());
+  return refusal;
 }
 
 int64_t Scheduler::CountLeaving() const {

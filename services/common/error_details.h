@@ -20,6 +20,7 @@ inline constexpr char kReasonInvalidField[] = "INVALID_FIELD";
 inline constexpr char kReasonContextLength[] = "CONTEXT_LENGTH_EXCEEDED";
 inline constexpr char kReasonModelNotFound[] = "MODEL_NOT_FOUND";
 inline constexpr char kReasonQueueFull[] = "QUEUE_FULL";
+inline constexpr char kReasonDeadlineUnreachable[] = "DEADLINE_UNREACHABLE";
 inline constexpr char kReasonNoWorker[] = "NO_WORKER";
 inline constexpr char kReasonWorkerLost[] = "WORKER_LOST";
 inline constexpr char kReasonSuspectedPoison[] = "SUSPECTED_POISON";

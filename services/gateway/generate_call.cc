@@ -142,6 +142,12 @@ absl::StatusOr<PlacementRequest> GenerateCall::Plan(v1::PrepareResponse response
     return InvalidField(absl::StrCat("options.sampling.logit_bias[", id, "]"),
                         absl::StrCat("the vocabulary has ids 0 to ", model_.vocab_size - 1));
   }
+  for (int i = 0; i < options.stop_token_ids_size(); ++i) {
+    if (options.stop_token_ids(i) < model_.vocab_size) continue;
+    return InvalidField(absl::StrCat("options.stop_token_ids[", i, "]"),
+                        absl::StrCat("is ", options.stop_token_ids(i),
+                                     ", the vocabulary has ids 0 to ", model_.vocab_size - 1));
+  }
 
   if (request_.prompt_logprobs.has_value()) {
     // They come at the pace of the prompt, not of the client: a hundred times the request's size.
@@ -218,8 +224,9 @@ v1::Submit GenerateCall::MakeSubmit() const {
   if (request_.options.has_top_logprobs()) {
     submit.set_top_logprobs(request_.options.top_logprobs());
   }
+  *submit.mutable_stop_token_ids() = request_.options.stop_token_ids();
   if (!request_.options.ignore_eos()) {
-    *submit.mutable_stop_token_ids() = prompt_.answer_format().stop_token_ids();
+    submit.mutable_stop_token_ids()->MergeFrom(prompt_.answer_format().stop_token_ids());
   }
   ToProtoDuration(deadline_ - services_.clock(), submit.mutable_time_left());
   submit.set_cache_salt(request_.options.cache_salt());

@@ -96,6 +96,8 @@ absl::Status CheckOptions(const v1::GenerationOptions& options, const RequestLim
     if (options.stop(i).empty()) return InvalidField(field, "must not be empty");
     QS_RETURN_IF_ERROR(AtMost(field, options.stop(i).size(), limits.max_stop_bytes, "bytes"));
   }
+  QS_RETURN_IF_ERROR(AtMost("options.stop_token_ids", options.stop_token_ids_size(),
+                            limits.max_stop_token_ids, "ids"));
   QS_RETURN_IF_ERROR(
       InRange("options.top_logprobs", options.top_logprobs(), 0, limits.max_top_logprobs));
   QS_RETURN_IF_ERROR(AtMost("options.cache_salt", options.cache_salt().size(),

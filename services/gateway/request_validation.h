@@ -27,6 +27,7 @@ struct RequestLimits {
   uint32_t max_top_logprobs = 20;
   int max_logit_bias = 1024;
   int max_stop_strings = 16;
+  int max_stop_token_ids = 16;
   size_t max_stop_bytes = 256;  // each
   size_t max_request_id_bytes = 128;
   size_t max_model_name_bytes = 256;

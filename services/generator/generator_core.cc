@@ -17,6 +17,12 @@ namespace {
 constexpr absl::Duration kLeastStepBudget = absl::Seconds(4);
 constexpr int kBudgetFactor = 4;
 
+// An engine's refusal as clients see it.
+absl::Status RefusalOf(absl::Status status) {
+  const bool too_late = status.ErasePayload(kDeadlineUnreachablePayload);
+  return WithReason(std::move(status), too_late ? kReasonDeadlineUnreachable : kReasonQueueFull);
+}
+
 }  // namespace
 
 GeneratorCore::GeneratorCore(Engine* engine, v1::ServerHello hello, GeneratorMetrics* metrics)
@@ -118,7 +124,7 @@ absl::Status GeneratorCore::TrySubmit(uint64_t id, Session* session, const v1::S
   route.prompt_tokens = submit.prompt_ids_size();
   const absl::StatusOr<uint64_t> handle = engine_->Submit(std::move(request));
   if (absl::IsResourceExhausted(handle.status())) {
-    return WithRetryAfter(WithReason(handle.status(), kReasonQueueFull), absl::Seconds(1));
+    return WithRetryAfter(RefusalOf(handle.status()), absl::Seconds(1));
   }
   QS_RETURN_IF_ERROR(handle.status());
   session->handles[submit.sequence()] = *handle;

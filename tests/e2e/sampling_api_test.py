@@ -83,19 +83,41 @@ def test_logit_bias_bans_and_forces(api, stub):
     assert forced == [5] * 4
 
 
+def first_repeat_free(ids):
+    """The position of an id, not the first, that does not come before."""
+    return next(i for i in range(2, len(ids)) if ids[i] not in ids[:i])
+
+
+def test_stop_token_ids_end_an_answer_before_them(api, stub):
+    free = list(stub.Complete(complete(api, max_tokens=12, ignore_eos=True)).choices[0].token_ids)
+    at = first_repeat_free(free)
+    for ignore_eos in (False, True):
+        choice = stub.Complete(complete(api, max_tokens=12, ignore_eos=ignore_eos,
+                                        stop_token_ids=[free[at]])).choices[0]
+        assert list(choice.token_ids) == free[:at]
+        assert choice.finish_reason == 1
+    *_, last = stub.StreamComplete(complete(api, max_tokens=12, stop_token_ids=[free[at]]))
+    assert last.finished.choices[0].finish_reason == 1
+    assert last.finished.choices[0].completion_tokens == at
+
+
 def test_min_tokens_holds_the_end_back(api, stub):
-    short = stub.Complete(complete(api, text="x", max_tokens=200))
-    if short.choices[0].finish_reason != 1:
-        pytest.skip("the demo model does not end this text by itself")
-    least = short.usage.completion_tokens + 5
-    longer = stub.Complete(complete(api, text="x", max_tokens=200, min_tokens=least))
-    assert longer.usage.completion_tokens >= least
+    free = list(stub.Complete(complete(api, max_tokens=12, ignore_eos=True)).choices[0].token_ids)
+    at = first_repeat_free(free)
+    short = stub.Complete(complete(api, max_tokens=40, stop_token_ids=[free[at]]))
+    assert short.usage.completion_tokens == at
+    longer = stub.Complete(complete(api, max_tokens=40, stop_token_ids=[free[at]],
+                                    min_tokens=at + 5))
+    assert longer.usage.completion_tokens >= at + 5
+    assert free[at] not in list(longer.choices[0].token_ids)[:at + 5]
 
 
 @pytest.mark.parametrize("field, options", [
     ("options.top_logprobs", {"top_logprobs": 21}),
     ("prompt_logprobs", {"prompt_logprobs": 21}),
     ("options.min_tokens", {"min_tokens": 9}),
+    ("options.stop_token_ids", {"stop_token_ids": range(17)}),
+    ("options.stop_token_ids[1]", {"stop_token_ids": [1, 4000000000]}),
     ("options.sampling.logit_bias[5]", {"logit_bias": {5: 101}}),
     ("options.sampling.logit_bias[4000000000]", {"logit_bias": {4000000000: 1}}),
 ])

@@ -272,6 +272,7 @@ TEST_F(DeadlineTest, WhatCannotStartBehindTheQueuedTokensIsRefusedWithTheNumbers
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(refused.message()), HasSubstr("the deadline is in 1.000 s"));
   EXPECT_THAT(std::string(refused.message()), HasSubstr("16564 tokens and 4 sequences"));
+  EXPECT_TRUE(refused.GetPayload(kDeadlineUnreachablePayload).has_value());
   EXPECT_TRUE(AddWithin(absl::Seconds(20), 0, 9000).ok());
   EXPECT_TRUE(AddWithin(absl::Seconds(1), 10, 9000).ok());  // goes before them
 }

@@ -213,6 +213,19 @@ TEST_F(GatewayTest, SeveralAnswersAreSeparateSequences) {
   EXPECT_EQ(finished.usage().completion_tokens(), 6u);
 }
 
+TEST_F(GatewayTest, StopTokensOfTheRequestComeBesideThoseOfTheFormat) {
+  FakeTokenizer::Options tokenizer;
+  tokenizer.answer_format.add_stop_token_ids(3);
+  Start({}, tokenizer);
+  v1::ChatRequest request = UserSays("hello");
+  request.mutable_options()->add_stop_token_ids(7);
+  ChatStream both(stub(), request);
+  EXPECT_THAT(generator_->WaitSubmit(0).stop_token_ids(), ElementsAre(7, 3));
+  request.mutable_options()->set_ignore_eos(true);
+  ChatStream own(stub(), request);
+  EXPECT_THAT(generator_->WaitSubmit(1).stop_token_ids(), ElementsAre(7));
+}
+
 TEST_F(GatewayTest, ReasoningAndToolCallsAreTold) {
   FakeTokenizer::Options tokenizer;
   tokenizer.answer_format.set_may_reason(true);

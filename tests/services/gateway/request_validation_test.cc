@@ -71,6 +71,10 @@ const Case kCases[] = {
        r.mutable_options()->add_stop("");
      }},
     {"options.stop[0]", [](auto& r) { r.mutable_options()->add_stop(std::string(257, 'x')); }},
+    {"options.stop_token_ids",
+     [](auto& r) {
+       for (uint32_t i = 0; i < 17; ++i) r.mutable_options()->add_stop_token_ids(i);
+     }},
     {"options.top_logprobs", [](auto& r) { r.mutable_options()->set_top_logprobs(21); }},
     {"options.cache_salt",
      [](auto& r) { r.mutable_options()->set_cache_salt(std::string(257, 'x')); }},

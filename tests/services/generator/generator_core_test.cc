@@ -438,6 +438,19 @@ TEST_F(GeneratorCoreTest, AFullEngineSaysWhyAndWhenToComeBack) {
   EXPECT_TRUE(refusal.GetPayload("type.googleapis.com/google.rpc.RetryInfo").has_value());
 }
 
+TEST_F(GeneratorCoreTest, ADeadlineThatCannotBeMetIsNoFullQueue) {
+  std::shared_ptr<SessionOutbox> outbox;
+  const uint64_t session = Open(&outbox);
+  engine_.submit_error = absl::ResourceExhaustedError("the deadline is in 1 s");
+  engine_.submit_error.SetPayload(kDeadlineUnreachablePayload, absl::Cord());
+  ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
+  const google::rpc::Status wire = outbox->Take()->step_events().events(0).finish().status();
+  const absl::Status refusal = FromProtoStatus(wire);
+  EXPECT_EQ(refusal.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ErrorReason(refusal), "DEADLINE_UNREACHABLE");
+  EXPECT_EQ(wire.details_size(), 2) << "the engine's own payload is not for clients";
+}
+
 TEST_F(GeneratorCoreTest, AStepBeyondItsBudgetIsUnhealthyOnlyWhileSomethingRuns) {
   EXPECT_TRUE(core_.Health().ok());
   engine_.stats.step_age = absl::Seconds(4.5);
