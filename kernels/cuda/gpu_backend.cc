@@ -127,6 +127,7 @@ void GpuBackend::CopyToHost(const void* device, size_t bytes, void* host) {
 
 absl::StatusOr<LinearWeight> GpuBackend::PackLinear(absl::Span<const RowBlock> blocks,
                                                     int64_t in_features) {
+  graphs_.Clear();  // they name workspaces, which packing may replace by larger ones
   absl::StatusOr<LinearWeight> weight = linear_.PackLinear(blocks, in_features);
   if (weight.ok() && fast_ != nullptr) fast_->Reserve(*weight);
   return weight;
@@ -134,6 +135,7 @@ absl::StatusOr<LinearWeight> GpuBackend::PackLinear(absl::Span<const RowBlock> b
 
 absl::StatusOr<LinearWeight> GpuBackend::PackQuantized(const QuantizedShape& shape,
                                                        const QuantizedRowSource& rows) {
+  graphs_.Clear();
   absl::StatusOr<LinearWeight> weight = linear_.PackQuantized(shape, rows);
   if (weight.ok() && fast_ != nullptr) fast_->Reserve(*weight);
   return weight;

@@ -141,25 +141,48 @@ TEST_F(GpuBackendTest, StepsAreReplayedAsGraphsOverWhatTheMemoryHolds) {
     const int32_t id = -1, now = 10 + i;
     backend_->CopyToDevice(&id, sizeof id, ids.data());
     backend_->CopyToDevice(&now, sizeof now, drawn.data());
-    EXPECT_TRUE(backend_->Replay(5, [&] {
-      ++issued;
-      backend_->TakeDrawn(drawn.data(), 1, ids.data());
-      return absl::OkStatus();
-    }).ok());
+    EXPECT_TRUE(backend_
+                    ->Replay(5,
+                             [&] {
+                               ++issued;
+                               backend_->TakeDrawn(drawn.data(), 1, ids.data());
+                               return absl::OkStatus();
+                             })
+                    .ok());
     EXPECT_EQ(ids.Download(), std::vector<int32_t>{now});
   }
   EXPECT_EQ(issued, 2);
   EXPECT_EQ(faults_->graph_launches(), 5);
 }
 
+TEST_F(GpuBackendTest, GraphsDoNotOutliveTheWorkspacesThatPackingReplaces) {
+  int issued = 0;
+  const auto replay = [&] {
+    return backend_->Replay(5, [&] {
+      ++issued;
+      return absl::OkStatus();
+    });
+  };
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(replay().ok());
+  EXPECT_EQ(issued, 2);
+  const std::vector<float> rows(64 * 64);
+  const RowBlock block = {.data = rows.data(), .rows = 64, .row_stride = 64};
+  EXPECT_TRUE(backend_->PackLinear({&block, 1}, 64).ok());
+  EXPECT_TRUE(replay().ok());
+  EXPECT_EQ(issued, 3);
+}
+
 TEST_F(GpuBackendTest, StepsThatCannotBeRecordedAreIssuedAndSaidOnce) {
   faults_->FailCaptures();
   int issued = 0;
   for (int i = 0; i < 5; ++i) {
-    EXPECT_TRUE(backend_->Replay(5, [&] {
-      ++issued;
-      return absl::OkStatus();
-    }).ok());
+    EXPECT_TRUE(backend_
+                    ->Replay(5,
+                             [&] {
+                               ++issued;
+                               return absl::OkStatus();
+                             })
+                    .ok());
   }
   // The failed recording ran nothing, so its ops were issued again.
   EXPECT_EQ(issued, 6);
