@@ -29,13 +29,14 @@ T* At(const Buffer& buffer, size_t offset) {
   return reinterpret_cast<T*>(buffer.as<char>() + offset);
 }
 
-// A buffer that is too small makes place for one half as big again as needed.
+// A buffer that is too small is replaced by one twice as big as needed.
 template <typename Allocate>
-absl::Status Grow(GpuDevice& device, size_t bytes, Allocate allocate, Buffer* buffer) {
+absl::Status Grow(GpuDevice& device, size_t bytes, Allocate allocate, Buffer* buffer,
+                  std::vector<Buffer>* outgrown) {
   if (bytes <= buffer->bytes()) return absl::OkStatus();
-  *buffer = Buffer();
-  absl::StatusOr<Buffer> grown = allocate(device, std::max<size_t>(bytes + bytes / 2, 1 << 16));
+  absl::StatusOr<Buffer> grown = allocate(device, std::max<size_t>(2 * bytes, 1 << 20));
   if (!grown.ok()) return grown.status();
+  if (buffer->bytes() > 0) outgrown->push_back(std::move(*buffer));
   *buffer = *std::move(grown);
   return absl::OkStatus();
 }
@@ -88,7 +89,8 @@ absl::Status GpuSampler::PlaceScratch(const SampleUpload& upload, size_t rows, S
   const size_t state = layout.Add(selects, sizeof(SelectState));
   const size_t found = layout.Add(selects, sizeof(uint32_t));
   const size_t originals = layout.Add(static_cast<size_t>(upload.num_originals()), sizeof(float));
-  const absl::Status grown = Grow(device_, layout.bytes(), AllocateGpuBuffer, &scratch_);
+  const absl::Status grown =
+      Grow(device_, layout.bytes(), AllocateGpuBuffer, &scratch_, &outgrown_);
   if (!grown.ok()) return grown;
   args->ids = At<int32_t>(scratch_, ids);
   args->details = At<SampleDetail>(scratch_, details);
@@ -132,14 +134,15 @@ absl::Status GpuSampler::Issue(const SampleUpload& upload, const SampleArgs& sha
                                absl::Span<const SampleRow> rows, Flight& flight) {
   SampleArgs args = shape;
   absl::Status status = PlaceScratch(upload, rows.size(), &args);
-  status.Update(Grow(device_, upload.bytes(), AllocateGpuBuffer, &upload_));
-  status.Update(Grow(device_, upload.bytes(), AllocatePinnedBuffer, &flight.upload));
+  status.Update(Grow(device_, upload.bytes(), AllocateGpuBuffer, &upload_, &outgrown_));
+  status.Update(Grow(device_, upload.bytes(), AllocatePinnedBuffer, &flight.upload, &outgrown_));
   // Identifiers and details lie at the start of the scratch, so one copy fetches both.
   flight.details_offset =
       static_cast<size_t>(reinterpret_cast<char*>(args.details) - scratch_.as<char>());
   const size_t result_bytes =
       flight.details_offset + (upload.num_scored() > 0 ? rows.size() * sizeof(SampleDetail) : 0);
-  if (status.ok()) status = Grow(device_, result_bytes, AllocatePinnedBuffer, &flight.download);
+  if (status.ok())
+    status = Grow(device_, result_bytes, AllocatePinnedBuffer, &flight.download, &outgrown_);
   if (!status.ok()) return status;
 
   flight.num_logprobs.clear();

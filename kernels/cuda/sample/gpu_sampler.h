@@ -61,6 +61,9 @@ class GpuSampler {
   const SamplingKernels kernels_;
   ContextCounts counts_;
   Buffer upload_, scratch_;  // device
+  // What was too small. To give memory back, CUDA waits for all work of the GPU, which may itself
+  // wait for another rank of this process; together they are no more than what took their place.
+  std::vector<Buffer> outgrown_;
   std::deque<std::unique_ptr<Flight>> flights_;
   std::vector<std::unique_ptr<Flight>> idle_;
   absl::Status status_;
