@@ -105,6 +105,10 @@ class Backend {
     return issue();
   }
 
+  // Forgets what Replay remembers: before something goes that remembered ops use, such as a
+  // communicator.
+  virtual void ForgetReplays() {}
+
   // Waits for all ops so far. The first device error since the last call; then the backend is dead.
   virtual absl::Status Sync() = 0;
 

@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
@@ -90,7 +91,11 @@ absl::Status FollowPlans(const RankSettings& settings, const Checkpoint& checkpo
                          std::shared_ptr<RankGroup> group) {
   absl::Status status = Follow(settings, checkpoint, group);
   // Has no effect when the error is that the group has ended.
-  if (!status.ok()) group->Abort(absl::StrCat("rank ", settings.rank, ": ", status.message()));
+  const std::string name = absl::StrCat("rank ", settings.rank, ": ");
+  if (!status.ok()) {
+    const bool named = absl::StartsWith(status.message(), name);
+    group->Abort(absl::StrCat(named ? "" : name, status.message()));
+  }
   if (status.ok()) group->SetPhase(settings.rank, RankGroup::Phase::kEnded);
   return status;
 }

@@ -17,6 +17,10 @@ namespace qwenserve {
 ModelRunner::ModelRunner(const RankSettings& settings, const Checkpoint& checkpoint)
     : settings_(settings), checkpoint_(checkpoint), limits_(settings.limits) {}
 
+ModelRunner::~ModelRunner() {
+  if (backend_ != nullptr) backend_->ForgetReplays();
+}
+
 absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(const RankSettings& settings,
                                                                  const Checkpoint& checkpoint,
                                                                  const Meet& meet,

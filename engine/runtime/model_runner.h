@@ -49,6 +49,8 @@ class ModelRunner {
                                                              const Meet& meet,
                                                              const LoadProgress& progress);
 
+  ~ModelRunner();
+
   // A ticket for Collect. UNAVAILABLE when a peer is gone; the runner is then of no more use.
   absl::StatusOr<uint64_t> Launch(const StepPlan& plan);
 

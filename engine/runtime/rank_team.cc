@@ -90,6 +90,9 @@ RankTeam::~RankTeam() {
   if (leader_ == nullptr || !sender_->Send(SerializeStepPlan(shutdown)).ok()) {
     group_->Abort("rank 0 ends");
   }
+  // Ranks leave a group of devices together, so rank 0 goes before it waits for the others.
+  watchdog_.reset();
+  leader_.reset();
   const absl::Duration grace = Health().ok() ? kShutdownGrace : kFailureGrace;
   if (followers_ != nullptr) followers_->Join(grace);
   if (bridge_ == nullptr) return;

@@ -78,6 +78,7 @@ class GpuBackend final : public Backend {
   // beyond: less than a fifth is computed in vain from 64 on, and up to 256 there are 23 shapes.
   int64_t PaddedRows(int64_t rows) const override;
   absl::Status Replay(uint64_t key, absl::FunctionRef<absl::Status()> issue) override;
+  void ForgetReplays() override { graphs_.Clear(); }
   // Also gives back what packing weights took besides them.
   absl::Status Sync() override;
   uint64_t Mark() override;

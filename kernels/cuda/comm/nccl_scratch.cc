@@ -89,9 +89,9 @@ absl::Status NcclScratch::TakeWindow(GpuDevice& device) {
 
 void NcclScratch::CloseWindow() {
   if (window_ == nullptr) return;
-  const absl::Status closed = session_.Call("closing a window", [&](NcclComm comm) {
-    return session_.api().CommWindowDeregister(comm, window_);
-  });
+  const absl::Status closed = session_.CallWithin(
+      NcclSession::kLeavePatience, "closing a window",
+      [&](NcclComm comm) { return session_.api().CommWindowDeregister(comm, window_); });
   if (closed.ok()) window_ = nullptr;
 }
 

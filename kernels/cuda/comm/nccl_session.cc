@@ -16,7 +16,6 @@ constexpr absl::Duration kLongPause = absl::Milliseconds(1);
 constexpr int kShortPauses = 500;
 // How long Abort waits for a call to come back by itself.
 constexpr absl::Duration kCallPatience = absl::Seconds(1);
-constexpr absl::Duration kLeavePatience = absl::Seconds(5);
 
 // Runs `work` on a thread of its own; returns when it has, or when `patience` is over: the thread
 // then goes on alone.
@@ -52,7 +51,8 @@ absl::StatusOr<std::unique_ptr<NcclSession>> NcclSession::Join(const NcclApi& ap
 void NcclSession::Leave() {
   if (comm_ == nullptr) return;
   if (!First().ok()) return AbortBounded();
-  const absl::Status left = Call("leaving", [this](NcclComm c) { return api_.CommFinalize(c); });
+  const absl::Status left =
+      CallWithin(kLeavePatience, "leaving", [this](NcclComm c) { return api_.CommFinalize(c); });
   const NcclComm comm = comm_.exchange(nullptr);
   if (!left.ok() || comm == nullptr) return;
   RunBounded(clock_, kLeavePatience, [api = api_, comm] { api.CommDestroy(comm); });
@@ -71,14 +71,15 @@ absl::Status NcclSession::Fail(absl::Status reason) {
   return reason;
 }
 
-absl::Status NcclSession::Call(const char* what, absl::FunctionRef<int(NcclComm)> issue) {
+absl::Status NcclSession::CallWithin(absl::Duration timeout, const char* what,
+                                     absl::FunctionRef<int(NcclComm)> issue) {
   std::unique_lock<std::timed_mutex> lock(calls_);
   if (absl::Status status = First(); !status.ok()) return status;
   const NcclComm comm = comm_;
   if (comm == nullptr || aborting_) {
     return Keep(absl::UnavailableError(absl::StrCat("rank ", group_.rank, " has given up")));
   }
-  absl::Status status = Settle(what, issue(comm), group_.timeout);
+  absl::Status status = Settle(what, issue(comm), timeout);
   return status.ok() ? status : Fail(std::move(status));
 }
 

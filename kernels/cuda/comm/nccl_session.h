@@ -26,6 +26,9 @@ namespace qwenserve {
 // Join, Call, Fail, Leave and the destructor belong to one thread; Health and Abort to any.
 class NcclSession {
  public:
+  // For the other ranks to come when all leave.
+  static constexpr absl::Duration kLeavePatience = absl::Seconds(5);
+
   // Returns when all ranks have joined. UNAVAILABLE otherwise, with what NCCL says.
   static absl::StatusOr<std::unique_ptr<NcclSession>> Join(const NcclApi& api,
                                                            const NcclUniqueId& id,
@@ -39,7 +42,11 @@ class NcclSession {
   void Leave();
 
   // `issue` calls the library and returns what it answered. `what` names it in errors.
-  absl::Status Call(const char* what, absl::FunctionRef<int(NcclComm)> issue);
+  absl::Status Call(const char* what, absl::FunctionRef<int(NcclComm)> issue) {
+    return CallWithin(group_.timeout, what, issue);
+  }
+  absl::Status CallWithin(absl::Duration timeout, const char* what,
+                          absl::FunctionRef<int(NcclComm)> issue);
 
   // Ends the membership for a reason that the caller has found; returns the first reason.
   absl::Status Fail(absl::Status reason);

@@ -1,5 +1,6 @@
 #include "tests/kernels/cuda/comm/fake_nccl.h"
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstring>
@@ -367,6 +368,13 @@ int FakeNccl::windows() const {
 int FakeNccl::calls(int rank) const {
   std::lock_guard<std::mutex> lock(world->mutex);
   return world->calls[rank];
+}
+
+int FakeNccl::ends(int rank) const {
+  std::lock_guard<std::mutex> lock(world->mutex);
+  return static_cast<int>(
+      std::count_if(world->comms.begin(), world->comms.end(),
+                    [rank](const auto& comm) { return comm->rank == rank && comm->ended; }));
 }
 
 }  // namespace qwenserve

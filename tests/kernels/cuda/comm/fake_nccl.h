@@ -38,6 +38,7 @@ class FakeNccl {
   int destroys() const;
   int windows() const;  // registered and not yet deregistered
   int calls(int rank) const;
+  int ends(int rank) const;  // memberships destroyed or aborted
 };
 
 }  // namespace qwenserve
