@@ -35,7 +35,7 @@ QS_DEVICE KvSource MakeKvSource(const AttentionArgs& args, int sequence, int kv_
 QS_DEVICE int32_t LoadBlockIds(const KvSource& kv, int segment) {
   const int entry = segment * kSegmentBlocks + LaneIndex();
   const bool exists = LaneIndex() < kSegmentBlocks && entry * kKvBlockSize <= kv.last;
-  return exists ? kv.table[entry] : 0;
+  return exists ? LoadFromL2(kv.table + entry) : 0;
 }
 
 // Starts copying a segment's keys (or values), but for row `left_out`: zeros where there is no such

@@ -100,17 +100,17 @@ struct DecodeAttention {
     work.part = item * static_cast<int>(GridSize().x) + static_cast<int>(block.x);
     work.kv_head = static_cast<int>(block.x) / tiles;
     if (!args.by_row) {
-      work.row = args.attention.row_starts[item];
-      if (args.attention.row_starts[item + 1] - work.row != 1) return false;
+      work.row = LoadFromL2(args.attention.row_starts + item);
+      if (LoadFromL2(args.attention.row_starts + item + 1) - work.row != 1) return false;
     }
     const int tile = static_cast<int>(block.x) % tiles;
     work.query = heads.QueryBegin(work.kv_head) + tile * kDecodeHeads;
     work.queries = heads.QueryEnd(work.kv_head) - work.query;
     work.queries = work.queries < kDecodeHeads ? work.queries : kDecodeHeads;
     if (work.queries <= 0) return false;
-    work.position = args.attention.positions[work.row];
+    work.position = LoadFromL2(args.attention.positions + work.row);
     if (work.position < 0) return block.z == 0;
-    work.sequence = args.attention.sequences[work.row];
+    work.sequence = LoadFromL2(args.attention.sequences + work.row);
     work.segments = SegmentsOf(work.position);
     work.run = RunLength(args.plan, work.segments);
     work.busy = BusyBlocks(args.plan, work.segments);

@@ -44,6 +44,7 @@ class GpuAttention {
   // Of a supported format.
   size_t KvBytesPerBlock(const HeadLayout& heads, KvFormat format) const;
 
+  // Reads the batch's lists before the op ahead of it is done: they come by a copy, not by an op.
   void NormRopeStoreKv(const AttentionBatch& batch, const HeadLayout& heads, const float* q_norm,
                        const float* k_norm, float epsilon, absl::Span<const RopeTable> rope,
                        float* qkv, const KvLayer& kv);

@@ -30,16 +30,22 @@ QS_DEVICE float SumOfSquares(const Quad& q) {
   return sum;
 }
 
-QS_DEVICE void NormRope(Quad& q, int i, int half, const float* norm, float epsilon,
-                        const float* cos_sin, float scale) {
-  if (norm != nullptr) {
+// What is done to a lane's elements of a head.
+struct Turn {
+  bool has_norm = false;
+  Quad norm;
+  Float4 cos_sin;  // of elements i and i + 1
+  float scale = 1.0f;
+};
+
+QS_DEVICE void NormRope(Quad& q, int half, float epsilon, const Turn& to) {
+  if (to.has_norm) {
     const float mean = SumOfSquares(q) / static_cast<float>(2 * half);
     const float inverse = 1.0f / SquareRoot(mean + epsilon);
-    const Quad weight = LoadQuad(norm, i, half);
-    QS_UNROLL for (int j = 0; j < 4; ++j) q.v[j] = q.v[j] * inverse * weight.v[j];
+    QS_UNROLL for (int j = 0; j < 4; ++j) q.v[j] = q.v[j] * inverse * to.norm.v[j];
   }
-  if (i >= half) return;
-  const Float4 turn = *reinterpret_cast<const Float4*>(cos_sin + 2 * i);
+  const Float4& turn = to.cos_sin;
+  const float scale = to.scale;
   const Quad x = q;
   q.v[0] = (x.v[0] * turn.x - x.v[2] * turn.y) * scale;
   q.v[1] = (x.v[1] * turn.z - x.v[3] * turn.w) * scale;
@@ -111,26 +117,30 @@ struct NormRopeStore {
   static constexpr int kMinBlocks = 8;
 
   QS_DEVICE static void Run(const Args& args) {
-    GridDependencyWait();
-    // Only now: what starts behind it may count on everything before it.
-    GridDependencyTrigger();
     const GpuHeads& heads = args.heads;
     const int heads_per_row = heads.num_query_heads + heads.num_kv_heads;
     const int warp = static_cast<int>(BlockIndex().x) * (kThreads / 32) + WarpIndex();
-    const int row = warp / heads_per_row;
-    if (row >= args.num_rows) return;
-    const int position = args.positions[row];
-    if (position < 0) return;
-    const int head = warp - row * heads_per_row;
-    const int table = args.rope_tables == nullptr ? 0 : args.rope_tables[row];
-    const float* cos_sin = args.rope[table] + static_cast<int64_t>(position) * heads.head_dim;
+    const int row = warp / heads_per_row, head = warp - row * heads_per_row;
+    const bool is_query = head < heads.num_query_heads;
     const int half = heads.head_dim / 2;
     const int i = 2 * LaneIndex();
+    // The step's lists, tables and weights are no kernel's results: read while the predecessor
+    // runs.
+    const int position = row < args.num_rows ? LoadFromL2(args.positions + row) : -1;
+    Turn turn;
+    char* cache = nullptr;
+    if (position >= 0) {
+      turn = LoadTurn(args, row, position, is_query, i, half);
+      if (!is_query) cache = CacheOf(args, row, position, head - heads.num_query_heads);
+    }
+    GridDependencyWait();
+    // Only now: what starts behind it may count on everything before it.
+    GridDependencyTrigger();
+    if (position < 0) return;
     float* x = args.qkv + static_cast<int64_t>(row) * heads.qkv_width() + head * heads.head_dim;
     Quad quad = LoadQuad(x, i, half);
-    if (head < heads.num_query_heads) {
-      const float scale = args.query_scales == nullptr ? 1.0f : args.query_scales[row];
-      NormRope(quad, i, half, args.q_norm, args.epsilon, cos_sin, scale);
+    if (is_query) {
+      NormRope(quad, half, args.epsilon, turn);
       if (i < half) {
         *reinterpret_cast<Float2*>(x + i) = {quad.v[0], quad.v[1]};
         *reinterpret_cast<Float2*>(x + half + i) = {quad.v[2], quad.v[3]};
@@ -138,18 +148,36 @@ struct NormRopeStore {
       return;
     }
     const Quad value = LoadQuad(x + heads.num_kv_heads * heads.head_dim, i, half);
-    NormRope(quad, i, half, args.k_norm, args.epsilon, cos_sin, 1.0f);
-    StoreKeyAndValue(args, row, position, head - heads.num_query_heads, quad, value);
+    NormRope(quad, half, args.epsilon, turn);
+    StoreKeyAndValue(args, position, cache, quad, value);
   }
 
-  QS_DEVICE static void StoreKeyAndValue(const Args& args, int row, int position, int kv_head,
-                                         const Quad& key, const Quad& value) {
+  QS_DEVICE static Turn LoadTurn(const Args& args, int row, int position, bool is_query, int i,
+                                 int half) {
+    const int table = args.rope_tables == nullptr ? 0 : LoadFromL2(args.rope_tables + row);
+    const float* cos_sin = args.rope[table] + static_cast<int64_t>(position) * args.heads.head_dim;
+    const float* norm = is_query ? args.q_norm : args.k_norm;
+    Turn turn;
+    turn.has_norm = norm != nullptr;
+    if (turn.has_norm) turn.norm = LoadQuad(norm, i, half);
+    if (i < half) turn.cos_sin = *reinterpret_cast<const Float4*>(cos_sin + 2 * i);
+    if (is_query && args.query_scales != nullptr) turn.scale = LoadFromL2(args.query_scales + row);
+    return turn;
+  }
+
+  // The head's part of the block of a position.
+  QS_DEVICE static char* CacheOf(const Args& args, int row, int position, int kv_head) {
     const int64_t entry =
-        static_cast<int64_t>(args.sequences[row]) * args.max_blocks + position / kKvBlockSize;
+        int64_t{LoadFromL2(args.sequences + row)} * args.max_blocks + position / kKvBlockSize;
+    return args.kv +
+           LoadFromL2(args.block_tables + entry) *
+               args.layout.block_bytes(args.heads.num_kv_heads) +
+           kv_head * args.layout.head_bytes();
+  }
+
+  QS_DEVICE static void StoreKeyAndValue(const Args& args, int position, char* head,
+                                         const Quad& key, const Quad& value) {
     const int slot = position % kKvBlockSize;
-    char* head = args.kv +
-                 args.block_tables[entry] * args.layout.block_bytes(args.heads.num_kv_heads) +
-                 kv_head * args.layout.head_bytes();
     const int half = args.heads.head_dim / 2;
     const int i = 2 * LaneIndex();
     if (!args.layout.int8) {

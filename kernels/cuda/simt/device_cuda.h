@@ -101,8 +101,10 @@ QS_DEVICE Word4 LoadStreaming(const void* global) {
                : "l"(global));
   return v;
 }
-// What another block wrote in this kernel: from the second cache.
+// What another block wrote in this kernel, or what changes from step to step and is read before
+// GridDependencyWait: from the second cache.
 QS_DEVICE float LoadFromL2(const float* global) { return __ldcg(global); }
+QS_DEVICE int32_t LoadFromL2(const int32_t* global) { return __ldcg(global); }
 QS_DEVICE Float4 LoadFromL2(const Float4* global) {
   const float4 v = __ldcg(reinterpret_cast<const float4*>(global));
   return {v.x, v.y, v.z, v.w};

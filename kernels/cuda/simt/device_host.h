@@ -107,6 +107,7 @@ inline Word4 LoadStreaming(const void* global, Where where = Where::Here()) {
   return v;
 }
 inline float LoadFromL2(const float* global) { return *global; }
+inline int32_t LoadFromL2(const int32_t* global) { return *global; }
 inline Float4 LoadFromL2(const Float4* global) { return *global; }
 inline void CopyAsync16(void* shared, const void* global, bool valid, Where where = Where::Here()) {
   simt::StartCopy(shared, global, valid, where);
