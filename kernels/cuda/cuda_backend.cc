@@ -12,8 +12,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOption
   if (!device.ok()) return device.status();
   GpuBackendOptions gpu;
   const GpuProperties& properties = (*device)->properties();
-  gpu.table_name =
-      absl::StrCat("cuda-1-sm", properties.sm / 10 * 10, options.exact ? "-exact" : "-fast");
+  gpu.table_name = absl::StrCat("cuda-1-sm", properties.sm, options.exact ? "-exact" : "-fast");
   gpu.timeout = options.timeout;
   gpu.upload.timeout = options.timeout;
   gpu.warn = options.warn;

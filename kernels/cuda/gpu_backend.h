@@ -56,8 +56,8 @@ class GpuBackend final : public Backend {
   ~GpuBackend() override;
 
   // The same for all formats: the order of sums is the source's, but for the order inside an mma
-  // instruction and the last bits of ex2, which are the GPU generation's. "cuda-1-sm90-exact": the
-  // version of the order (to be raised with any change of bits), the generation (8.x is sm80).
+  // instruction and the last bits of ex2, which are the GPU's. "cuda-1-sm90-exact": the
+  // version of the order (to be raised with any change of bits), the compute capability.
   std::string kernel_table(WeightFormat weights) const override { return options_.table_name; }
   std::string description() const override;
   bool invariant() const override { return fast_ == nullptr; }
