@@ -17,4 +17,10 @@ int64_t WeightBytes(const ModelWeights& weights) {
   return StepWeightBytes(weights) + static_cast<int64_t>(separate ? weights.embedding.bytes() : 0);
 }
 
+std::string FormatsOf(const ModelWeights& weights) {
+  const std::string layers = WeightFormatName(weights.layers.front().gate_up.format);
+  const std::string head = WeightFormatName(weights.Head().format);
+  return layers == head ? layers : layers + ", head " + head;
+}
+
 }  // namespace qwenserve

@@ -43,6 +43,9 @@ struct ModelWeights {
 int64_t WeightBytes(const ModelWeights& weights);
 int64_t StepWeightBytes(const ModelWeights& weights);
 
+// For people: "int4, head int8", or one name where both are alike.
+std::string FormatsOf(const ModelWeights& weights);
+
 }  // namespace qwenserve
 
 #endif  // QWENSERVE_ENGINE_MODEL_WEIGHTS_H_

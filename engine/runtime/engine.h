@@ -49,7 +49,10 @@ struct EngineInfo {
   int64_t max_waiting = 0;
   int64_t kv_block_size = 0;
   int tp = 1;
-  std::string device;              // "cpu", or "cuda" with Backend::description behind it
+  std::string device;         // "cpu", or "cuda" with Backend::description behind it
+  std::string isa;            // instruction set of the CPU; empty on a GPU
+  std::string weight_format;  // of the layers, and of the head where that is another
+  std::string kv_format;
   int num_threads = 0;             // of all ranks
   int64_t weight_bytes = 0;        // of rank 0's matrices
   int64_t step_weight_bytes = 0;   // of those, what every step reads

@@ -94,6 +94,9 @@ absl::Status EngineImpl::Load(const LoadProgress& progress) {
     absl::StrAppend(&info_.device, " (", text, ")");
     spdlog::info("device: {}", info_.device);
   }
+  if (placement.ranks.front().device == "cpu") info_.isa = placement.ranks.front().isa;
+  info_.weight_format = FormatsOf(leader.weights());
+  info_.kv_format = KvFormatName(options_.kv_format);
   for (const RankSettings& rank : placement.ranks) info_.num_threads += rank.num_threads;
   info_.weight_bytes = WeightBytes(leader.weights());
   info_.step_weight_bytes = StepWeightBytes(leader.weights());

@@ -190,6 +190,17 @@ TokenizerMetrics::TokenizerMetrics(Metrics& metrics)
       detokenize_item_errors(AddCounter(metrics, "qwenserve_tokenizer_detokenize_item_errors_total",
                                         "Detokenize items refused")) {}
 
+void SetModelInfo(Metrics& metrics, const std::string& model, const std::string& device,
+                  const std::string& weight_format, const std::string& kv_format, int tp) {
+  AddGauge(metrics, "qwenserve_model_info", "Always 1; the labels tell how the model is held",
+           {{"model", model},
+            {"device", device},
+            {"weights", weight_format},
+            {"kv", kv_format},
+            {"tp", std::to_string(tp)}})
+      .Set(1);
+}
+
 GeneratorMetrics::GeneratorMetrics(Metrics& metrics, const std::string& model)
     : running(AddGauge(metrics, "qwenserve_sequences_running", "Sequences in the batch",
                        {{"model", model}})),

@@ -92,6 +92,10 @@ struct TokenizerMetrics {
   Counter& detokenize_item_errors;
 };
 
+// qwenserve_model_info: always 1, its labels tell how a replica holds its model.
+void SetModelInfo(Metrics& metrics, const std::string& model, const std::string& device,
+                  const std::string& weight_format, const std::string& kv_format, int tp);
+
 // `model` is the served name and a label of every series.
 struct GeneratorMetrics {
   GeneratorMetrics(Metrics& metrics, const std::string& model);

@@ -48,10 +48,16 @@ std::string CommonHash(const Workers& workers) {
   return best == votes.end() ? "" : best->first;
 }
 
+// "cuda (NVIDIA H100, sm_90), weights int4, KV cache int8, tp 2".
+std::string HeldAs(const v1::ServerHello& hello) {
+  return absl::StrCat(hello.device(), ", weights ", hello.weight_format(), ", KV cache ",
+                      hello.kv_format(), ", tp ", hello.tp_degree());
+}
+
 void Describe(const std::string& name, const Workers& workers, const std::string& hash,
               v1::Model* model) {
   model->set_id(name);
-  std::set<std::string> fingerprints;
+  std::set<std::string> fingerprints, held_as;
   for (const KnownGenerator* generator : workers.generators) {
     const v1::ServerHello& hello = generator->hello;
     model->set_family(hello.family());
@@ -64,9 +70,11 @@ void Describe(const std::string& name, const Workers& workers, const std::string
     if (model->max_model_len() == 0 || length < model->max_model_len()) {
       model->set_max_model_len(length);
     }
+    held_as.insert(HeldAs(hello));
     if (!hello.numerics_fingerprint().empty()) fingerprints.insert(hello.numerics_fingerprint());
   }
   for (const std::string& fingerprint : fingerprints) model->add_fingerprints(fingerprint);
+  for (const std::string& text : held_as) model->add_held_as(text);
   for (const KnownTokenizer* tokenizer : workers.tokenizers) {
     const v1::DescribeResponse& description = tokenizer->description;
     if (!hash.empty() && description.tokenizer_hash() != hash) continue;

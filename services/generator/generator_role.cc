@@ -79,11 +79,14 @@ absl::StatusOr<std::unique_ptr<ServerRole>> GeneratorRole::Create(const Generato
   hello.mutable_limits()->set_max_batch_tokens(static_cast<uint32_t>(info.max_batch_tokens));
   hello.mutable_limits()->set_total_blocks(
       static_cast<uint64_t>(role->engine_->Stats().total_blocks));
+  SetModelInfo(context.metrics(), role->model_, hello.device(), hello.weight_format(),
+               hello.kv_format(), info.tp);
   role->core_ =
       std::make_unique<GeneratorCore>(role->engine_.get(), std::move(hello), &role->metrics_);
   context.metrics().OnScrape([raw = role.get()] { raw->UpdateMetrics(); });
-  spdlog::info("model {} ready: tp {}, context {}, fingerprint {}", role->model_, info.tp,
-               info.max_model_len, info.fingerprint.empty() ? "none" : info.fingerprint);
+  spdlog::info("model {} ready: tp {}, weights {}, KV cache {}, context {}, fingerprint {}",
+               role->model_, info.tp, info.weight_format, info.kv_format, info.max_model_len,
+               info.fingerprint.empty() ? "none" : info.fingerprint);
   return role;
 }
 

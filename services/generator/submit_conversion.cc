@@ -223,7 +223,9 @@ v1::ServerHello MakeServerHello(const EngineInfo& info) {
   v1::ServerHello hello;
   hello.set_numerics_fingerprint(info.fingerprint);
   hello.set_tp_degree(static_cast<uint32_t>(info.tp));
-  hello.set_device(info.device);
+  hello.set_device(info.isa.empty() ? info.device : absl::StrCat(info.device, " (", info.isa, ")"));
+  hello.set_weight_format(info.weight_format);
+  hello.set_kv_format(info.kv_format);
   hello.set_vocab_size(static_cast<uint32_t>(info.config.vocab_size));
   v1::GeneratorLimits* limits = hello.mutable_limits();
   limits->set_max_model_len(static_cast<uint32_t>(info.max_model_len));

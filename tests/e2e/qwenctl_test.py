@@ -108,6 +108,9 @@ def test_models_and_status_describe_the_server(at):
     assert json.loads(at("models", "--output", "json").stdout)[0]["id"] == "demo"
     status = json.loads(at("status", "--output", "json").stdout)
     assert status["serving"] is True and status["models"][0]["ready_replicas"] == 1
+    assert re.fullmatch(r"cpu \(\w+\), weights bf16, KV cache bf16, tp \d",
+                        status["models"][0]["held_as"][0])
+    assert status["models"][0]["held_as"][0] in at("models").stdout
     assert "SERVING" in at("status").stdout
 
 

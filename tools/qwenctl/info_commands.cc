@@ -20,6 +20,7 @@ Json ModelToJson(const v1::Model& model) {
           {"tokenizer_hash", model.tokenizer_hash()},
           {"fingerprints",
            std::vector<std::string>(model.fingerprints().begin(), model.fingerprints().end())},
+          {"held_as", std::vector<std::string>(model.held_as().begin(), model.held_as().end())},
           {"ready_replicas", model.ready_replicas()}};
 }
 
@@ -27,6 +28,7 @@ void PrintModel(const v1::Model& model) {
   std::cout << model.id() << "  family " << model.family() << ", context " << model.max_model_len()
             << ", template " << (model.chat_supported() ? model.chat_template() : "none") << ", "
             << model.ready_replicas() << " ready" << std::endl;
+  for (const std::string& text : model.held_as()) std::cout << "  " << text << std::endl;
 }
 
 // All of them, or the one with this name: NOT_FOUND when it is not served.
