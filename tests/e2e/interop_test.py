@@ -42,6 +42,8 @@ def test_ops_port_answers_probes_and_metrics(shared_cluster):
         assert status == 200
         assert f'role="{process.role}"' in text or "qwenserve_build_info" in text
         assert process.http("/nothing")[0] == 404
+    _, text = shared_cluster.generators[0].http("/metrics")
+    assert 'weights="bf16"' in text and 'kv="bf16"' in text and 'device="cpu (' in text
 
 
 def test_no_prompt_reaches_the_metrics(shared_cluster, api, stub):
