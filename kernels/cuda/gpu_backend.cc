@@ -14,30 +14,6 @@ namespace {
 // A step's descriptor is some hundred KiB at most.
 constexpr size_t kCopyPartBytes = size_t{1} << 20;
 
-// Graphs with a communicator's collectives in them go before it does.
-class RecordedCommunicator final : public Communicator {
- public:
-  RecordedCommunicator(std::unique_ptr<Communicator> inner, GraphCache& graphs)
-      : inner_(std::move(inner)), graphs_(graphs) {}
-  ~RecordedCommunicator() override { graphs_.Clear(); }
-
-  int rank() const override { return inner_->rank(); }
-  int size() const override { return inner_->size(); }
-  absl::Status AllReduceSum(float* data, int64_t count) override {
-    return inner_->AllReduceSum(data, count);
-  }
-  absl::Status AllGather(const float* mine, int64_t rows, int64_t width, float* all) override {
-    return inner_->AllGather(mine, rows, width, all);
-  }
-  bool replayable() const override { return inner_->replayable(); }
-  absl::Status Health() override { return inner_->Health(); }
-  void Abort() override { inner_->Abort(); }
-
- private:
-  const std::unique_ptr<Communicator> inner_;
-  GraphCache& graphs_;
-};
-
 int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 }  // namespace
@@ -203,9 +179,7 @@ absl::StatusOr<std::string> GpuBackend::NewDeviceGroup(const std::string& librar
 
 absl::StatusOr<std::unique_ptr<Communicator>> GpuBackend::JoinDeviceGroup(
     const DeviceGroup& group) {
-  auto joined = JoinNcclGroup(*device_, comm_kernels_, group);
-  if (!joined.ok()) return joined.status();
-  return std::make_unique<RecordedCommunicator>(*std::move(joined), graphs_);
+  return JoinNcclGroup(*device_, comm_kernels_, group);
 }
 
 // --- Ops ----------------------------------------------------------------------------------------

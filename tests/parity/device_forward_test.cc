@@ -105,8 +105,8 @@ Distance Between(const Logits& a, const Logits& b) {
 // be that far from the oracle again.
 TEST_P(DeviceForwardTest, LogitsAreAsNearAsTheRoundingOfActivationsAllows) {
   const auto oracle = [&](InputRounding rounding, KvFormat kv) {
-    RunOptions options = {[rounding] { return std::make_unique<ReferenceBackend>(rounding); }, 1, kv,
-                          nullptr};
+    RunOptions options = {[rounding] { return std::make_unique<ReferenceBackend>(rounding); }, 1,
+                          kv, nullptr};
     options.weights = GetParam().weights;
     return Run(OneShot(forced_), options);
   };
@@ -133,8 +133,8 @@ TEST_P(DeviceForwardTest, LogitsAreNearTheGoldenOnes) {
     const std::vector<float>& row = golden_.cases[0].logits[i];
     for (size_t id = 0; id < row.size(); ++id) {
       largest = std::max(largest, std::abs(double{row[id]}));
-      difference = std::max(difference,
-                            std::abs(double{row[id]} - actual[0][golden_.positions[i]][id]));
+      difference =
+          std::max(difference, std::abs(double{row[id]} - actual[0][golden_.positions[i]][id]));
     }
   }
   EXPECT_LT(difference, 3 * std::sqrt(Roundings()) * kBf16Rounding * largest);

@@ -96,9 +96,9 @@ class GpuDevice {
   virtual absl::Status Synchronize(absl::Duration timeout) = 0;
   virtual absl::Status Check() const = 0;
 
-  // Between the two, work issued to kCompute is recorded instead of run. No memory is taken or given
-  // back and no event of kCompute recorded meanwhile; host memory that is copied from or to is
-  // pinned, and read or written at each launch of the graph. An error of EndCapture is the
+  // Between the two, work issued to kCompute is recorded instead of run. No memory is taken or
+  // given back and no event of kCompute recorded meanwhile; host memory that is copied from or to
+  // is pinned, and read or written at each launch of the graph. An error of EndCapture is the
   // recording's alone (unless Check says otherwise): nothing of it was run, the device goes on.
   virtual void BeginCapture() = 0;
   virtual absl::StatusOr<std::unique_ptr<GpuGraph>> EndCapture() = 0;

@@ -221,8 +221,8 @@ QS_DEVICE uint32_t FmaBf16x2(uint32_t a, uint32_t b, uint32_t c) {
   asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
   return r;
 }
-// x, of which the compiler knows nothing more: a sum with it stays one, and a constant in it becomes
-// part of the load.
+// x, of which the compiler knows nothing more: a sum with it stays one, and a constant in it
+// becomes part of the load.
 QS_DEVICE int Opaque(int x) {
   asm("" : "+r"(x));
   return x;
