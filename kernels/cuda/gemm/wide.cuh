@@ -90,6 +90,16 @@ struct Wide {
     char *stage, *ahead;
   };
 
+  QS_DEVICE static int FirstRowOfWarp() { return WarpIndex() % kWideWarpsAlongRows * kColumns * 8; }
+  // Of up to 32 rows half of the warps have none: they only copy, and their sums are zeros. Asked
+  // only of what multiplication limits, as it costs registers.
+  QS_DEVICE static bool HasRows(const Args& args) {
+    if constexpr (kFormat != FragmentFormat::kInt4) {
+      return true;
+    } else {
+      return WarpIndex() % kWideWarpsAlongRows == 0 || args.rows > kRows / kWideWarpsAlongRows;
+    }
+  }
   QS_DEVICE static char* FirstStage() { return SharedMemory() + WideTotalBytes(kFormat, kRows); }
 
   QS_DEVICE static Ring Begin(const Args& args, const Where& at, Weights* weights, X* x) {
@@ -122,12 +132,14 @@ struct Wide {
     }
     CopyAsyncCommit();
     const int tile = WarpIndex() / kWideWarpsAlongRows * kTiles;
-    const int row = WarpIndex() % kWideWarpsAlongRows * kColumns * 8;
+    const int row = FirstRowOfWarp();
     const char* stage = ring->stage;
-    sum->AddGranule(args, stage + tile * GranuleBytes(kFormat),
-                    stage + kStage.x + XOffset<kFormat>(row, 0),
-                    stage + kStage.scales + tile * ScaleBytes(kFormat),
-                    stage + kStage.zeros + tile * ZeroBytes(kFormat), last);
+    if (HasRows(args)) {
+      sum->AddGranule(args, stage + tile * GranuleBytes(kFormat),
+                      stage + kStage.x + XOffset<kFormat>(row, 0),
+                      stage + kStage.scales + tile * ScaleBytes(kFormat),
+                      stage + kStage.zeros + tile * ZeroBytes(kFormat), last);
+    }
     ring->ahead = ring->stage;
     ring->stage += kStage.bytes;
     if (ring->stage == FirstStage() + kStages * kStage.bytes) ring->stage = FirstStage();
