@@ -37,16 +37,16 @@ NodeBridge::NodeBridge(std::shared_ptr<RankGroup> group,
     peers_.back()->node = is_leader() ? static_cast<int>(i) + 1 : 0;
     peers_.back()->heard_nanos = NowNanos();
   }
+  // Before the threads, which use it.
+  if (!is_leader()) {
+    local_plans_ = std::make_unique<PlanSender>(group_, RanksFrom(first_rank(), ranks_per_node_),
+                                                options_.step_timeout);
+  }
   for (const auto& peer : peers_) {
     threads_.emplace_back([this, raw = peer.get()] { ReceiveFrom(*raw); });
   }
   state_thread_ = std::thread([this] { CarryState(); });
-  if (is_leader()) {
-    threads_.emplace_back([this] { CarryPlans(); });
-  } else {
-    local_plans_ = std::make_unique<PlanSender>(group_, RanksFrom(first_rank(), ranks_per_node_),
-                                                options_.step_timeout);
-  }
+  if (is_leader()) threads_.emplace_back([this] { CarryPlans(); });
   if (!options_.carry_parts) return;
   for (int rank : RanksFrom(first_rank(), ranks_per_node_)) {
     threads_.emplace_back([this, rank] { CarryParts(rank); });
