@@ -56,14 +56,18 @@ TEST(StepPlanFuzz, ParseAndBuild) {
     ++parsed;
     EXPECT_EQ(SerializeStepPlan(*plan), bytes);
     HostBatch batch;
-    const absl::Status status = BuildBatch(*plan, config, limits, {41, 42}, rope, &batch);
+    const std::vector<int32_t> draws = {3, 5};  // where the step before left what it drew
+    const absl::Status status = BuildBatch(*plan, config, limits, draws, rope, &batch);
     if (!status.ok()) {
       EXPECT_EQ(status.code(), absl::StatusCode::kInternal) << status;
       return;
     }
     ++built;
     EXPECT_LE(static_cast<int64_t>(batch.ids.size()), limits.max_rows);
-    for (const int32_t id : batch.ids) EXPECT_TRUE(id >= 0 && id < config.vocab_size);
+    for (const int32_t id : batch.ids) {
+      EXPECT_TRUE((id >= 0 && id < config.vocab_size) || id == -1 - draws[0] || id == -1 - draws[1])
+          << id;
+    }
     for (const int32_t p : batch.positions) EXPECT_TRUE(p >= 0 && p < limits.max_model_len);
     for (const int32_t b : batch.block_tables) EXPECT_TRUE(b >= 0 && b < limits.num_blocks);
     for (const int32_t t : batch.rope_tables) {
