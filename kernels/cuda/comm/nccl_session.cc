@@ -1,5 +1,6 @@
 #include "kernels/cuda/comm/nccl_session.h"
 
+#include <chrono>
 #include <functional>
 #include <thread>
 #include <utility>
@@ -73,7 +74,7 @@ absl::Status NcclSession::Fail(absl::Status reason) {
 
 absl::Status NcclSession::CallWithin(absl::Duration timeout, const char* what,
                                      absl::FunctionRef<int(NcclComm)> issue) {
-  std::unique_lock<std::timed_mutex> lock(calls_);
+  std::unique_lock<std::mutex> lock(calls_);
   if (absl::Status status = First(); !status.ok()) return status;
   const NcclComm comm = comm_;
   if (comm == nullptr || aborting_) {
@@ -134,7 +135,7 @@ absl::Status NcclSession::Health() {
     if (absl::Status status = group_.health(); !status.ok()) return Keep(std::move(status));
   }
   // Somebody who is in a call will find the error himself.
-  std::unique_lock<std::timed_mutex> lock(calls_, std::try_to_lock);
+  std::unique_lock<std::mutex> lock(calls_, std::try_to_lock);
   if (!lock.owns_lock()) return absl::OkStatus();
   const NcclComm comm = comm_;
   if (comm == nullptr || aborting_) {
@@ -151,7 +152,13 @@ void NcclSession::Abort() {
   aborting_ = true;
   Keep(absl::UnavailableError(absl::StrCat("rank ", group_.rank, " has given up"))).IgnoreError();
   // A call that hangs inside NCCL is ended by the abort itself, so it is not waited for.
-  std::unique_lock<std::timed_mutex> lock(calls_, absl::ToChronoNanoseconds(kCallPatience));
+  std::unique_lock<std::mutex> lock(calls_, std::try_to_lock);
+  const auto patient_until =
+      std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kCallPatience);
+  while (!lock.owns_lock() && std::chrono::steady_clock::now() < patient_until) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    lock.try_lock();
+  }
   const NcclComm comm = comm_.exchange(nullptr);
   if (comm != nullptr) api_.CommAbort(comm);
 }

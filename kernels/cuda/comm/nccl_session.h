@@ -77,7 +77,7 @@ class NcclSession {
   const DeviceGroup group_;
   SteadyClock& clock_;
   // Held while the library is called with comm_, but not by an Abort that gets no hold of it.
-  std::timed_mutex calls_;
+  std::mutex calls_;
   std::atomic<NcclComm> comm_{nullptr};  // null before the beginning and after the end
   std::atomic<bool> aborting_{false};
   mutable std::mutex mutex_;  // guards what follows
