@@ -14,6 +14,7 @@
 #include "services/common/metrics.h"
 #include "services/gateway/address_resolver.h"
 #include "services/gateway/admission.h"
+#include "services/gateway/authenticator.h"
 #include "services/gateway/generate_call.h"
 #include "services/gateway/model_catalog.h"
 #include "services/gateway/placement_queue.h"
@@ -54,6 +55,7 @@ class Gateway {
   GatewayMetrics& metrics() { return *metrics_; }
   TextService& text() { return tokenizers_; }
   Admission& admission() { return admission_; }
+  const Authenticator& authenticator() const { return *authenticator_; }
   std::shared_ptr<const ModelCatalog> catalog() const;
 
   // For Tick and ListRequests, until it is destroyed.
@@ -72,6 +74,7 @@ class Gateway {
   GatewayMetrics* const metrics_;
   const OnCatalog on_catalog_;
   CallServices services_;
+  const std::unique_ptr<Authenticator> authenticator_ = std::make_unique<OpenDoor>();
   Admission admission_;
 
   mutable absl::Mutex catalog_mutex_;

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "qwenserve/v1/inference.pb.h"
 #include "qwenserve/v1/tokenizer.pb.h"
+#include "services/gateway/authenticator.h"
 
 namespace qwenserve {
 
@@ -47,6 +48,8 @@ struct GenerateRequest {
   // Set: the prompt's log-probabilities, with so many alternatives.
   std::optional<uint32_t> prompt_logprobs;
   bool tools_allowed = false;
+  // Set by the transport.
+  Caller caller;
 
   uint32_t n() const { return options.n() == 0 ? 1 : options.n(); }
 };
