@@ -238,9 +238,9 @@ struct CudaBackendOptions {
   std::function<void(absl::string_view)> warn = nullptr;
 };
 
-// UNIMPLEMENTED in a build without CUDA; UNAVAILABLE without a driver or that GPU;
-// FAILED_PRECONDITION, naming the version that is needed, where one of them is too old, or where
-// `fast` finds no cuBLASLt.
+// UNIMPLEMENTED in a build without CUDA; NOT_FOUND without a driver or that GPU; UNAVAILABLE where
+// the GPU is there and cannot be used; FAILED_PRECONDITION, naming the version that is needed,
+// where one of them is too old, or where `fast` finds no cuBLASLt.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOptions& options);
 
 }  // namespace qwenserve

@@ -22,7 +22,9 @@ absl::StatusOr<std::string> ChooseDevice(const std::string& wanted, int ranks,
   if (wanted != "auto" && wanted != "cuda") return wanted;
   const absl::Status status = CheckGpus(ranks, gpus);
   if (status.ok()) return std::string("cuda");
-  if (wanted == "cuda" || !(absl::IsUnavailable(status) || absl::IsUnimplemented(status))) {
+  const bool cpu_will_do =
+      absl::IsNotFound(status) || absl::IsUnavailable(status) || absl::IsUnimplemented(status);
+  if (wanted == "cuda" || !cpu_will_do) {
     return absl::Status(status.code(), absl::StrCat("device ", wanted, ": ", status.message()));
   }
   reasons->push_back(absl::StrCat("device: cpu (", status.message(), ")"));

@@ -19,8 +19,9 @@ namespace qwenserve {
 // cuda/cuda_test_device.cc (a real one).
 std::vector<std::string> TestDeviceNames();
 
-// UNAVAILABLE when this machine has no such device. `variant` must change no bit: on a CPU the
-// number of threads, in the emulation the order in which the threads of a block run.
+// NOT_FOUND when this machine has no such device; any other error fails the test. `variant` must
+// change no bit: on a CPU the number of threads, in the emulation the order in which the threads of
+// a block run.
 absl::StatusOr<std::unique_ptr<Backend>> MakeTestDevice(const std::string& name, int variant);
 
 // How large a problem tests may make, in multiplications: an emulated GPU does some 10^7 a second.
@@ -31,7 +32,7 @@ class DeviceTest : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
     absl::StatusOr<std::unique_ptr<Backend>> made = MakeTestDevice(GetParam(), 2);
-    if (absl::IsUnavailable(made.status())) GTEST_SKIP() << "no device: " << made.status();
+    if (absl::IsNotFound(made.status())) GTEST_SKIP() << "no device: " << made.status();
     ASSERT_TRUE(made.ok()) << made.status();
     device_ = *std::move(made);
     ops_.emplace(*device_);

@@ -104,8 +104,8 @@ void Doctor::Gpus() {
   const absl::StatusOr<int> count = CountCudaDevices();
   if (!count.ok()) {
     const std::string why(count.status().message());
-    absl::IsFailedPrecondition(count.status()) ? Problem("gpu", why)
-                                               : Ok("gpu", absl::StrCat("none: ", why));
+    const bool none = absl::IsNotFound(count.status()) || absl::IsUnimplemented(count.status());
+    none ? Ok("gpu", absl::StrCat("none: ", why)) : Problem("gpu", why);
     return;
   }
   for (int i = 0; i < *count; ++i) {

@@ -410,7 +410,7 @@ absl::StatusOr<int> CountCudaDevices() {
   cudaRuntimeGetVersion(&runtime);
   if (absl::Status status = CheckCudaDriver(driver, runtime); !status.ok()) return status;
   const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error == cudaErrorNoDevice) return absl::UnavailableError("this machine has no NVIDIA GPU");
+  if (error == cudaErrorNoDevice) return absl::NotFoundError("this machine has no NVIDIA GPU");
   if (error != cudaSuccess) return absl::UnavailableError(absl::StrCat("CUDA: ", ErrorText(error)));
   return count;
 }
@@ -419,7 +419,7 @@ absl::StatusOr<std::unique_ptr<GpuDevice>> MakeCudaDevice(int index) {
   const absl::StatusOr<int> count = CountCudaDevices();
   if (!count.ok()) return count.status();
   if (index < 0 || index >= *count) {
-    return absl::UnavailableError(
+    return absl::NotFoundError(
         absl::StrCat("there is no GPU ", index, ": this machine has ", *count, ", counted from 0"));
   }
   auto device = std::make_unique<CudaDevice>(index);

@@ -9,7 +9,7 @@ std::string CudaVersionName(int version) {
 }
 
 absl::Status CheckCudaDriver(int driver_version, int runtime_version) {
-  if (driver_version == 0) return absl::UnavailableError("this machine has no NVIDIA driver");
+  if (driver_version == 0) return absl::NotFoundError("this machine has no NVIDIA driver");
   const int major = runtime_version / 1000;
   if (driver_version / 1000 >= major) return absl::OkStatus();
   std::string driver;  // the first driver of that major version ("CUDA Compatibility")

@@ -11,7 +11,7 @@ namespace qwenserve {
 // mma.sync with bf16, cp.async.
 inline constexpr int kMinSm = 80;
 
-// Versions as CUDA counts them: 13000 is 13.0. driver_version 0: there is no driver, UNAVAILABLE.
+// Versions as CUDA counts them: 13000 is 13.0. driver_version 0: there is no driver, NOT_FOUND.
 // FAILED_PRECONDITION when the driver is too old for a program with this runtime: what it supports
 // must be of the same major version or a later one.
 absl::Status CheckCudaDriver(int driver_version, int runtime_version);

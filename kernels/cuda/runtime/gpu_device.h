@@ -105,9 +105,9 @@ class GpuDevice {
   virtual void LaunchGraph(const GpuGraph& graph) = 0;
 };
 
-// GPU number `index` of this machine. UNAVAILABLE when there is no driver or no such GPU,
-// FAILED_PRECONDITION when the driver or the GPU is too old, naming the version that is needed;
-// UNIMPLEMENTED in a build without CUDA.
+// GPU number `index` of this machine. NOT_FOUND when there is no driver or no such GPU, UNAVAILABLE
+// when there is one that cannot be used, FAILED_PRECONDITION when the driver or the GPU is too old,
+// naming the version that is needed; UNIMPLEMENTED in a build without CUDA.
 absl::StatusOr<std::unique_ptr<GpuDevice>> MakeCudaDevice(int index);
 
 // One that runs kernels on the host, thread by thread: for tests of what the kernels compute. Each

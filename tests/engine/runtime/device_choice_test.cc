@@ -11,7 +11,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-const absl::Status kNoDriver = absl::UnavailableError("this machine has no NVIDIA driver");
+const absl::Status kNoDriver = absl::NotFoundError("this machine has no NVIDIA driver");
 const absl::Status kNoCuda = absl::UnimplementedError("this build is without CUDA");
 const absl::Status kOld = absl::FailedPreconditionError("the NVIDIA driver is too old");
 

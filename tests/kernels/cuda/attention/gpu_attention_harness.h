@@ -18,8 +18,8 @@ struct GpuUnderTest {
   AttentionKernels kernels;
 };
 
-// "simt", or "cuda": nothing in it when there is no GPU.
-GpuUnderTest MakeGpuUnderTest(const std::string& name, uint64_t seed = 1);
+// "simt", or "cuda": NOT_FOUND when there is no GPU, or no kernels for one in this build.
+absl::StatusOr<GpuUnderTest> MakeGpuUnderTest(const std::string& name, uint64_t seed = 1);
 
 // What GoogleTest instantiates suites with.
 inline const char* const kGpusUnderTest[] = {"simt", "cuda"};

@@ -12,8 +12,10 @@ namespace {
 class GpuAttentionTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    gpu_ = MakeGpuUnderTest(GetParam());
-    if (gpu_.device == nullptr) GTEST_SKIP() << "no GPU";
+    auto gpu = MakeGpuUnderTest(GetParam());
+    if (absl::IsNotFound(gpu.status())) GTEST_SKIP() << gpu.status().message();
+    ASSERT_TRUE(gpu.ok()) << gpu.status();
+    gpu_ = *std::move(gpu);
   }
   GpuUnderTest gpu_;
 };
@@ -194,7 +196,7 @@ TEST_P(GpuAttentionTest, ChunksHaveTheBitsOfOnePrefill) {
     whole.Run(WholeStep(problem));
     Random random(seed);
     for (int trial = 0; trial < 2; ++trial) {
-      GpuUnderTest other = MakeGpuUnderTest(GetParam(), 50 + trial);
+      GpuUnderTest other = *MakeGpuUnderTest(GetParam(), 50 + trial);
       GpuAttentionRunner cut(other, problem);
       std::vector<int> done(problem.lengths.size());
       for (bool more = true; more;) {

@@ -2,13 +2,17 @@
 
 namespace qwenserve {
 
-GpuUnderTest MakeGpuUnderTest(const std::string& name, uint64_t seed) {
-  if (name == "simt") return {MakeSimtDevice(seed), on_simt::GetAttentionKernels()};
+absl::StatusOr<GpuUnderTest> MakeGpuUnderTest(const std::string& name, uint64_t seed) {
+  if (name == "simt") {
+    return GpuUnderTest{MakeSimtDevice(seed), on_simt::GetAttentionKernels()};
+  }
 #ifdef QS_WITH_CUDA
   auto device = MakeCudaDevice(0);
-  if (device.ok()) return {*std::move(device), on_cuda::GetAttentionKernels()};
+  if (!device.ok()) return device.status();
+  return GpuUnderTest{*std::move(device), on_cuda::GetAttentionKernels()};
+#else
+  return absl::NotFoundError("this build is without CUDA");
 #endif
-  return {};
 }
 
 }  // namespace qwenserve

@@ -9,8 +9,10 @@ namespace {
 class NormRopeStoreTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    gpu_ = MakeGpuUnderTest(GetParam());
-    if (gpu_.device == nullptr) GTEST_SKIP() << "no GPU";
+    auto gpu = MakeGpuUnderTest(GetParam());
+    if (absl::IsNotFound(gpu.status())) GTEST_SKIP() << gpu.status().message();
+    ASSERT_TRUE(gpu.ok()) << gpu.status();
+    gpu_ = *std::move(gpu);
   }
   GpuUnderTest gpu_;
 };

@@ -18,6 +18,7 @@
 #include "kernels/cuda/comm/nccl_communicator.h"
 #include "kernels/cuda/runtime/gpu_buffer.h"
 #include "kernels/cuda/runtime/gpu_device.h"
+#include "tests/kernels/cuda/installed.h"
 
 namespace qwenserve {
 namespace {
@@ -108,12 +109,13 @@ int RunRank(int rank) {
   auto device = MakeCudaDevice(0);
   if (!group.ok() || !device.ok()) return 10;
   if (rank == 0) {
-    const auto id = NewNcclGroup("");
+    const auto id = NewNcclGroup(NcclForTests());
     if (!id.ok()) return 11;
     (*group)->SetDeviceGroupId(*id);
   }
   DeviceGroup devices;
   devices.id = *(*group)->WaitForDeviceGroupId();
+  devices.library = NcclForTests();
   devices.rank = rank;
   devices.size = kRanks;
   devices.timeout = kPatience;
@@ -145,10 +147,10 @@ pid_t StartRank(int rank, int shared_fd) {
 }
 
 TEST(NcclOnOneGpu, TwoProcessesSumGatherAndRecord) {
-  if (const auto gpus = CountCudaDevices(); !gpus.ok() || *gpus == 0) {
-    GTEST_SKIP() << "needs a GPU: " << gpus.status().message();
-  }
-  if (const auto api = LoadNccl(""); !api.ok()) GTEST_SKIP() << api.status().message();
+  const absl::Status gpus = CountCudaDevices().status();
+  if (absl::IsNotFound(gpus)) GTEST_SKIP() << "needs a GPU: " << gpus.message();
+  ASSERT_TRUE(gpus.ok()) << gpus;
+  if (!HasNccl()) GTEST_SKIP() << "no NCCL on this machine";
   auto group = RankGroup::Create(kRanks);
   ASSERT_TRUE(group.ok());
   std::vector<pid_t> ranks;

@@ -4,6 +4,8 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/cuda_info.h"
+#include "tests/kernels/cuda/installed.h"
 
 #if __has_include(<cublasLt.h>)
 #include <cublasLt.h>
@@ -44,11 +46,13 @@ TEST(CublasLtApi, ALibraryThatIsNotThereIsNamed) {
 }
 
 TEST(CublasLtApi, FindsAllFunctionsWhereThereIsOne) {
+  if (!IsInstalled("libcublasLt.so.13")) GTEST_SKIP() << "no cuBLASLt on this machine";
   const auto api = LoadCublasLt(13);
-  if (!api.ok()) GTEST_SKIP() << api.status().message();
+  ASSERT_TRUE(api.ok()) << api.status();
   EXPECT_EQ(api->GetVersion() / 10000, 13);
   void* handle = nullptr;
-  const int status = api->Create(&handle);  // needs a GPU
+  const int status = api->Create(&handle);
+  if (CountCudaDevices().ok()) EXPECT_EQ(status, kCublasSuccess);
   EXPECT_NE(api->GetStatusString(status), nullptr);
   if (status == kCublasSuccess) api->Destroy(handle);
 }
