@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -68,6 +69,10 @@ class GeneratorReplica {
 struct PlacementRequest {
   std::string model;
   std::string tokenizer_hash;
+  // Only replicas with this numerics fingerprint; empty: any.
+  std::string fingerprint;
+  // Not these replicas, by instance_id.
+  std::vector<std::string> excluded;
   std::optional<uint64_t> affinity_key;
   PlaceCost cost;
   int32_t priority = 0;

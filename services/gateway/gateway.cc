@@ -17,8 +17,7 @@ Gateway::Gateway(const GatewayOptions& options, GatewayMetrics* metrics, OnCatal
           options.session, options.instance_id,
           {[this] { Rebuild(); }, [this] { tokenizers_.Flush(); }, [this] { queue_.Pump(); }},
           MonotonicNow, metrics),
-      queue_([this](const std::string& model,
-                    const std::string& hash) { return generators_.Candidates(model, hash); },
+      queue_([this](const PlacementRequest& request) { return generators_.Candidates(request); },
              options.max_waiting) {
   services_.admission = &admission_;
   services_.text = &tokenizers_;

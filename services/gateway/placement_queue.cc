@@ -25,6 +25,17 @@ absl::Status NoReplica(const std::string& model) {
 
 }  // namespace
 
+bool Allows(const PlacementRequest& request, const v1::ServerHello& hello) {
+  if (hello.model() != request.model || hello.tokenizer_hash() != request.tokenizer_hash) {
+    return false;
+  }
+  if (!request.fingerprint.empty() && hello.numerics_fingerprint() != request.fingerprint) {
+    return false;
+  }
+  return std::find(request.excluded.begin(), request.excluded.end(), hello.instance_id()) ==
+         request.excluded.end();
+}
+
 void PlacementQueue::Place(PlacementRequest request, std::shared_ptr<PlacementListener> listener) {
   size_t full = 0;
   {
@@ -82,7 +93,7 @@ std::vector<PlacementQueue::Outcome> PlacementQueue::Decide() {
       ++waiting;
       continue;
     }
-    auto targets = candidates_(request.model, request.tokenizer_hash);
+    auto targets = candidates_(request);
     std::vector<ReplicaView> views;
     for (const auto& target : targets) {
       views.push_back(target->View(request.cost));

@@ -24,20 +24,23 @@ class PlacementTarget : public GeneratorReplica {
   virtual bool Reserve(const PlaceCost& cost) = 0;
 };
 
+// Whether the replica is one that the request may go to.
+bool Allows(const PlacementRequest& request, const v1::ServerHello& hello);
+
 // Where requests wait: a replica is given no more than it can soon work on, so that a request may
 // still choose another one, or be cancelled, at no cost. Order: priority, then arrival; a request
 // never overtakes another of its model and priority. Thread-safe.
 class PlacementQueue : public Placer {
  public:
-  // The replicas of a model with this tokenizer hash that take new work.
-  using Candidates = std::function<std::vector<std::shared_ptr<PlacementTarget>>(
-      const std::string& model, const std::string& tokenizer_hash)>;
+  // The replicas that take new work and that the request Allows.
+  using Candidates =
+      std::function<std::vector<std::shared_ptr<PlacementTarget>>(const PlacementRequest&)>;
 
   PlacementQueue(Candidates candidates, size_t max_waiting)
       : candidates_(std::move(candidates)), max_waiting_(max_waiting) {}
 
-  // RESOURCE_EXHAUSTED, reason QUEUE_FULL, when too many wait; UNAVAILABLE when the model's last
-  // replica is gone.
+  // RESOURCE_EXHAUSTED, reason QUEUE_FULL, when too many wait; UNAVAILABLE when the last
+  // replica that it allows is gone.
   void Place(PlacementRequest request, std::shared_ptr<PlacementListener> listener) override;
   void Withdraw(const PlacementListener* listener) override;
 

@@ -174,14 +174,14 @@ void SessionPool::Shutdown() {
 }
 
 std::vector<std::shared_ptr<PlacementTarget>> SessionPool::Candidates(
-    const std::string& model, const std::string& tokenizer_hash) const {
+    const PlacementRequest& request) const {
   std::vector<std::shared_ptr<PlacementTarget>> targets;
   absl::MutexLock lock(&mutex_);
   for (const auto& [address, endpoint] : endpoints_) {
     if (!endpoint.listed || endpoint.session == nullptr) continue;
     if (endpoint.session->state() != State::kReady) continue;
     const v1::ServerHello& hello = endpoint.session->hello();
-    if (hello.model() != model || hello.tokenizer_hash() != tokenizer_hash) continue;
+    if (!Allows(request, hello)) continue;
     targets.push_back(endpoint.session);
   }
   return targets;

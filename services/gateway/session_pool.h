@@ -43,8 +43,8 @@ class SessionPool {
   // Ends every session and waits for gRPC to let go of them.
   void Shutdown();
 
-  std::vector<std::shared_ptr<PlacementTarget>> Candidates(const std::string& model,
-                                                           const std::string& tokenizer_hash) const;
+  // The replicas that take new work and that the request allows.
+  std::vector<std::shared_ptr<PlacementTarget>> Candidates(const PlacementRequest& request) const;
   std::vector<KnownGenerator> Known() const;
   void FillStatus(v1::GetStatusResponse* status) const;
 
