@@ -20,8 +20,10 @@ namespace qwenserve {
 
 // A snapshot for health, heartbeats and metrics.
 struct EngineStats {
-  uint64_t step = 0;          // steps finished
-  absl::Duration step_age;    // since the last step began or ended; 0 while nothing runs
+  uint64_t step = 0;  // steps finished
+  // Since a step is under way that could have begun, or, while sequences run, since the last one
+  // ended; else 0.
+  absl::Duration step_age;
   int64_t running = 0;        // sequences in the batch
   int64_t waiting = 0;        // accepted, not in the batch: not started, without credit, preempted
   int64_t queued_tokens = 0;  // prompt tokens still to be computed, of all sequences
@@ -32,7 +34,9 @@ struct EngineStats {
   // Rows sampled since the start where the vocabulary is cut over ranks (RowSampler).
   uint64_t rows_from_pairs = 0;
   uint64_t rows_gathered = 0;
-  absl::Duration longest_step;      // of all finished steps; tells a slow step from a stalled one
+  // What the step under way should take by what was measured, or the longest step so far where
+  // nothing like it was: tells a slow step from a stalled one.
+  absl::Duration expected_step;
   std::vector<RankProgress> ranks;  // of the tensor-parallel group
 };
 

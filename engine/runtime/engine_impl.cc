@@ -301,14 +301,18 @@ EngineStats EngineImpl::Stats() const {
   stats.counters = scheduler_->counters();
   stats.rows_from_pairs = rows_from_pairs_;
   stats.rows_gathered = rows_gathered_;
-  stats.longest_step = longest_step_;
+  const absl::Duration expected = scheduler_->ExpectedStep();
+  stats.expected_step = expected == absl::ZeroDuration() ? longest_step_ : expected;
   stats.step_age = StepAge();
   return stats;
 }
 
 absl::Duration EngineImpl::StepAge() const {
-  if (scheduler_->num_running() == 0) return absl::ZeroDuration();
-  return absl::FromChrono(Clock::now() - last_progress_);
+  // There may be a step without a running sequence: the one that was launched before its last
+  // sequence's end was known.
+  const absl::Duration under_way = team_->Progress().front().step_age;
+  if (scheduler_->num_running() == 0) return under_way;
+  return std::max(under_way, absl::FromChrono(Clock::now() - last_progress_));
 }
 
 absl::Status EngineImpl::Health() const {

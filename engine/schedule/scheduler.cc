@@ -379,6 +379,10 @@ void Scheduler::StepTook(absl::Duration duration) {
   finishes_ = 0;
 }
 
+absl::Duration Scheduler::ExpectedStep() const {
+  return in_flight_.empty() ? absl::ZeroDuration() : cost_.Step(in_flight_.front().shape);
+}
+
 void Scheduler::CheckIntegrity() const {
   allocator_.CheckIntegrity();
   cache_.CheckIntegrity();

@@ -105,6 +105,9 @@ class Scheduler {
   int64_t cached_blocks() const { return cache_.size(); }  // in use or not
   SchedulerCounters counters() const;
   const StepCost& cost() const { return cost_; }
+  // How long the oldest step under way should take by what was measured; 0 = there is none, or
+  // nothing like it was measured.
+  absl::Duration ExpectedStep() const;
 
   // Stops the program when a structure is inconsistent.
   void CheckIntegrity() const;

@@ -84,6 +84,16 @@ absl::Duration StepCost::Prefill(int64_t first_position, int64_t rows) const {
   return absl::Seconds(static_cast<double>(rows) * RowSeconds(middle));
 }
 
+absl::Duration StepCost::Step(const StepShape& shape) const {
+  const absl::Duration decode = Decode(shape.decode_rows);
+  if (shape.decode_rows > 0 && decode == absl::ZeroDuration()) return decode;
+  if (shape.prefill_rows == 0) return decode;
+  if (weight_ == 0) return absl::ZeroDuration();
+  const double rows = static_cast<double>(shape.prefill_rows);
+  return decode +
+         absl::Seconds(rows * RowSeconds(static_cast<double>(shape.prefill_positions) / rows));
+}
+
 int64_t StepCost::RowsWithin(absl::Duration time, int64_t first_position) const {
   // An hour is as good as no limit, and its square is a number.
   const double seconds = std::min(absl::ToDoubleSeconds(time), 3600.0);

@@ -43,6 +43,9 @@ class StepCost {
   // What `rows` prefill rows from `first_position` on add to a step; 0 = nothing measured yet.
   absl::Duration Prefill(int64_t first_position, int64_t rows) const;
 
+  // Of a whole step; 0 = not all of it is of a kind that was measured.
+  absl::Duration Step(const StepShape& shape) const;
+
   // How many prefill rows from `first_position` on add at most `time`; 0 = none, or nothing
   // measured yet. Never more than twice as many as the largest recent step had, because the cost
   // of a row is only known for steps of the kind that have been.

@@ -282,9 +282,8 @@ void GeneratorSession::HandleHeartbeat(const v1::EngineStats& stats) {
     const uint32_t all = stats.running() + stats.waiting();
     const uint32_t own = static_cast<uint32_t>(sequences_.size());
     foreign_sequences_ = all > own ? all - own : 0;
-    const bool stalled =
-        stats.running() > 0 && stats.has_step_budget() &&
-        FromProtoDuration(stats.step_age()) > FromProtoDuration(stats.step_budget());
+    const bool stalled = stats.has_step_budget() && FromProtoDuration(stats.step_age()) >
+                                                        FromProtoDuration(stats.step_budget());
     recovered = std::exchange(stalled_, stalled) && !stalled;
   }
   if (recovered) hooks_.on_capacity();

@@ -12,10 +12,15 @@
 namespace qwenserve {
 namespace {
 
-// A step is stalled when it takes four times as long as the longest one that was ever seen to end,
-// but never before 4 s: with the heartbeat of 500 ms a stall shows within 5 s.
+// A step is stalled when it takes four times as long as such a step should by what was measured,
+// but never before 4 s: with the heartbeat of 500 ms a stall shows within 5 s, where steps of its
+// kind take up to 1 s.
 constexpr absl::Duration kLeastStepBudget = absl::Seconds(4);
 constexpr int kBudgetFactor = 4;
+
+absl::Duration BudgetOf(const EngineStats& stats) {
+  return std::max(kLeastStepBudget, kBudgetFactor * stats.expected_step);
+}
 
 // An engine's refusal as clients see it.
 absl::Status RefusalOf(absl::Status status) {
@@ -196,7 +201,7 @@ void GeneratorCore::EndSessions(const absl::Status& error) {
 void GeneratorCore::Beat(absl::Time now) {
   const EngineStats stats = engine_->Stats();
   v1::Heartbeat heartbeat;
-  FillStats(stats, step_budget(), heartbeat.mutable_stats());
+  FillStats(stats, BudgetOf(stats), heartbeat.mutable_stats());
   absl::MutexLock lock(&mutex_);
   for (auto& [id, session] : sessions_) {
     if (now - session.last_heard > kSilenceLimit) {
@@ -235,15 +240,13 @@ size_t GeneratorCore::open_sessions() const {
   return sessions_.size();
 }
 
-absl::Duration GeneratorCore::step_budget() const {
-  return std::max(kLeastStepBudget, kBudgetFactor * engine_->Stats().longest_step);
-}
+absl::Duration GeneratorCore::step_budget() const { return BudgetOf(engine_->Stats()); }
 
 absl::Status GeneratorCore::Health() const {
   const absl::Status engine = engine_->Health();
   if (!engine.ok()) return engine;
   const EngineStats stats = engine_->Stats();
-  if (stats.running > 0 && stats.step_age > step_budget()) {
+  if (stats.step_age > BudgetOf(stats)) {
     return absl::UnavailableError(absl::StrCat("step ", stats.step, " has not ended for ",
                                                absl::FormatDuration(stats.step_age)));
   }

@@ -69,10 +69,10 @@ class GeneratorCore {
   size_t open_sessions() const;
 
   // OK, or why this replica can't serve: the engine has failed, or a step takes longer than its
-  // budget while sequences run.
+  // budget.
   absl::Status Health() const;
 
-  // What a step may take before the replica counts as stalled.
+  // What the step under way may take before the replica counts as stalled.
   absl::Duration step_budget() const;
 
  private:

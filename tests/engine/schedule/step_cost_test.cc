@@ -86,6 +86,23 @@ TEST(StepCost, OnePauseOfTheMachineIsNoStep) {
   EXPECT_LT(Ms(cost.Decode(2)), 2 * 8.2);
 }
 
+TEST(StepCost, ExpectsOfAStepWhatItsPartsTook) {
+  StepCost cost;
+  for (int i = 0; i < 50; ++i) cost.Learn(Shape(4, 0, 0), Took(Shape(4, 0, 0)));
+  EXPECT_NEAR(Ms(cost.Step(Shape(4, 0, 0))), 8.4, 0.01);
+  EXPECT_EQ(cost.Step(Shape(4, 0, 64)), absl::ZeroDuration()) << "no prompt was seen";
+  for (int i = 0; i < 50; ++i) cost.Learn(Shape(0, 0, 64), Took(Shape(0, 0, 64)));
+  EXPECT_NEAR(Ms(cost.Step(Shape(4, 0, 64))), 8.4 + 32.2, 0.1);
+  EXPECT_NEAR(Ms(cost.Step(Shape(0, 0, 64))), 32.2, 0.1);
+  EXPECT_EQ(cost.Step(StepShape()), absl::ZeroDuration());
+}
+
+TEST(StepCost, ExpectsNothingOfAStepWhoseAnswersWereNeverSeen) {
+  StepCost cost;
+  cost.Learn(Shape(0, 0, 64), Took(Shape(0, 0, 64)));
+  EXPECT_EQ(cost.Step(Shape(4, 0, 64)), absl::ZeroDuration());
+}
+
 TEST(StepCost, GoesToTwiceOfWhatWasSeenAtOnce) {
   StepCost cost;
   cost.Learn(Shape(0, 0, 10), absl::Microseconds(1));  // too good to be true

@@ -133,6 +133,12 @@ void FakeGenerator::SilenceHeartbeats(bool silent) {
   silent_ = silent;
 }
 
+void FakeGenerator::SetStats(const v1::EngineStats& stats) {
+  absl::MutexLock lock(&mutex_);
+  stats_ = stats;
+  WriteHeartbeat();
+}
+
 int FakeGenerator::num_sessions() const {
   absl::MutexLock lock(&mutex_);
   return sessions_;
@@ -239,10 +245,14 @@ void FakeGenerator::Beat() {
   absl::MutexLock lock(&mutex_);
   while (!mutex_.AwaitWithTimeout(absl::Condition(&stop_), absl::Milliseconds(100))) {
     if (silent_ || !options_.heartbeats) continue;
-    v1::SessionResponse message;
-    message.mutable_heartbeat()->mutable_stats()->set_step(1);
-    Write(message);
+    WriteHeartbeat();
   }
+}
+
+void FakeGenerator::WriteHeartbeat() {
+  v1::SessionResponse message;
+  *message.mutable_heartbeat()->mutable_stats() = stats_;
+  Write(message);
 }
 
 }  // namespace qwenserve

@@ -54,6 +54,8 @@ class FakeGenerator final : public v1::Generator::Service {
   // Ends the session, not the server.
   void DropSession();
   void SilenceHeartbeats(bool silent);
+  // What heartbeats tell, from now on; one is sent at once.
+  void SetStats(const v1::EngineStats& stats);
 
   int num_sessions() const;
   int num_client_heartbeats() const;
@@ -65,6 +67,7 @@ class FakeGenerator final : public v1::Generator::Service {
   void HandleMessage(const v1::SessionRequest& message);
   void Pump(uint64_t sequence) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Write(const v1::SessionResponse& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WriteHeartbeat() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Beat();
 
   struct Echo {
@@ -83,6 +86,7 @@ class FakeGenerator final : public v1::Generator::Service {
   bool silent_ ABSL_GUARDED_BY(mutex_) = false;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   int sessions_ ABSL_GUARDED_BY(mutex_) = 0;
+  v1::EngineStats stats_ ABSL_GUARDED_BY(mutex_);
   int client_heartbeats_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<v1::Submit> submits_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, bool> cancelled_ ABSL_GUARDED_BY(mutex_);

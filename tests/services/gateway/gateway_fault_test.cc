@@ -168,6 +168,25 @@ TEST_F(GatewayTest, SilentGeneratorIsLost) {
   EXPECT_EQ(ErrorReason(status), kReasonWorkerLost);
 }
 
+TEST_F(GatewayTest, AStalledGeneratorGetsNothingMoreUntilItSteps) {
+  Start();
+  ChatStream first(stub(), UserSays("first"));
+  const uint64_t sequence = generator_->WaitSubmit(0).sequence();
+  v1::EngineStats stalled;  // nothing runs: the step that hangs is behind the last sequence's end
+  stalled.mutable_step_budget()->set_seconds(4);
+  stalled.mutable_step_age()->set_seconds(5);
+  generator_->SetStats(stalled);
+  generator_->SendTokens(sequence, "a");
+  EXPECT_TRUE(first.Next().has_started());
+  first.Next();  // what comes behind the heartbeat, so that one has been taken in
+  ChatStream second(stub(), UserSays("second"));
+  ASSERT_TRUE(Eventually([&] {
+    return harness_->Scrape().find("qwenserve_gateway_requests_waiting 1") != std::string::npos;
+  }));
+  generator_->SetStats({});
+  EXPECT_EQ(generator_->WaitSubmit(1).prompt_ids_size(), 6);
+}
+
 TEST_F(GatewayTest, GeneratorsErrorReachesTheClientWithItsDetails) {
   Start();
   ChatStream stream(stub(), UserSays("hello"));

@@ -451,13 +451,14 @@ TEST_F(GeneratorCoreTest, ADeadlineThatCannotBeMetIsNoFullQueue) {
   EXPECT_EQ(wire.details_size(), 2) << "the engine's own payload is not for clients";
 }
 
-TEST_F(GeneratorCoreTest, AStepBeyondItsBudgetIsUnhealthyOnlyWhileSomethingRuns) {
+TEST_F(GeneratorCoreTest, AStepBeyondItsBudgetIsUnhealthy) {
   EXPECT_TRUE(core_.Health().ok());
-  engine_.stats.step_age = absl::Seconds(4.5);
+  engine_.stats.step_age = absl::Seconds(3.9);
   EXPECT_TRUE(core_.Health().ok());
-  engine_.stats.running = 1;
+  engine_.stats.step_age = absl::Seconds(4.1);  // and nothing may run: the last sequence has ended
   EXPECT_EQ(core_.Health().code(), absl::StatusCode::kUnavailable);
-  engine_.stats.longest_step = absl::Seconds(2);  // such steps are normal here
+  engine_.stats.expected_step = absl::Seconds(2);  // such steps are normal here
+  EXPECT_EQ(core_.step_budget(), absl::Seconds(8));
   EXPECT_TRUE(core_.Health().ok());
   engine_.health = absl::UnavailableError("rank 1 died");
   EXPECT_THAT(core_.Health().message(), HasSubstr("rank 1 died"));
