@@ -229,6 +229,7 @@ void Scheduler::AddToPlan(Sequence* s, int64_t rows, absl::Time now, StepPlan* p
     planned_.shape.prefill_positions += rows * begin + rows * (rows - 1) / 2;
   }
   PlanSequence part;
+  part.sequence = s->id;
   part.first_position = begin;
   if (s->num_unknown > 0) {
     QS_CHECK(rows == 1 && begin == s->num_tokens() && in_flight_.size() == 1);

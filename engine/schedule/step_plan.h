@@ -29,7 +29,8 @@ struct PlanSequence {
   int32_t first_scored = 0;
   int32_t num_scored = 0;
   int32_t score_top = 0;
-  int32_t next_id = -1;  // the token after the last row, where that is scored
+  int32_t next_id = -1;   // the token after the last row, where that is scored
+  uint64_t sequence = 0;  // whose part it is, as Scheduler::Add named it; on rank 0 only
 };
 
 // What all ranks do in one step: the only thing that ranks other than 0 are told. Made by the

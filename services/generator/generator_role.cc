@@ -46,28 +46,33 @@ GeneratorRole::~GeneratorRole() {
   engine_.reset();  // no step calls the core any more
 }
 
+absl::StatusOr<std::unique_ptr<Engine>> GeneratorRole::MakeEngine(
+    const GeneratorOptions& options, std::shared_ptr<const Tokenizer> tokenizer) {
+  const auto on_step = [this](const StepEvents& events) { core_->OnStep(events); };
+  if (options.sim.has_value()) {
+    return SimEngine::Create(options.engine, *options.sim, model_, std::move(tokenizer), on_step);
+  }
+  EngineOptions engine_options = options.engine;
+  engine_options.num_nodes = options.nodes.num_nodes;
+  if (options.nodes.num_nodes > 1) {
+    QS_ASSIGN_OR_RETURN(hub_, NodeHub::Listen(options.nodes.leader, options.nodes.num_nodes));
+    std::printf("listening nodes %s\n", hub_->address().c_str());
+    std::fflush(stdout);
+    engine_options.join_nodes = [hub = hub_.get()] { return hub->WaitForAll(); };
+  }
+  LoadProgressPrinter progress;
+  return Engine::Create(engine_options, on_step,
+                        [&progress](int64_t done, int64_t total) { progress.Show(done, total); });
+}
+
 absl::StatusOr<std::unique_ptr<ServerRole>> GeneratorRole::Create(const GeneratorOptions& options,
                                                                   ServerContext& context) {
   const std::string& dir = options.engine.model_dir;
   std::unique_ptr<GeneratorRole> role(
       new GeneratorRole(context, ServedModelName(options.served_model_name, dir)));
-  // Only the hash: gateways refuse a generator whose ids mean something else than the tokenizers'.
-  QS_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, Tokenizer::Load(dir));
-  EngineOptions engine_options = options.engine;
-  engine_options.num_nodes = options.nodes.num_nodes;
-  if (options.nodes.num_nodes > 1) {
-    QS_ASSIGN_OR_RETURN(role->hub_, NodeHub::Listen(options.nodes.leader, options.nodes.num_nodes));
-    std::printf("listening nodes %s\n", role->hub_->address().c_str());
-    std::fflush(stdout);
-    engine_options.join_nodes = [hub = role->hub_.get()] { return hub->WaitForAll(); };
-  }
-  LoadProgressPrinter progress;
-  QS_ASSIGN_OR_RETURN(
-      role->engine_,
-      Engine::Create(
-          engine_options,
-          [raw = role.get()](const StepEvents& events) { raw->core_->OnStep(events); },
-          [&progress](int64_t done, int64_t total) { progress.Show(done, total); }));
+  // For its hash: gateways refuse a generator whose ids mean something else than the tokenizers'.
+  QS_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer, Tokenizer::Load(dir));
+  QS_ASSIGN_OR_RETURN(role->engine_, role->MakeEngine(options, tokenizer));
   const EngineInfo& info = role->engine_->info();
   v1::ServerHello hello = MakeServerHello(info);
   hello.set_protocol_version(GeneratorCore::kProtocolVersion);

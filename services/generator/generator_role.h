@@ -2,6 +2,7 @@
 #define QWENSERVE_SERVICES_GENERATOR_GENERATOR_ROLE_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "services/generator/generator_core.h"
 #include "services/generator/node_hub.h"
 #include "services/generator/node_role.h"
+#include "services/generator/sim_engine.h"
 #include "services/generator/wake_thread.h"
 
 namespace qwenserve {
@@ -25,6 +27,7 @@ struct GeneratorOptions {
   EngineOptions engine;
   std::string served_model_name;  // empty: the name of the model's folder
   NodeFlags nodes;                // of a replica with several; this one is the leader's
+  std::optional<SimOptions> sim = std::nullopt;  // instead of a model
 };
 
 // The generator as a process: the engine, the core, the gRPC service, and the thread that beats.
@@ -47,6 +50,8 @@ class GeneratorRole : public ServerRole, public v1::Generator::CallbackService {
  private:
   GeneratorRole(ServerContext& context, std::string model);
 
+  absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(const GeneratorOptions& options,
+                                                     std::shared_ptr<const Tokenizer> tokenizer);
   void BeatLoop();
   // Tells health what the core says; false when the engine has failed for good.
   bool UpdateHealth();

@@ -12,6 +12,31 @@ namespace {
 constexpr int kGrpcPort = 50071;
 constexpr int kOpsPort = 9090;
 
+void AddNodeFlags(qwenserve::Flags& flags, qwenserve::NodeFlags* nodes) {
+  flags.Add("num-nodes", &nodes->num_nodes,
+            "Machines that the ranks are on, the same number on each; every one runs this program "
+            "with the same --num-nodes and --leader");
+  flags.Add("node-rank", &nodes->node_rank, "Which of the nodes this one is; 0 is the leader");
+  flags.Add("leader", &nodes->leader,
+            "HOST:PORT at which node 0 listens for the others, and where they find it");
+}
+
+void AddBatchFlags(qwenserve::Flags& flags, qwenserve::EngineOptions* engine,
+                   std::string* prefix_cache, double* max_step_ms) {
+  flags.Add("max-batch-tokens", &engine->max_batch_tokens,
+            "Rows of one step, at most; 0 = 512 on the CPU, 2048 on a GPU");
+  flags.Add("max-step-ms", max_step_ms,
+            "Milliseconds that a step may take when prompts share it with answers under way; 0 = "
+            "twice what the answers alone take");
+  flags.Add("max-running", &engine->max_running, "Sequences in one step");
+  flags.Add("prefix-cache", prefix_cache,
+            "on: reuse what earlier prompts and answers of the same beginning have computed");
+  flags.OneOf({"on", "off"});
+  flags.Add("step-timeout", &engine->step_timeout,
+            "Seconds after which a step counts as hung and the replica ends");
+  flags.Add("max-waiting", &engine->max_waiting, "Sequences that may wait; more are refused");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -23,6 +48,8 @@ int main(int argc, char** argv) {
   GeneratorOptions generator;
   EngineOptions& engine = generator.engine;
   NodeFlags& nodes = generator.nodes;
+  SimOptions sim;
+  std::string engine_kind = "model";
   std::string tp_mode = "threads";
   std::string kv_dtype = KvFormatName(engine.kv_format);
   std::string load_format = "auto";
@@ -35,17 +62,17 @@ int main(int argc, char** argv) {
   AddServerFlags(flags, &server, kGrpcPort, kOpsPort);
   flags.Add("model", &engine.model_dir, "Model directory");
   flags.Required();
+  flags.Add("engine", &engine_kind,
+            "model, or sim: no weights, made-up tokens after made-up times, for tests of what is "
+            "around a model; the folder needs a tokenizer and config.json only");
+  flags.OneOf({"model", "sim"});
+  AddSimFlags(flags, &sim);
   flags.Add("served-model-name", &generator.served_model_name,
             "Name for `model` in requests; default: the folder's name");
   flags.Add("tp", &engine.tp, "Tensor-parallel ranks");
   flags.Add("tp-mode", &tp_mode, "Ranks as threads or processes");
   flags.OneOf({"threads", "processes"});
-  flags.Add("num-nodes", &nodes.num_nodes,
-            "Machines that the ranks are on, the same number on each; every one runs this program "
-            "with the same --num-nodes and --leader");
-  flags.Add("node-rank", &nodes.node_rank, "Which of the nodes this one is; 0 is the leader");
-  flags.Add("leader", &nodes.leader,
-            "HOST:PORT at which node 0 listens for the others, and where they find it");
+  AddNodeFlags(flags, &nodes);
   flags.Add("nccl-library", &engine.nccl_library,
             "With several GPUs: NCCL's file, or the folder that it is in; default: as installed");
   flags.Add("device", &engine.device, "auto, cpu or cuda");
@@ -78,18 +105,7 @@ int main(int argc, char** argv) {
   flags.OneOf({"bf16", "f32", "int8", "qwen-int8"});
   flags.Add("threads", &engine.num_threads,
             "Of all ranks together; 0 = from cgroup quota and affinity");
-  flags.Add("max-batch-tokens", &engine.max_batch_tokens,
-            "Rows of one step, at most; 0 = 512 on the CPU, 2048 on a GPU");
-  flags.Add("max-step-ms", &max_step_ms,
-            "Milliseconds that a step may take when prompts share it with answers under way; 0 = "
-            "twice what the answers alone take");
-  flags.Add("max-running", &engine.max_running, "Sequences in one step");
-  flags.Add("prefix-cache", &prefix_cache,
-            "on: reuse what earlier prompts and answers of the same beginning have computed");
-  flags.OneOf({"on", "off"});
-  flags.Add("step-timeout", &engine.step_timeout,
-            "Seconds after which a step counts as hung and the replica ends");
-  flags.Add("max-waiting", &engine.max_waiting, "Sequences that may wait; more are refused");
+  AddBatchFlags(flags, &engine, &prefix_cache, &max_step_ms);
   if (const std::optional<int> exit_code = flags.ParseOrExit(argc, argv)) return *exit_code;
 
   engine.rank_mode = tp_mode == "processes" ? RankMode::kProcesses : RankMode::kThreads;
@@ -103,6 +119,13 @@ int main(int argc, char** argv) {
   if (const absl::Status sound = CheckNodeFlags(nodes, engine.tp); !sound.ok()) {
     std::fprintf(stderr, "qwenserve-generator: %s\n", std::string(sound.message()).c_str());
     return 2;
+  }
+  if (engine_kind == "sim") {
+    if (nodes.num_nodes > 1 || engine.tp > 1) {
+      std::fprintf(stderr, "qwenserve-generator: --engine=sim has one rank on one node\n");
+      return 2;
+    }
+    generator.sim = sim;
   }
   if (nodes.node_rank > 0) server.drain_delay = absl::ZeroDuration();  // it has no clients
   return RunServer("generator", Exposure::kInternal, server, [&](ServerContext& context) {

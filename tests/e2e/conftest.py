@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_tools import protoc
 
 from server_process import DEMO_MODEL, ROOT, ServerProcess
+from sim_cluster import SimCluster
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +73,18 @@ def make_cluster():
     with contextlib.ExitStack() as stack:
         def make(**options):
             cluster = Cluster(**options)
+            stack.callback(cluster.stop)
+            return cluster
+        yield make
+
+
+@pytest.fixture
+def sim_cluster():
+    """Makes clusters of simulated generators: `sim_cluster(generators=2, script=[...])`, see
+    sim_cluster.py."""
+    with contextlib.ExitStack() as stack:
+        def make(**options):
+            cluster = SimCluster(**options)
             stack.callback(cluster.stop)
             return cluster
         yield make

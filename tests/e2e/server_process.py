@@ -15,12 +15,13 @@ START_TIMEOUT = 120
 
 
 class ServerProcess:
-    def __init__(self, role, *flags):
+    def __init__(self, role, *flags, listen="127.0.0.1:0"):
+        """`listen`: a fixed address, to come back where another process was."""
         self.role = role
         self.addresses = {}
         self._lines = queue.Queue()
         self._process = subprocess.Popen(
-            [BIN / f"qwenserve-{role}", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0",
+            [BIN / f"qwenserve-{role}", "--listen", listen, "--ops-listen", "127.0.0.1:0",
              "--drain-delay", "0", "--log-level", "warn", *map(str, flags)],
             stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._read, daemon=True).start()
