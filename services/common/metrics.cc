@@ -70,6 +70,16 @@ constexpr char kSampledRowsName[] = "qwenserve_sampled_rows_total";
 constexpr char kSampledRowsHelp[] = "Rows sampled by several ranks, by what they sent rank 0";
 constexpr char kWorkersName[] = "qwenserve_gateway_workers_ready";
 constexpr char kWorkersHelp[] = "Workers that can be given requests";
+constexpr char kOutName[] = "qwenserve_gateway_generators_out";
+constexpr char kOutHelp[] = "Generators that get no work for now, by why";
+constexpr char kEjectedName[] = "qwenserve_gateway_generator_ejections_total";
+constexpr char kEjectedHelp[] = "Times that a generator was taken out of work, by why";
+constexpr char kListedName[] = "qwenserve_gateway_workers_listed";
+constexpr char kListedHelp[] = "Addresses that discovery has found";
+constexpr char kDiscoveryName[] = "qwenserve_gateway_discovery_failures_total";
+constexpr char kDiscoveryHelp[] = "Look-ups that gave nothing usable; the last good list stays";
+constexpr char kPlacedName[] = "qwenserve_gateway_placements_total";
+constexpr char kPlacedHelp[] = "Requests given to a generator, by why to that one";
 constexpr char kLostName[] = "qwenserve_gateway_workers_lost_total";
 constexpr char kLostHelp[] = "Workers that vanished or stalled";
 
@@ -285,7 +295,20 @@ GatewayMetrics::GatewayMetrics(Metrics& metrics)
       tokenizers_ready(AddGauge(metrics, kWorkersName, kWorkersHelp, {{"role", "tokenizer"}})),
       generators_ready(AddGauge(metrics, kWorkersName, kWorkersHelp, {{"role", "generator"}})),
       tokenizers_lost(AddCounter(metrics, kLostName, kLostHelp, {{"role", "tokenizer"}})),
-      generators_lost(AddCounter(metrics, kLostName, kLostHelp, {{"role", "generator"}})) {
+      generators_lost(AddCounter(metrics, kLostName, kLostHelp, {{"role", "generator"}})),
+      generators_ejected(AddGauge(metrics, kOutName, kOutHelp, {{"state", "ejected"}})),
+      generators_breaker_open(AddGauge(metrics, kOutName, kOutHelp, {{"state", "breaker_open"}})),
+      ejected_errors(AddCounter(metrics, kEjectedName, kEjectedHelp, {{"reason", "errors"}})),
+      ejected_latency(AddCounter(metrics, kEjectedName, kEjectedHelp, {{"reason", "latency"}})),
+      breakers_opened(AddCounter(metrics, kEjectedName, kEjectedHelp, {{"reason", "breaker"}})),
+      tokenizers_listed(AddGauge(metrics, kListedName, kListedHelp, {{"role", "tokenizer"}})),
+      generators_listed(AddGauge(metrics, kListedName, kListedHelp, {{"role", "generator"}})),
+      dns_failures(AddCounter(metrics, kDiscoveryName, kDiscoveryHelp, {{"source", "dns"}})),
+      file_failures(AddCounter(metrics, kDiscoveryName, kDiscoveryHelp, {{"source", "file"}})),
+      placed_known_prefix(
+          AddCounter(metrics, kPlacedName, kPlacedHelp, {{"reason", "known_prefix"}})),
+      placed_home(AddCounter(metrics, kPlacedName, kPlacedHelp, {{"reason", "home"}})),
+      placed_least_load(AddCounter(metrics, kPlacedName, kPlacedHelp, {{"reason", "least_load"}})) {
   const char* const kMethods[kNumMethods] = {"Chat",           "StreamChat", "Complete",
                                              "StreamComplete", "Tokenize",   "Detokenize",
                                              "ListModels",     "GetModel"};

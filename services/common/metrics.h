@@ -158,6 +158,20 @@ struct GatewayMetrics {
   Gauge& generators_ready;
   Counter& tokenizers_lost;
   Counter& generators_lost;
+  Gauge& generators_ejected;
+  Gauge& generators_breaker_open;
+  Counter& ejected_errors;
+  Counter& ejected_latency;
+  Counter& breakers_opened;
+  // Of the lists of workers.
+  Gauge& tokenizers_listed;
+  Gauge& generators_listed;
+  Counter& dns_failures;
+  Counter& file_failures;
+  // Requests placed, by why at that replica.
+  Counter& placed_known_prefix;
+  Counter& placed_home;
+  Counter& placed_least_load;
 };
 
 }  // namespace qwenserve

@@ -44,8 +44,8 @@ struct PlaceCost {
 
   // A guess of what one sequence will cost, for the balance between replicas: most answers end
   // long before their max_tokens.
-  uint64_t EstimatedTokens() const { return uint64_t{prompt_tokens} + ExpectedAnswer(); }
-  uint32_t ExpectedAnswer() const { return max_tokens < 256 ? max_tokens : 256; }
+  constexpr uint64_t EstimatedTokens() const { return uint64_t{prompt_tokens} + ExpectedAnswer(); }
+  constexpr uint32_t ExpectedAnswer() const { return max_tokens < 256 ? max_tokens : 256; }
 };
 
 // A connected generator.
@@ -73,7 +73,8 @@ struct PlacementRequest {
   std::string fingerprint;
   // Not these replicas, by instance_id.
   std::vector<std::string> excluded;
-  std::optional<uint64_t> affinity_key;
+  // PrefixKeys of the prompt.
+  std::vector<uint64_t> prefix_keys;
   PlaceCost cost;
   int32_t priority = 0;
 };

@@ -14,11 +14,11 @@ Gateway::Gateway(const GatewayOptions& options, GatewayMetrics* metrics, OnCatal
       tokenizers_(
           options.tokenizer, [this] { Rebuild(); }, MonotonicNow, metrics),
       generators_(
-          options.session, options.instance_id,
+          options.session, options.health, options.instance_id,
           {[this] { Rebuild(); }, [this] { tokenizers_.Flush(); }, [this] { queue_.Pump(); }},
           MonotonicNow, metrics),
       queue_([this](const PlacementRequest& request) { return generators_.Candidates(request); },
-             options.max_waiting) {
+             options.max_waiting, StableHash(0, options.instance_id), metrics) {
   services_.admission = &admission_;
   services_.text = &tokenizers_;
   services_.placer = &queue_;

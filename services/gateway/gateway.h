@@ -18,6 +18,7 @@
 #include "services/gateway/generate_call.h"
 #include "services/gateway/model_catalog.h"
 #include "services/gateway/placement_queue.h"
+#include "services/gateway/replica_health.h"
 #include "services/gateway/request_validation.h"
 #include "services/gateway/session_pool.h"
 #include "services/gateway/tokenizer_pool.h"
@@ -33,6 +34,7 @@ struct GatewayOptions {
   size_t max_waiting = 1024;
   CallSettings call;
   SessionSettings session;
+  HealthSettings health;
   TokenizerSettings tokenizer;
   absl::Duration resolve_interval = absl::Seconds(5);
   absl::Duration tick_interval = absl::Milliseconds(50);

@@ -9,7 +9,7 @@
 #include "services/common/error_details.h"
 #include "services/common/proto_time.h"
 #include "services/common/status_mapping.h"
-#include "services/gateway/router.h"
+#include "services/gateway/prefix_directory.h"
 #include "services/gateway/sampling_defaults.h"
 #include "services/gateway/text_util.h"
 
@@ -159,7 +159,7 @@ absl::StatusOr<PlacementRequest> GenerateCall::Plan(v1::PrepareResponse response
   plan.model = model_.name;
   plan.tokenizer_hash = model_.tokenizer_hash;
   const std::vector<uint64_t> hashes(prompt_.block_hashes().begin(), prompt_.block_hashes().end());
-  plan.affinity_key = AffinityKey(hashes, prompt_.block_tokens());
+  plan.prefix_keys = PrefixKeys(hashes, prompt_.block_tokens(), request_.options.cache_salt());
   plan.cost = {request_.n(), prompt_tokens_, max_tokens_};
   plan.priority = options.priority();
   return plan;

@@ -12,6 +12,28 @@ namespace {
 
 constexpr uint32_t kProtocolVersion = 1;
 
+SequenceOutcome OutcomeOf(const v1::SequenceFinish& finish) {
+  switch (finish.reason()) {
+    case v1::SEQUENCE_FINISH_REASON_EOS:
+    case v1::SEQUENCE_FINISH_REASON_STOP_TOKEN:
+    case v1::SEQUENCE_FINISH_REASON_LENGTH:
+      return SequenceOutcome::kSuccess;
+    case v1::SEQUENCE_FINISH_REASON_ERROR:
+      break;
+    default:
+      return SequenceOutcome::kNeutral;
+  }
+  switch (static_cast<absl::StatusCode>(finish.status().code())) {
+    case absl::StatusCode::kUnknown:
+    case absl::StatusCode::kInternal:
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDataLoss:
+      return SequenceOutcome::kFailure;
+    default:
+      return SequenceOutcome::kNeutral;
+  }
+}
+
 }  // namespace
 
 GeneratorSession::GeneratorSession(const SessionSettings& settings, SessionHooks hooks, Clock clock)
@@ -103,41 +125,29 @@ absl::Duration GeneratorSession::silence() const {
 
 uint32_t GeneratorSession::open_sequences() const {
   absl::MutexLock lock(&mutex_);
-  return places_;
+  return load_.places();
 }
 
 ReplicaView GeneratorSession::View(const PlaceCost& cost) const {
   absl::MutexLock lock(&mutex_);
-  const v1::GeneratorLimits& limits = hello_.limits();
-  ReplicaView view;
-  view.instance_id = hello_.instance_id();
-  view.outstanding_tokens = waiting_prompt_tokens_ + expected_tokens_ +
-                            uint64_t{foreign_sequences_} * PlaceCost{1, 0, ~0u}.ExpectedAnswer();
-  const uint64_t places = uint64_t{places_} + cost.sequences;
-  const uint64_t prompts = waiting_prompt_tokens_ + uint64_t{cost.sequences} * cost.prompt_tokens;
-  // A request that is larger than a whole replica is for the replica to refuse.
-  const bool fits =
-      places_ == 0 || (places <= limits.max_session_sequences() &&
-                       (places <= limits.max_running() || prompts <= limits.max_batch_tokens()));
-  view.has_room = fits && !stalled_;
+  ReplicaView view = load_.View(cost, hello_);
+  view.share = hooks_.health->Share(clock_());
   return view;
 }
 
 bool GeneratorSession::Reserve(const PlaceCost& cost) {
   absl::MutexLock lock(&mutex_);
   if (state_ != State::kReady) return false;
-  places_ += cost.sequences;
-  waiting_prompt_tokens_ += uint64_t{cost.sequences} * cost.prompt_tokens;
-  expected_tokens_ += uint64_t{cost.sequences} * cost.ExpectedAnswer();
+  load_.Reserve(cost);
+  hooks_.health->OnPlaced(clock_());
   return true;
 }
 
 void GeneratorSession::Release(const PlaceCost& cost) {
   {
     absl::MutexLock lock(&mutex_);
-    for (uint32_t i = 0; i < cost.sequences; ++i) {
-      Forget({nullptr, 0, 0, cost.prompt_tokens, cost.ExpectedAnswer()});
-    }
+    for (uint32_t i = 0; i < cost.sequences; ++i) load_.Remove(ReplicaLoad::OneOf(cost));
+    hooks_.health->OnEnded(SequenceOutcome::kNeutral, clock_());
   }
   hooks_.on_capacity();
 }
@@ -149,7 +159,7 @@ std::optional<uint64_t> GeneratorSession::Submit(v1::Submit submit,
   const uint64_t number = next_sequence_++;
   const PlaceCost cost = {1, static_cast<uint32_t>(submit.prompt_ids_size()), submit.max_tokens()};
   sequences_[number] = {std::move(listener), submit.sample_index(), submit.attempt(),
-                        cost.prompt_tokens, cost.ExpectedAnswer()};
+                        ReplicaLoad::OneOf(cost)};
   submit.set_sequence(number);
   *submits_.emplace_back().mutable_submit() = std::move(submit);
   WriteNext();
@@ -174,12 +184,6 @@ void GeneratorSession::AddCredit(uint64_t number, uint32_t tokens) {
   if (sequences_.find(number) == sequences_.end()) return;
   credits_[number] += tokens;
   WriteNext();
-}
-
-void GeneratorSession::Forget(const Sequence& sequence) {
-  --places_;
-  waiting_prompt_tokens_ -= sequence.prompt_tokens;
-  expected_tokens_ -= sequence.expected_tokens;
 }
 
 void GeneratorSession::WriteNext() {
@@ -279,12 +283,10 @@ void GeneratorSession::HandleHeartbeat(const v1::EngineStats& stats) {
   {
     absl::MutexLock lock(&mutex_);
     stats_ = stats;
-    const uint32_t all = stats.running() + stats.waiting();
-    const uint32_t own = static_cast<uint32_t>(sequences_.size());
-    foreign_sequences_ = all > own ? all - own : 0;
-    const bool stalled = stats.has_step_budget() && FromProtoDuration(stats.step_age()) >
-                                                        FromProtoDuration(stats.step_budget());
-    recovered = std::exchange(stalled_, stalled) && !stalled;
+    const bool was_stalled = load_.stalled();
+    load_.OnHeartbeat(stats, static_cast<uint32_t>(sequences_.size()));
+    hooks_.health->OnHeartbeat(stats, clock_());
+    recovered = was_stalled && !load_.stalled();
   }
   if (recovered) hooks_.on_capacity();
 }
@@ -303,7 +305,7 @@ void GeneratorSession::HandleStep(v1::StepEvents* step) {
         deliveries.push_back({found->second.listener, found->second.sample, std::move(event)});
       }
       if (ended) {
-        Forget(found->second);
+        load_.Remove(found->second.counted);
         credits_.erase(found->first);
         sequences_.erase(found);
         capacity = true;
@@ -319,12 +321,11 @@ void GeneratorSession::HandleStep(v1::StepEvents* step) {
 
 bool GeneratorSession::Account(const v1::SequenceEvent& event, Sequence* sequence) {
   const uint32_t tokens = static_cast<uint32_t>(event.token_ids_size());
-  if (tokens > 0) {
-    waiting_prompt_tokens_ -= std::exchange(sequence->prompt_tokens, 0);
-    const uint32_t expected = std::min(sequence->expected_tokens, tokens);
-    sequence->expected_tokens -= expected;
-    expected_tokens_ -= expected;
+  load_.OnTokens(tokens, &sequence->counted);
+  if (tokens > 0 && !std::exchange(sequence->has_tokens, true)) {
+    hooks_.health->OnFirstToken(clock_());
   }
+  if (event.has_finish()) hooks_.health->OnEnded(OutcomeOf(event.finish()), clock_());
   return event.has_finish();
 }
 

@@ -20,6 +20,8 @@
 #include "qwenserve/v1/generator.grpc.pb.h"
 #include "services/gateway/call_services.h"
 #include "services/gateway/placement_queue.h"
+#include "services/gateway/replica_health.h"
+#include "services/gateway/replica_load.h"
 
 namespace qwenserve {
 
@@ -40,6 +42,8 @@ struct SessionHooks {
   std::function<void()> on_step_end;
   // A sequence has ended.
   std::function<void()> on_capacity;
+  // Hears how the replica does.
+  std::shared_ptr<ReplicaHealth> health;
 };
 
 // The one stream to one generator, from Open to its loss; a new one is made to connect again.
@@ -89,9 +93,8 @@ class GeneratorSession final
     std::shared_ptr<SequenceListener> listener;  // null: cancelled
     uint32_t sample = 0;
     uint32_t attempt = 0;
-    // What is still counted for it.
-    uint32_t prompt_tokens = 0;
-    uint32_t expected_tokens = 0;
+    ReplicaLoad::Sequence counted;
+    bool has_tokens = false;
   };
   struct Delivery {
     std::shared_ptr<SequenceListener> listener;
@@ -102,9 +105,9 @@ class GeneratorSession final
   void HandleHello(v1::ServerHello hello);
   void HandleHeartbeat(const v1::EngineStats& stats);
   void HandleStep(v1::StepEvents* step);
+  // Returns whether the sequence has ended.
   bool Account(const v1::SequenceEvent& event, Sequence* sequence)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Forget(const Sequence& sequence) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Starts a write when none is under way and something waits.
   void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool FillWrite() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -125,16 +128,10 @@ class GeneratorSession final
   absl::Time last_received_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_heartbeat_ ABSL_GUARDED_BY(mutex_);
   v1::EngineStats stats_ ABSL_GUARDED_BY(mutex_);
-  // As of the last heartbeat: its step takes too long; sequences of other gateways.
-  bool stalled_ ABSL_GUARDED_BY(mutex_) = false;
-  uint32_t foreign_sequences_ ABSL_GUARDED_BY(mutex_) = 0;
+  ReplicaLoad load_ ABSL_GUARDED_BY(mutex_);
 
   uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 1;
   std::unordered_map<uint64_t, Sequence> sequences_ ABSL_GUARDED_BY(mutex_);
-  // Reserved places and open sequences, and their tokens.
-  uint32_t places_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t waiting_prompt_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t expected_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
 
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   v1::SessionRequest outgoing_;  // gRPC's while writing_

@@ -23,6 +23,20 @@ absl::Status NoReplica(const std::string& model) {
   return WithRetryAfter(WithReason(status, kReasonNoWorker), absl::Seconds(1));
 }
 
+void CountPlacement(RouteReason reason, GatewayMetrics* metrics) {
+  switch (reason) {
+    case RouteReason::kKnownPrefix:
+      metrics->placed_known_prefix.Increment();
+      return;
+    case RouteReason::kHome:
+      metrics->placed_home.Increment();
+      return;
+    case RouteReason::kLeastLoad:
+      metrics->placed_least_load.Increment();
+      return;
+  }
+}
+
 }  // namespace
 
 bool Allows(const PlacementRequest& request, const v1::ServerHello& hello) {
@@ -84,6 +98,30 @@ void PlacementQueue::Pump() {
   }
 }
 
+std::shared_ptr<PlacementTarget> PlacementQueue::Choice(const PlacementRequest& request,
+                                                        bool* none_left) {
+  RouteQuery query;
+  if (!request.prefix_keys.empty()) query.key = request.prefix_keys.front();
+  query.known = directory_.Find(request.prefix_keys);
+  query.tokens = request.cost.sequences * request.cost.EstimatedTokens();
+  query.salt = ++salt_;
+  while (true) {
+    const auto targets = candidates_(request);
+    *none_left = targets.empty();
+    std::vector<ReplicaView> views;
+    views.reserve(targets.size());
+    for (const auto& target : targets) views.push_back(target->View(request.cost));
+    const std::optional<Route> route = choose_(views, query);
+    if (!route.has_value()) return nullptr;
+    const std::shared_ptr<PlacementTarget>& target = targets[route->replica];
+    // It ended meanwhile: look again, it is no candidate any more.
+    if (!target->Reserve(request.cost)) continue;
+    directory_.Record(request.prefix_keys, views[route->replica].instance_id);
+    CountPlacement(route->reason, metrics_);
+    return target;
+  }
+}
+
 std::vector<PlacementQueue::Outcome> PlacementQueue::Decide() {
   std::vector<Outcome> outcomes;
   std::set<std::string> blocked;  // models whose next request has to wait
@@ -93,19 +131,9 @@ std::vector<PlacementQueue::Outcome> PlacementQueue::Decide() {
       ++waiting;
       continue;
     }
-    auto targets = candidates_(request);
-    std::vector<ReplicaView> views;
-    for (const auto& target : targets) {
-      views.push_back(target->View(request.cost));
-    }
-    const std::optional<size_t> chosen = ChooseReplica(
-        views, request.affinity_key, request.cost.sequences * request.cost.EstimatedTokens());
-    std::shared_ptr<PlacementTarget> target;
-    if (chosen.has_value()) {
-      target = targets[*chosen];
-      // It ended meanwhile: look again, it is no candidate any more.
-      if (!target->Reserve(request.cost)) continue;
-    } else if (!targets.empty()) {
+    bool none_left = false;
+    std::shared_ptr<PlacementTarget> target = Choice(request, &none_left);
+    if (target == nullptr && !none_left) {
       blocked.insert(request.model);
       ++waiting;
       continue;

@@ -5,12 +5,15 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "services/common/metrics.h"
 #include "services/gateway/call_services.h"
+#include "services/gateway/prefix_directory.h"
 #include "services/gateway/router.h"
 
 namespace qwenserve {
@@ -36,8 +39,18 @@ class PlacementQueue : public Placer {
   using Candidates =
       std::function<std::vector<std::shared_ptr<PlacementTarget>>(const PlacementRequest&)>;
 
-  PlacementQueue(Candidates candidates, size_t max_waiting)
-      : candidates_(std::move(candidates)), max_waiting_(max_waiting) {}
+  // ChooseReplica, or another one to compare it with.
+  using Choose =
+      std::function<std::optional<Route>(absl::Span<const ReplicaView>, const RouteQuery&)>;
+
+  // `salt`: different for each gateway.
+  PlacementQueue(Candidates candidates, size_t max_waiting, uint64_t salt, GatewayMetrics* metrics,
+                 Choose choose = ChooseReplica)
+      : candidates_(std::move(candidates)),
+        max_waiting_(max_waiting),
+        choose_(std::move(choose)),
+        metrics_(metrics),
+        salt_(salt) {}
 
   // RESOURCE_EXHAUSTED, reason QUEUE_FULL, when too many wait; UNAVAILABLE when the last
   // replica that it allows is gone.
@@ -60,11 +73,18 @@ class PlacementQueue : public Placer {
     std::string model;
   };
 
+  // The replica for a request, or null: it has to wait, or with `none_left` for nothing.
+  std::shared_ptr<PlacementTarget> Choice(const PlacementRequest& request, bool* none_left)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<Outcome> Decide() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Candidates candidates_;
   const size_t max_waiting_;
+  const Choose choose_;
+  GatewayMetrics* const metrics_;
   mutable absl::Mutex mutex_;
+  uint64_t salt_ ABSL_GUARDED_BY(mutex_);
+  PrefixDirectory directory_ ABSL_GUARDED_BY(mutex_);
   std::list<Waiting> waiting_ ABSL_GUARDED_BY(mutex_);  // by priority, then arrival
 };
 

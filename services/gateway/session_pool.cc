@@ -33,13 +33,14 @@ v1::ProcessState ToProcessState(State state) {
 
 }  // namespace
 
-SessionPool::SessionPool(const SessionSettings& settings, std::string client_id, Hooks hooks,
-                         Clock clock, GatewayMetrics* metrics)
+SessionPool::SessionPool(const SessionSettings& settings, const HealthSettings& health,
+                         std::string client_id, Hooks hooks, Clock clock, GatewayMetrics* metrics)
     : settings_(settings),
       client_id_(std::move(client_id)),
       hooks_(std::move(hooks)),
       clock_(std::move(clock)),
-      metrics_(metrics) {}
+      metrics_(metrics),
+      health_(health) {}
 
 SessionPool::~SessionPool() {
   absl::MutexLock lock(&mutex_);
@@ -54,6 +55,7 @@ void SessionPool::SetAddresses(const std::vector<std::string>& addresses) {
     Endpoint& endpoint = endpoints_[address];
     if (endpoint.stub == nullptr) {
       endpoint.stub = v1::Generator::NewStub(MakeWorkerChannel(address));
+      endpoint.health = health_.Of(address);
     }
   }
 }
@@ -69,6 +71,7 @@ void SessionPool::Tick(absl::Time now) {
       Endpoint& endpoint = it->second;
       Review(it->first, endpoint, now);
       if (endpoint.session == nullptr && !endpoint.listed) {
+        health_.Forget(it->first);
         it = endpoints_.erase(it);
         continue;
       }
@@ -89,6 +92,7 @@ void SessionPool::Tick(absl::Time now) {
     }
   }
   metrics_->generators_ready.Set(ready);
+  JudgeHealth(now);
   for (const auto& session : sessions) session->Tick(now);
   for (const auto& [session, reason] : superfluous) session->Close(reason);
 }
@@ -101,6 +105,7 @@ std::shared_ptr<GeneratorSession> SessionPool::Connect(const std::string& addres
   hooks.on_change = hooks_.on_change;
   hooks.on_step_end = hooks_.on_step_end;
   hooks.on_capacity = hooks_.on_capacity;
+  hooks.health = endpoints_[address].health;
   auto session = std::make_shared<GeneratorSession>(settings_, std::move(hooks), clock_);
   session->Open(endpoints_[address].stub.get(), client_id_, std::string(Version()));
   return session;
@@ -144,12 +149,17 @@ void SessionPool::Review(const std::string& address, Endpoint& endpoint, absl::T
     endpoint.backoff.OnSuccess();
     endpoint.last_hello = endpoint.session->hello();
     endpoint.last_reason.clear();
+    endpoint.health->OnConnected(endpoint.last_hello->model(), endpoint.last_hello->instance_id(),
+                                 now);
     spdlog::info("generator {} at {} is connected, model {}", endpoint.last_hello->instance_id(),
                  address, endpoint.last_hello->model());
   }
   if (!endpoint.session->done()) return;
   const std::string reason = endpoint.session->reason();
-  if (endpoint.was_ready) metrics_->generators_lost.Increment();
+  if (endpoint.was_ready) {
+    metrics_->generators_lost.Increment();
+    endpoint.health->OnLost(endpoint.session->open_sequences() > 0, now);
+  }
   if (endpoint.was_ready || reason != endpoint.last_reason) {
     spdlog::warn("generator at {}: {}", address, reason);
   }
@@ -157,6 +167,16 @@ void SessionPool::Review(const std::string& address, Endpoint& endpoint, absl::T
   endpoint.was_ready = false;
   endpoint.session = nullptr;
   endpoint.backoff.OnFailure(now);
+}
+
+void SessionPool::JudgeHealth(absl::Time now) {
+  const FleetHealth::Report report = health_.Tick(now);
+  for (const std::string& note : report.notes) spdlog::warn("{}", note);
+  metrics_->ejected_errors.Increment(report.ejected_for_errors);
+  metrics_->ejected_latency.Increment(report.ejected_for_latency);
+  metrics_->breakers_opened.Increment(static_cast<double>(report.breakers_opened));
+  metrics_->generators_ejected.Set(report.ejected);
+  metrics_->generators_breaker_open.Set(report.breaker_open);
 }
 
 void SessionPool::Shutdown() {
@@ -175,16 +195,17 @@ void SessionPool::Shutdown() {
 
 std::vector<std::shared_ptr<PlacementTarget>> SessionPool::Candidates(
     const PlacementRequest& request) const {
-  std::vector<std::shared_ptr<PlacementTarget>> targets;
+  std::vector<std::shared_ptr<PlacementTarget>> targets, doubtful;
+  const absl::Time now = clock_();
   absl::MutexLock lock(&mutex_);
   for (const auto& [address, endpoint] : endpoints_) {
     if (!endpoint.listed || endpoint.session == nullptr) continue;
     if (endpoint.session->state() != State::kReady) continue;
     const v1::ServerHello& hello = endpoint.session->hello();
     if (!Allows(request, hello)) continue;
-    targets.push_back(endpoint.session);
+    (endpoint.health->Admits(now) ? targets : doubtful).push_back(endpoint.session);
   }
-  return targets;
+  return targets.empty() ? doubtful : targets;
 }
 
 std::vector<KnownGenerator> SessionPool::Known() const {

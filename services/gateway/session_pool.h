@@ -17,6 +17,7 @@
 #include "services/gateway/backoff.h"
 #include "services/gateway/generator_session.h"
 #include "services/gateway/model_catalog.h"
+#include "services/gateway/replica_health.h"
 
 namespace qwenserve {
 
@@ -31,8 +32,8 @@ class SessionPool {
     std::function<void()> on_capacity;
   };
 
-  SessionPool(const SessionSettings& settings, std::string client_id, Hooks hooks, Clock clock,
-              GatewayMetrics* metrics);
+  SessionPool(const SessionSettings& settings, const HealthSettings& health, std::string client_id,
+              Hooks hooks, Clock clock, GatewayMetrics* metrics);
   // Shutdown must have been called.
   ~SessionPool();
 
@@ -43,7 +44,8 @@ class SessionPool {
   // Ends every session and waits for gRPC to let go of them.
   void Shutdown();
 
-  // The replicas that take new work and that the request allows.
+  // The replicas that take new work and that the request allows; without those whose health is in
+  // doubt, unless there are no others.
   std::vector<std::shared_ptr<PlacementTarget>> Candidates(const PlacementRequest& request) const;
   std::vector<KnownGenerator> Known() const;
   void FillStatus(v1::GetStatusResponse* status) const;
@@ -51,6 +53,7 @@ class SessionPool {
  private:
   struct Endpoint {
     std::unique_ptr<v1::Generator::Stub> stub;
+    std::shared_ptr<ReplicaHealth> health;
     std::shared_ptr<GeneratorSession> session;
     Backoff backoff;
     bool listed = true;
@@ -66,6 +69,7 @@ class SessionPool {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::shared_ptr<GeneratorSession> Connect(const std::string& address)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void JudgeHealth(absl::Time now);
   // Takes note of what became of the endpoint's session.
   void Review(const std::string& address, Endpoint& endpoint, absl::Time now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -75,6 +79,7 @@ class SessionPool {
   const Hooks hooks_;
   const Clock clock_;
   GatewayMetrics* const metrics_;
+  FleetHealth health_;
 
   mutable absl::Mutex mutex_;
   std::map<std::string, Endpoint> endpoints_ ABSL_GUARDED_BY(mutex_);  // by address
