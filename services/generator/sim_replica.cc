@@ -193,7 +193,8 @@ EngineStats SimReplica::Stats(absl::Time now) const {
   stats.total_blocks = scheduler_.total_blocks();
   stats.cached_blocks = scheduler_.cached_blocks();
   stats.counters = scheduler_.counters();
-  stats.longest_step = longest_step_;
+  const absl::Duration expected = scheduler_.ExpectedStep();
+  stats.expected_step = expected == absl::ZeroDuration() ? longest_step_ : expected;
   if (stats.running > 0) stats.step_age = now - last_progress_;
   return stats;
 }
