@@ -8,13 +8,16 @@ that a step reads) * steps per second / copy bandwidth. Rows of models that don'
 skipped with the arithmetic that the program prints. Beside them, where PyTorch is installed,
 gpu_transformers.py measures transformers and the peak of a library's matrix product.
 
-The result is FOLDER/gpu_NAME.json, rewritten after each row, so that a run that ends early leaves
-what it had. Standard library only.
+The result is FOLDER/gpu_NAME.json, rewritten after each row, so that a run that is cut off leaves
+what it had. Every process has a time limit; a row that reaches its own is skipped. Standard library
+only.
 """
 
 import argparse
 import json
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +28,10 @@ from released_configs import config
 
 HERE = pathlib.Path(__file__).resolve().parent
 SHORT = {"prompt": 128, "decode": 256}
+
+ROW_SECONDS = 180
+OVERTIME = 45  # for the row that is under way when --minutes are over
+PEER_PART = 0.4  # of --minutes, at most, for transformers
 
 # (row, model, weights, options, what is compared, goal)
 ROWS = [
@@ -60,12 +67,42 @@ def product_weights(name):
     return layer * c["num_hidden_layers"]
 
 
+def finish(command, seconds):
+    """Exit status, stdout and stderr. Status None: it was not there, or was ended after `seconds`."""
+
+    def text(output):
+        return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+
+    try:
+        done = subprocess.run([str(part) for part in command], stdin=subprocess.DEVNULL,
+                              capture_output=True, timeout=seconds)  # fmt: skip
+    except subprocess.TimeoutExpired as late:
+        return None, text(late.stdout), f"took longer than {seconds:.0f} s"
+    except OSError as error:
+        return None, "", str(error)
+    return done.returncode, text(done.stdout), text(done.stderr)
+
+
+def last_json(output):
+    """The last line that is an object; None without one."""
+    for line in reversed(output.splitlines()):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            return value
+    return None
+
+
 def nvidia_smi(fields):
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
-    out = subprocess.run(command, capture_output=True, text=True)
-    if out.returncode != 0:
+    status, out, _ = finish(command, 20)
+    lines = out.splitlines()
+    values = [value.strip() for value in lines[0].split(",")] if status == 0 and lines else []
+    if len(values) != len(fields):
         return {field: "unknown" for field in fields}
-    return dict(zip(fields, (value.strip() for value in out.stdout.splitlines()[0].split(","))))
+    return dict(zip(fields, values))
 
 
 class MemoryWatch:
@@ -92,7 +129,7 @@ class MemoryWatch:
             self.peak = max(self.peak, self.used())
 
 
-def measure(args, folder, model, weights, options):
+def measure(args, folder, model, weights, options, seconds):
     directory = folder / model
     directory.mkdir(exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config(model)))
@@ -101,10 +138,13 @@ def measure(args, folder, model, weights, options):
                "--prompt", options["prompt"], "--decode", options["decode"],
                "--batch", options.get("batch", 1), "--repeat", args.repeat, "--output", "json"]  # fmt: skip
     with MemoryWatch() as memory:
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if done.returncode != 0:
-        return {"skipped": done.stderr.strip()[-1500:]}
-    return {"memory_mib": memory.peak - memory.before, **json.loads(done.stdout)}
+        status, out, errors = finish(command, seconds)
+    if status != 0:
+        return {"skipped": errors.strip()[-1500:] or f"status {status}"}
+    try:
+        return {"memory_mib": memory.peak - memory.before, **json.loads(out)}
+    except ValueError:
+        return {"skipped": f"not JSON: {out.strip()[-500:]}"}
 
 
 def judge(row, what, goal, model, result, peak):
@@ -113,9 +153,10 @@ def judge(row, what, goal, model, result, peak):
     if what == "share":
         value = result.get("decode_of_copy")
     else:
-        flops = 2 * product_weights(model) * result["prefill_tok_s"]
+        rate = result.get("prefill_tok_s")
+        flops = 2 * product_weights(model) * rate if rate else None
         result["prefill_flops"] = flops
-        value = flops / peak if peak else None
+        value = flops / peak if peak and flops else None
     result.update({"compared": what, "value": value, "goal": goal})
     if goal is not None and value is not None:
         result["reached"] = value >= goal
@@ -123,12 +164,13 @@ def judge(row, what, goal, model, result, peak):
     print(f"{row}: {what} {shown}, goal {goal}", flush=True)
 
 
-def transformers_rows(args):
+def transformers_rows(seconds):
     command = [sys.executable, HERE / "gpu_transformers.py", "--model", "Qwen2.5-7B"]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if done.returncode != 0:
-        return {"skipped": done.stderr.strip()[-800:]}
-    return json.loads(done.stdout.splitlines()[-1])
+    status, out, errors = finish(command, seconds)
+    result = last_json(out) or {}  # what it had measured until then
+    if status != 0:
+        result["cut_off" if result else "skipped"] = errors.strip()[-800:] or f"status {status}"
+    return result
 
 
 def comparisons(rows):
@@ -154,13 +196,23 @@ def comparisons(rows):
     return found
 
 
+def write(path, report):
+    """Whole or not at all: who ends us in the middle leaves what was there before."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(report, indent=2) + "\n")
+    os.replace(part, path)
+
+
 def main():
+    # So that what it had started ends with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bench", required=True, help="qwenserve_bench")
     parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=8.0, help="no row begins later than this")
+    parser.add_argument("--row-seconds", type=float, default=ROW_SECONDS)
     parser.add_argument("--only", default="", help="rows whose name contains this")
     args = parser.parse_args()
     deadline = time.monotonic() + 60 * args.minutes
@@ -174,10 +226,10 @@ def main():
 
     def save():
         report["comparisons"] = comparisons(report["rows"])
-        path.write_text(json.dumps(report, indent=2) + "\n")
+        write(path, report)
 
     if args.only in "transformers":
-        report["rows"]["transformers"] = transformers_rows(args)
+        report["rows"]["transformers"] = transformers_rows(max(1, PEER_PART * 60 * args.minutes))
         save()
     peak = report["rows"].get("transformers", {}).get("matmul_flops")
     with tempfile.TemporaryDirectory() as folder:
@@ -187,7 +239,8 @@ def main():
             if time.monotonic() > deadline:
                 report["rows"][row] = {"skipped": "no time left"}
                 continue
-            result = measure(args, pathlib.Path(folder), model, weights, options)
+            seconds = min(args.row_seconds, deadline + OVERTIME - time.monotonic())
+            result = measure(args, pathlib.Path(folder), model, weights, options, seconds)
             result["clocks_after"] = nvidia_smi(["clocks.sm", "clocks.mem", "temperature.gpu"])
             judge(row, what, goal, model, result, peak)
             report["rows"][row] = result

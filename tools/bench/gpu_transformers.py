@@ -1,8 +1,8 @@
 """Greedy decoding by transformers with random weights, and a library's matrix product.
 
-Prints one line of JSON: tokens per second of batch 1 from 128 to 384 positions, eager and with
-torch.compile over a static cache; FLOP/s of a large bf16 product. Needs torch with CUDA and
-transformers.
+Prints JSON: tokens per second of batch 1 from 128 to 384 positions, eager and with torch.compile
+over a static cache; FLOP/s of a large bf16 product. One line after each of them, with all until
+then: the last line counts. Needs torch with CUDA and transformers.
 """
 
 import argparse
@@ -66,12 +66,14 @@ def main():
     parser.add_argument("--model", default="Qwen2.5-7B")
     args = parser.parse_args()
     result = {"model": args.model, "torch": torch.__version__, "matmul_flops": matmul_flops()}
+    print(json.dumps(result), flush=True)
 
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(Qwen2Config(**config(args.model))).eval()
     ids = torch.randint(0, 1000, (1, PROMPT), device="cuda")
     result["eager_tok_s"] = statistics.median([eager(model, ids) for _ in range(REPEAT + 1)][1:])
+    print(json.dumps(result), flush=True)
 
     def one_step(token, position, cache):
         out = model(token, past_key_values=cache, cache_position=position, use_cache=True)
