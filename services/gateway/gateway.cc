@@ -28,17 +28,30 @@ Gateway::Gateway(const GatewayOptions& options, GatewayMetrics* metrics, OnCatal
   services_.settings = options.call;
 
   ticker_ = std::thread([this] { Run(); });
-  tokenizer_resolver_ = std::make_unique<AddressResolver>(
-      options.tokenizers, options.resolve_interval, options.lookup,
-      [this](const std::vector<std::string>& found) { tokenizers_.SetAddresses(found); });
-  generator_resolver_ = std::make_unique<AddressResolver>(
-      options.generators, options.resolve_interval, options.lookup,
-      [this](const std::vector<std::string>& found) { generators_.SetAddresses(found); });
+  tokenizer_discovery_ =
+      Discover(options.tokenizers, &metrics->tokenizers_listed,
+               [this](const std::vector<std::string>& found) { tokenizers_.SetAddresses(found); });
+  generator_discovery_ =
+      Discover(options.generators, &metrics->generators_listed,
+               [this](const std::vector<std::string>& found) { generators_.SetAddresses(found); });
+}
+
+std::unique_ptr<Discovery> Gateway::Discover(
+    const std::vector<std::string>& sources, Gauge* listed,
+    std::function<void(const std::vector<std::string>&)> use) {
+  Discovery::Hooks hooks;
+  hooks.on_targets = [listed, use = std::move(use)](const std::vector<std::string>& found) {
+    listed->Set(static_cast<double>(found.size()));
+    use(found);
+  };
+  hooks.on_dns_failure = [this] { metrics_->dns_failures.Increment(); };
+  hooks.on_file_failure = [this] { metrics_->file_failures.Increment(); };
+  return std::make_unique<Discovery>(sources, options_.discovery, std::move(hooks));
 }
 
 Gateway::~Gateway() {
-  tokenizer_resolver_.reset();
-  generator_resolver_.reset();
+  tokenizer_discovery_.reset();
+  generator_discovery_.reset();
   {
     absl::MutexLock lock(&stop_mutex_);
     stop_ = true;

@@ -12,9 +12,9 @@
 #include "absl/time/time.h"
 #include "qwenserve/v1/admin.pb.h"
 #include "services/common/metrics.h"
-#include "services/gateway/address_resolver.h"
 #include "services/gateway/admission.h"
 #include "services/gateway/authenticator.h"
+#include "services/gateway/discovery.h"
 #include "services/gateway/generate_call.h"
 #include "services/gateway/model_catalog.h"
 #include "services/gateway/placement_queue.h"
@@ -26,7 +26,7 @@
 namespace qwenserve {
 
 struct GatewayOptions {
-  std::vector<std::string> tokenizers;  // HOST:PORT
+  std::vector<std::string> tokenizers;  // sources, as Discovery takes them
   std::vector<std::string> generators;
   std::string instance_id;
   RequestLimits request_limits;
@@ -36,9 +36,8 @@ struct GatewayOptions {
   SessionSettings session;
   HealthSettings health;
   TokenizerSettings tokenizer;
-  absl::Duration resolve_interval = absl::Seconds(5);
+  DiscoverySettings discovery;
   absl::Duration tick_interval = absl::Milliseconds(50);
-  AddressResolver::Lookup lookup = SystemLookup;
 };
 
 // Everything between the transports and the workers: connections, catalog, queue, and the one
@@ -68,6 +67,8 @@ class Gateway {
   void ListRequests(uint32_t max_requests, v1::ListRequestsResponse* response);
 
  private:
+  std::unique_ptr<Discovery> Discover(const std::vector<std::string>& sources, Gauge* listed,
+                                      std::function<void(const std::vector<std::string>&)> use);
   void Run();
   void Rebuild();
   std::vector<std::shared_ptr<GenerateCall>> Calls();
@@ -94,8 +95,8 @@ class Gateway {
   bool stop_ ABSL_GUARDED_BY(stop_mutex_) = false;
   std::thread ticker_;
   // Last, so that they stop first.
-  std::unique_ptr<AddressResolver> tokenizer_resolver_;
-  std::unique_ptr<AddressResolver> generator_resolver_;
+  std::unique_ptr<Discovery> tokenizer_discovery_;
+  std::unique_ptr<Discovery> generator_discovery_;
 };
 
 }  // namespace qwenserve

@@ -9,8 +9,9 @@ namespace qwenserve {
 absl::StatusOr<std::unique_ptr<ServerRole>> GatewayRole::Create(GatewayOptions options,
                                                                 ServerContext& context) {
   for (const auto* list : {&options.tokenizers, &options.generators}) {
-    for (const std::string& address : *list) QS_RETURN_IF_ERROR(CheckAddress(address));
+    for (const std::string& source : *list) QS_RETURN_IF_ERROR(CheckWorkerSource(source));
   }
+  QS_RETURN_IF_ERROR(CheckDnsServer(options.discovery.dns.server));
   options.instance_id = context.instance_id();
   return std::make_unique<GatewayRole>(options, context);
 }

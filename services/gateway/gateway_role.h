@@ -16,7 +16,7 @@ namespace qwenserve {
 // The gateway as a process.
 class GatewayRole final : public ServerRole {
  public:
-  // INVALID_ARGUMENT for a malformed address.
+  // INVALID_ARGUMENT for a malformed address of a worker or of the DNS server.
   static absl::StatusOr<std::unique_ptr<ServerRole>> Create(GatewayOptions options,
                                                             ServerContext& context);
 

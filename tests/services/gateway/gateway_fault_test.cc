@@ -410,15 +410,9 @@ TEST(GatewayGeneratorsTest, AnotherProtocolVersionIsRefused) {
 TEST(GatewayGeneratorsTest, DrainingGeneratorFinishesButGetsNothingNew) {
   FakeTokenizer tokenizer;
   FakeGenerator leaving;
-  GatewayOptions options = OptionsFor({tokenizer.address()}, {"workers:1"});
-  absl::Mutex mutex;
-  std::vector<std::string> addresses = {"ipv4:" + leaving.address()};
-  options.resolve_interval = absl::Milliseconds(20);
-  options.lookup = [&](const std::string& name) -> absl::StatusOr<std::vector<std::string>> {
-    if (name != "workers:1") return SystemLookup(name);
-    absl::MutexLock lock(&mutex);
-    return addresses;
-  };
+  WorkerFile workers(leaving.address());
+  GatewayOptions options = OptionsFor({tokenizer.address()}, {workers.source()});
+  options.discovery.file_interval = absl::Milliseconds(20);
   GatewayHarness harness(options);
   ASSERT_TRUE(harness.WaitServed());
   ChatStream old_stream(harness.stub(), UserSays("old"));
@@ -426,10 +420,7 @@ TEST(GatewayGeneratorsTest, DrainingGeneratorFinishesButGetsNothingNew) {
   EXPECT_TRUE(old_stream.Next().has_started());
 
   FakeGenerator staying;
-  {
-    absl::MutexLock lock(&mutex);
-    addresses.push_back("ipv4:" + staying.address());
-  }
+  workers.Write(leaving.address() + "\n" + staying.address());
   ASSERT_TRUE(harness.WaitReplicas(2));
   leaving.SendDraining();
   ASSERT_TRUE(harness.WaitReplicas(1));
@@ -449,24 +440,14 @@ TEST(GatewayGeneratorsTest, AddressesThatLeaveTheListFinishTheirWork) {
   FakeTokenizer tokenizer;
   FakeGenerator leaving;
   FakeGenerator staying;
-  GatewayOptions options = OptionsFor({tokenizer.address()}, {"workers:1"});
-  absl::Mutex mutex;
-  absl::StatusOr<std::vector<std::string>> answer =
-      std::vector<std::string>{"ipv4:" + leaving.address()};
-  options.resolve_interval = absl::Milliseconds(20);
-  options.lookup = [&](const std::string& name) -> absl::StatusOr<std::vector<std::string>> {
-    if (name != "workers:1") return SystemLookup(name);
-    absl::MutexLock lock(&mutex);
-    return answer;
-  };
+  WorkerFile workers(leaving.address());
+  GatewayOptions options = OptionsFor({tokenizer.address()}, {workers.source()});
+  options.discovery.file_interval = absl::Milliseconds(20);
   GatewayHarness harness(options);
   ASSERT_TRUE(harness.WaitServed());
   ChatStream stream(harness.stub(), UserSays("old"));
   const uint64_t sequence = leaving.WaitSubmit(0).sequence();
-  {
-    absl::MutexLock lock(&mutex);
-    answer = std::vector<std::string>{"ipv4:" + staying.address()};
-  }
+  workers.Write(staying.address());
   ASSERT_TRUE(Eventually([&] { return staying.num_sessions() == 1; }));
   ASSERT_TRUE(harness.WaitReplicas(1));
   ChatStream next(harness.stub(), UserSays("new"));
@@ -477,23 +458,20 @@ TEST(GatewayGeneratorsTest, AddressesThatLeaveTheListFinishTheirWork) {
   std::string text;
   EXPECT_TRUE(End(stream, &text).ok());
   EXPECT_EQ(text, "text");
-  // A sick DNS takes nobody away.
-  {
-    absl::MutexLock lock(&mutex);
-    answer = absl::UnavailableError("scripted");
-  }
-  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  // A bad list takes nobody away.
+  workers.Write("not an address");
+  ASSERT_TRUE(Eventually([&] {
+    return harness.Scrape().find("discovery_failures_total{source=\"file\"} 0") ==
+           std::string::npos;
+  }));
   EXPECT_TRUE(harness.gateway().catalog()->AnyServed());
 }
 
 TEST(GatewayGeneratorsTest, OneReplicaBehindTwoAddressesIsUsedOnce) {
   FakeTokenizer tokenizer;
   FakeGenerator generator;
-  GatewayOptions options = OptionsFor({tokenizer.address()}, {generator.address(), "alias:1"});
-  options.lookup = [&](const std::string& name) -> absl::StatusOr<std::vector<std::string>> {
-    if (name != "alias:1") return SystemLookup(name);
-    return std::vector<std::string>{"dns:///localhost:" + std::to_string(generator.port())};
-  };
+  const std::string alias = "[::ffff:127.0.0.1]:" + std::to_string(generator.port());
+  GatewayOptions options = OptionsFor({tokenizer.address()}, {generator.address(), alias});
   GatewayHarness harness(options);
   ASSERT_TRUE(Eventually([&] {
     v1::GetStatusResponse status;

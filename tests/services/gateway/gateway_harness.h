@@ -1,7 +1,11 @@
 #ifndef QWENSERVE_TESTS_SERVICES_GATEWAY_GATEWAY_HARNESS_H_
 #define QWENSERVE_TESTS_SERVICES_GATEWAY_GATEWAY_HARNESS_H_
 
+#include <unistd.h>
+
 #include <chrono>
+#include <cstdio>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <string>
@@ -33,6 +37,21 @@ inline bool Eventually(const std::function<bool()>& condition) {
   }
   return false;
 }
+
+// A list of workers that discovery watches.
+class WorkerFile {
+ public:
+  explicit WorkerFile(const std::string& text) { Write(text); }
+  ~WorkerFile() { std::remove(path_.c_str()); }
+  void Write(const std::string& text) {
+    std::ofstream(path_ + ".new") << text << "\n";
+    ASSERT_EQ(std::rename((path_ + ".new").c_str(), path_.c_str()), 0);
+  }
+  std::string source() const { return "file:" + path_; }
+
+ private:
+  const std::string path_ = testing::TempDir() + "/workers-" + std::to_string(getpid());
+};
 
 // A gateway behind a real port, with a client.
 class GatewayHarness {
