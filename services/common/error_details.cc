@@ -64,6 +64,15 @@ absl::Status WithRetryAfter(absl::Status status, absl::Duration delay) {
   return SetDetail(std::move(status), info);
 }
 
+absl::Status WithQuotaViolation(absl::Status status, absl::string_view subject,
+                                absl::string_view description) {
+  auto failure = GetDetail<google::rpc::QuotaFailure>(status);
+  auto* violation = failure.add_violations();
+  violation->set_subject(std::string(subject));
+  violation->set_description(std::string(description));
+  return SetDetail(std::move(status), failure);
+}
+
 absl::Status InvalidField(absl::string_view field, absl::string_view description) {
   absl::Status status = absl::InvalidArgumentError(absl::StrCat(field, ": ", description));
   return WithField(WithReason(std::move(status), kReasonInvalidField), field, description);
@@ -82,6 +91,12 @@ std::string ErrorMetadata(const absl::Status& status, absl::string_view key) {
 std::string ErrorField(const absl::Status& status) {
   const auto bad_request = GetDetail<google::rpc::BadRequest>(status);
   return bad_request.field_violations_size() == 0 ? "" : bad_request.field_violations(0).field();
+}
+
+absl::Duration ErrorRetryAfter(const absl::Status& status) {
+  const auto info = GetDetail<google::rpc::RetryInfo>(status);
+  return absl::Seconds(info.retry_delay().seconds()) +
+         absl::Nanoseconds(info.retry_delay().nanos());
 }
 
 }  // namespace qwenserve

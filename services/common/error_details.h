@@ -21,6 +21,8 @@ inline constexpr char kReasonContextLength[] = "CONTEXT_LENGTH_EXCEEDED";
 inline constexpr char kReasonModelNotFound[] = "MODEL_NOT_FOUND";
 inline constexpr char kReasonQueueFull[] = "QUEUE_FULL";
 inline constexpr char kReasonDeadlineUnreachable[] = "DEADLINE_UNREACHABLE";
+inline constexpr char kReasonQuotaExceeded[] = "QUOTA_EXCEEDED";
+inline constexpr char kReasonNotGranted[] = "NOT_GRANTED";
 inline constexpr char kReasonNoWorker[] = "NO_WORKER";
 inline constexpr char kReasonWorkerLost[] = "WORKER_LOST";
 inline constexpr char kReasonSuspectedPoison[] = "SUSPECTED_POISON";
@@ -40,6 +42,9 @@ absl::Status WithMetadata(absl::Status status, absl::string_view key, absl::stri
 absl::Status WithField(absl::Status status, absl::string_view field, absl::string_view description);
 // Tells the client when another try makes sense.
 absl::Status WithRetryAfter(absl::Status status, absl::Duration delay);
+// Adds a QuotaFailure violation: who has used up what.
+absl::Status WithQuotaViolation(absl::Status status, absl::string_view subject,
+                                absl::string_view description);
 
 // INVALID_ARGUMENT "`field`: `description`" with reason INVALID_FIELD and the violation.
 absl::Status InvalidField(absl::string_view field, absl::string_view description);
@@ -49,6 +54,8 @@ std::string ErrorReason(const absl::Status& status);
 std::string ErrorMetadata(const absl::Status& status, absl::string_view key);
 // The field of the first violation.
 std::string ErrorField(const absl::Status& status);
+// When another try makes sense; 0 when nothing is said about it.
+absl::Duration ErrorRetryAfter(const absl::Status& status);
 
 }  // namespace qwenserve
 

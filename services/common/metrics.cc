@@ -279,6 +279,12 @@ GatewayMetrics::GatewayMetrics(Metrics& metrics)
     : in_flight(AddGauge(metrics, "qwenserve_gateway_requests_in_flight", "Requests in flight")),
       waiting(AddGauge(metrics, "qwenserve_gateway_requests_waiting",
                        "Requests in flight that wait for a replica with room")),
+      predicted_wait(AddHistogram(metrics, "qwenserve_gateway_predicted_wait_seconds",
+                                  "Wait for a replica as predicted at arrival, of placed requests",
+                                  RequestSeconds())),
+      actual_wait(AddHistogram(metrics, "qwenserve_gateway_queue_wait_seconds",
+                               "Wait for a replica as it turned out, of the same requests",
+                               RequestSeconds())),
       time_to_first_token(AddHistogram(metrics, "qwenserve_time_to_first_token_seconds",
                                        "From the request's arrival to its first token",
                                        FirstTokenSeconds())),
@@ -308,7 +314,17 @@ GatewayMetrics::GatewayMetrics(Metrics& metrics)
       placed_known_prefix(
           AddCounter(metrics, kPlacedName, kPlacedHelp, {{"reason", "known_prefix"}})),
       placed_home(AddCounter(metrics, kPlacedName, kPlacedHelp, {{"reason", "home"}})),
-      placed_least_load(AddCounter(metrics, kPlacedName, kPlacedHelp, {{"reason", "least_load"}})) {
+      placed_least_load(AddCounter(metrics, kPlacedName, kPlacedHelp, {{"reason", "least_load"}})),
+      queue_depth_(prometheus::BuildGauge()
+                       .Name("qwenserve_gateway_queue_depth")
+                       .Help("Requests that wait for a replica, by model")
+                       .Register(metrics.registry())) {
+  const char* const kSheds[kNumSheds] = {
+      "requests", "bytes",          "queue_full",   "displaced",         "wait",
+      "deadline", "quota_requests", "quota_tokens", "quota_concurrency", "slow_consumer"};
+  auto& sheds_family = Counters(metrics, "qwenserve_gateway_sheds_total",
+                                "Requests turned away or ended for want of room, by cause");
+  for (const char* cause : kSheds) sheds.push_back(&sheds_family.Add({{"cause", cause}}));
   const char* const kMethods[kNumMethods] = {"Chat",           "StreamChat", "Complete",
                                              "StreamComplete", "Tokenize",   "Detokenize",
                                              "ListModels",     "GetModel"};
@@ -320,6 +336,10 @@ GatewayMetrics::GatewayMetrics(Metrics& metrics)
                                      "From arrival to the end", RequestSeconds(),
                                      {{"method", method}}));
   }
+}
+
+void GatewayMetrics::SetQueueDepth(const std::string& model, size_t waiting) {
+  queue_depth_.Add({{"model", model}}).Set(static_cast<double>(waiting));
 }
 
 }  // namespace qwenserve

@@ -143,11 +143,31 @@ struct GatewayMetrics {
     kNumMethods
   };
 
+  // Why a request was turned away or ended for want of room. Index into `sheds`.
+  enum Shed {
+    kShedRequests,   // too many in flight
+    kShedBytes,      // their memory
+    kShedQueueFull,  // too many waiting
+    kShedDisplaced,  // ... and one of a higher priority came
+    kShedWait,       // it would wait too long
+    kShedDeadline,   // its deadline could not be met
+    kShedQuotaRequests,
+    kShedQuotaTokens,
+    kShedQuotaConcurrency,
+    kShedSlowConsumer,
+    kNumSheds
+  };
+
   explicit GatewayMetrics(Metrics& metrics);
+  // Requests of a model that wait. Models are what generators serve, never what clients write.
+  void SetQueueDepth(const std::string& model, size_t waiting);
   std::vector<CounterPerCode> requests;
   std::vector<Histogram*> duration;
   Gauge& in_flight;
   Gauge& waiting;
+  std::vector<Counter*> sheds;
+  Histogram& predicted_wait;
+  Histogram& actual_wait;
   Histogram& time_to_first_token;
   Histogram& inter_token;
   Histogram& prompt_tokens_per_request;
@@ -172,6 +192,9 @@ struct GatewayMetrics {
   Counter& placed_known_prefix;
   Counter& placed_home;
   Counter& placed_least_load;
+
+ private:
+  prometheus::Family<Gauge>& queue_depth_;
 };
 
 }  // namespace qwenserve

@@ -2,25 +2,26 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/error_details.h"
+#include "services/gateway/retry_delay.h"
 
 namespace qwenserve {
-namespace {
-
-absl::Status Full(int64_t inside, int64_t limit, absl::string_view what) {
+absl::Status Admission::Full(GatewayMetrics::Shed shed, int64_t inside, int64_t limit) const {
+  if (metrics_ != nullptr) metrics_->sheds[shed]->Increment();
   absl::Status status = absl::ResourceExhaustedError(
-      absl::StrCat("the gateway is full: ", inside, " of ", limit, " ", what, " in flight"));
-  return WithRetryAfter(WithReason(status, kReasonQueueFull), absl::Seconds(1));
+      absl::StrCat("the gateway is full: ", inside, " of ", limit,
+                   shed == GatewayMetrics::kShedBytes ? " bytes" : " requests", " in flight"));
+  return WithRetryAfter(WithReason(status, kReasonQueueFull), RetryDelay(absl::Seconds(1)));
 }
-
-}  // namespace
 
 absl::StatusOr<Admission::Ticket> Admission::Enter(size_t bytes) {
   const int64_t size = static_cast<int64_t>(bytes);
   absl::MutexLock lock(&mutex_);
-  if (requests_ >= limits_.max_requests) return Full(requests_, limits_.max_requests, "requests");
+  if (requests_ >= limits_.max_requests) {
+    return Full(GatewayMetrics::kShedRequests, requests_, limits_.max_requests);
+  }
   // A single request is never too large for an empty gateway: its own limit is elsewhere.
   if (requests_ > 0 && bytes_ + size > limits_.max_bytes) {
-    return Full(bytes_, limits_.max_bytes, "bytes");
+    return Full(GatewayMetrics::kShedBytes, bytes_, limits_.max_bytes);
   }
   ++requests_;
   bytes_ += size;
@@ -38,10 +39,15 @@ absl::Status Admission::Ticket::Grow(size_t bytes) {
 absl::Status Admission::Add(int64_t bytes) {
   absl::MutexLock lock(&mutex_);
   if (requests_ > 1 && bytes_ + bytes > limits_.max_bytes) {
-    return Full(bytes_, limits_.max_bytes, "bytes");
+    return Full(GatewayMetrics::kShedBytes, bytes_, limits_.max_bytes);
   }
   bytes_ += bytes;
   return absl::OkStatus();
+}
+
+int64_t Admission::bytes() const {
+  absl::MutexLock lock(&mutex_);
+  return bytes_;
 }
 
 int64_t Admission::in_flight() const {

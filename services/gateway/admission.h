@@ -10,11 +10,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "services/common/metrics.h"
 
 namespace qwenserve {
 
 // The gateway's door: how many requests, and how many bytes of them, may be inside at a time.
-// Refuses at once rather than keeping anyone waiting for nothing. Thread-safe.
+// Refuses at once, with RESOURCE_EXHAUSTED, reason QUEUE_FULL, and RetryInfo, rather than keeping
+// anyone waiting for nothing. Thread-safe.
 class Admission {
  public:
   struct Limits {
@@ -48,18 +50,23 @@ class Admission {
     int64_t bytes_ = 0;
   };
 
-  explicit Admission(const Limits& limits) : limits_(limits) {}
+  explicit Admission(const Limits& limits, GatewayMetrics* metrics = nullptr)
+      : limits_(limits), metrics_(metrics) {}
 
   // RESOURCE_EXHAUSTED, reason QUEUE_FULL, with RetryInfo, when the gateway is full.
   absl::StatusOr<Ticket> Enter(size_t bytes);
 
   int64_t in_flight() const;
+  int64_t bytes() const;
 
  private:
   absl::Status Add(int64_t bytes);
   void Leave(int64_t bytes);
 
+  absl::Status Full(GatewayMetrics::Shed shed, int64_t inside, int64_t limit) const;
+
   const Limits limits_;
+  GatewayMetrics* const metrics_;
   mutable absl::Mutex mutex_;
   int64_t requests_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;

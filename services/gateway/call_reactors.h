@@ -150,6 +150,7 @@ class UnaryReactor final : public CallReactor<grpc::ServerUnaryReactor> {
   static grpc::ServerUnaryReactor* Start(grpc::CallbackServerContext* context, Response* response,
                                          Gateway& gateway, GatewayMetrics::Method method,
                                          absl::StatusOr<GenerateRequest> request, size_t bytes) {
+    if (request.ok()) request->whole = true;
     return Base::Begin(std::make_shared<UnaryReactor>(context, response), gateway, method,
                        std::move(request), bytes);
   }

@@ -77,6 +77,11 @@ struct PlacementRequest {
   std::vector<uint64_t> prefix_keys;
   PlaceCost cost;
   int32_t priority = 0;
+  // Was accepted before, and lost its replica: goes before all that were not, and is never refused
+  // for want of room.
+  bool resumed = false;
+  // The client's, on the services' clock.
+  absl::Time deadline = absl::InfiniteFuture();
 };
 
 class PlacementListener {
@@ -93,6 +98,8 @@ class Placer {
   // Exactly one call of the listener follows, at once or later, unless Withdraw comes first.
   virtual void Place(PlacementRequest request, std::shared_ptr<PlacementListener> listener) = 0;
   virtual void Withdraw(const PlacementListener* listener) = 0;
+  // Whether such a request would be refused now, so that nothing is spent on it before.
+  virtual absl::Status Foresee(const PlacementRequest& request) const { return absl::OkStatus(); }
 };
 
 class TextListener {

@@ -8,18 +8,23 @@ Gateway::Gateway(const GatewayOptions& options, GatewayMetrics* metrics, OnCatal
     : options_(options),
       metrics_(metrics),
       on_catalog_(std::move(on_catalog)),
-      admission_(options.admission),
+      admission_(options.admission, metrics),
+      key_limits_(MonotonicNow, metrics),
       catalog_(std::make_shared<const ModelCatalog>(std::vector<KnownTokenizer>(),
                                                     std::vector<KnownGenerator>())),
       tokenizers_(
           options.tokenizer, [this] { Rebuild(); }, MonotonicNow, metrics),
       generators_(
           options.session, options.health, options.instance_id,
-          {[this] { Rebuild(); }, [this] { tokenizers_.Flush(); }, [this] { queue_.Pump(); }},
+          {[this] { Rebuild(); }, [this] { tokenizers_.Flush(); }, [this] { queue_.Pump(); },
+           [this](const v1::ServerHello& hello, const ReplicaWork& work) {
+             queue_.OnWork(hello.model(), hello.tokenizer_hash(), work);
+           }},
           MonotonicNow, metrics),
       queue_([this](const PlacementRequest& request) { return generators_.Candidates(request); },
-             options.max_waiting, StableHash(0, options.instance_id), metrics) {
+             options.queue, MonotonicNow, StableHash(0, options.instance_id), metrics) {
   services_.admission = &admission_;
+  services_.key_limits = &key_limits_;
   services_.text = &tokenizers_;
   services_.placer = &queue_;
   services_.catalog = [this] { return catalog(); };
@@ -91,9 +96,11 @@ void Gateway::Run() {
     const absl::Time now = MonotonicNow();
     tokenizers_.Tick(now);
     generators_.Tick(now);
+    queue_.Tick(now);
     for (const auto& call : Calls()) call->Tick(now);
     metrics_->in_flight.Set(static_cast<double>(admission_.in_flight()));
     metrics_->waiting.Set(static_cast<double>(queue_.waiting()));
+    for (const auto& [model, waiting] : queue_.depths()) metrics_->SetQueueDepth(model, waiting);
     absl::MutexLock lock(&stop_mutex_);
     if (stop_mutex_.AwaitWithTimeout(absl::Condition(&stop_), options_.tick_interval)) return;
   }
@@ -109,7 +116,7 @@ void Gateway::Rebuild() {
     }
     on_catalog_(*next);
   }
-  queue_.Pump();
+  queue_.OnReplicas();
 }
 
 void Gateway::FillStatus(v1::GetStatusResponse* status) const {

@@ -16,6 +16,7 @@
 #include "services/gateway/authenticator.h"
 #include "services/gateway/discovery.h"
 #include "services/gateway/generate_call.h"
+#include "services/gateway/key_limits.h"
 #include "services/gateway/model_catalog.h"
 #include "services/gateway/placement_queue.h"
 #include "services/gateway/replica_health.h"
@@ -31,7 +32,7 @@ struct GatewayOptions {
   std::string instance_id;
   RequestLimits request_limits;
   Admission::Limits admission;
-  size_t max_waiting = 1024;
+  PlacementQueue::Settings queue;
   CallSettings call;
   SessionSettings session;
   HealthSettings health;
@@ -56,6 +57,7 @@ class Gateway {
   GatewayMetrics& metrics() { return *metrics_; }
   TextService& text() { return tokenizers_; }
   Admission& admission() { return admission_; }
+  KeyLimits& key_limits() { return key_limits_; }
   const Authenticator& authenticator() const { return *authenticator_; }
   std::shared_ptr<const ModelCatalog> catalog() const;
 
@@ -79,6 +81,7 @@ class Gateway {
   CallServices services_;
   const std::unique_ptr<Authenticator> authenticator_ = std::make_unique<OpenDoor>();
   Admission admission_;
+  KeyLimits key_limits_;
 
   mutable absl::Mutex catalog_mutex_;
   std::shared_ptr<const ModelCatalog> catalog_ ABSL_GUARDED_BY(catalog_mutex_);

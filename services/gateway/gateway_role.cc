@@ -2,9 +2,38 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 
 namespace qwenserve {
+namespace {
+
+absl::Status CheckLimits(const GatewayOptions& options) {
+  const std::pair<const char*, int64_t> kCounts[] = {
+      {"max-requests", options.admission.max_requests},
+      {"max-inflight-bytes", options.admission.max_bytes},
+      {"max-waiting", options.queue.max_waiting},
+      {"credit-window", options.call.credit_window}};
+  for (const auto& [flag, value] : kCounts) {
+    if (value >= 1) continue;
+    return absl::InvalidArgumentError(absl::StrCat("--", flag, " is ", value, ", not at least 1"));
+  }
+  // All of it travels in one credit.
+  if (options.call.credit_window > (1 << 20)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--credit-window is ", options.call.credit_window, ", not at most ", 1 << 20));
+  }
+  const std::pair<const char*, absl::Duration> kTimes[] = {
+      {"max-request-time", options.call.max_request_time},
+      {"slow-client-timeout", options.call.slow_client_timeout}};
+  for (const auto& [flag, value] : kTimes) {
+    if (value > absl::ZeroDuration()) continue;
+    return absl::InvalidArgumentError(absl::StrCat("--", flag, " is not above 0"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<ServerRole>> GatewayRole::Create(GatewayOptions options,
                                                                 ServerContext& context) {
@@ -12,6 +41,7 @@ absl::StatusOr<std::unique_ptr<ServerRole>> GatewayRole::Create(GatewayOptions o
     for (const std::string& source : *list) QS_RETURN_IF_ERROR(CheckWorkerSource(source));
   }
   QS_RETURN_IF_ERROR(CheckDnsServer(options.discovery.dns.server));
+  QS_RETURN_IF_ERROR(CheckLimits(options));
   options.instance_id = context.instance_id();
   return std::make_unique<GatewayRole>(options, context);
 }

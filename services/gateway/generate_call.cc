@@ -19,6 +19,8 @@ namespace {
 // What a token and its log-probability take in memory as part of an answer: id, number, bytes, and
 // what protobuf and the allocator add.
 constexpr size_t kLogprobBytes = 128;
+// A token of an answer without it: id and text, in as many copies as there are stages on its way.
+constexpr size_t kTokenBytes = 64;
 
 uint64_t DrawSeed() {
   thread_local absl::BitGen random;
@@ -69,9 +71,20 @@ absl::Status GenerateCall::Admit(absl::StatusOr<GenerateRequest> request, size_t
   if (request_.request_id.empty()) request_.request_id = RandomId("req-");
   v1::SamplingParams* sampling = request_.options.mutable_sampling();
   if (!sampling->has_seed()) sampling->set_seed(DrawSeed());
-  QS_ASSIGN_OR_RETURN(ticket_, services_.admission->Enter(bytes));
+  const KeyGrant* grant = request_.caller.grant.get();
+  QS_RETURN_IF_ERROR(KeyLimits::CheckPriority(grant, request_.options.priority()));
   QS_ASSIGN_OR_RETURN(model_, services_.catalog()->Resolve(request_.model));
+  QS_RETURN_IF_ERROR(KeyLimits::CheckModel(grant, model_.name));
+  QS_ASSIGN_OR_RETURN(key_ticket_, services_.key_limits->Enter(request_.caller.grant));
+  QS_ASSIGN_OR_RETURN(ticket_, services_.admission->Enter(bytes));
   if (services_.clock() >= deadline_) return absl::DeadlineExceededError("deadline exceeded");
+  PlacementRequest least;
+  least.model = model_.name;
+  least.tokenizer_hash = model_.tokenizer_hash;
+  least.cost = {request_.n(), 0, std::max(1u, request_.options.min_tokens())};
+  least.priority = request_.options.priority();
+  least.deadline = deadline_;
+  QS_RETURN_IF_ERROR(services_.placer->Foresee(least));
 
   phase_ = Phase::kPreparing;
   request_.prompt.set_model(model_.name);
@@ -155,6 +168,9 @@ absl::StatusOr<PlacementRequest> GenerateCall::Plan(v1::PrepareResponse response
     QS_RETURN_IF_ERROR(ticket_.Grow(tokens * kLogprobBytes));
   }
 
+  QS_RETURN_IF_ERROR(key_ticket_.TakePrompt(prompt_tokens_));
+  QS_RETURN_IF_ERROR(HoldAnswer());
+
   PlacementRequest plan;
   plan.model = model_.name;
   plan.tokenizer_hash = model_.tokenizer_hash;
@@ -162,7 +178,21 @@ absl::StatusOr<PlacementRequest> GenerateCall::Plan(v1::PrepareResponse response
   plan.prefix_keys = PrefixKeys(hashes, prompt_.block_tokens(), request_.options.cache_salt());
   plan.cost = {request_.n(), prompt_tokens_, max_tokens_};
   plan.priority = options.priority();
+  plan.deadline = deadline_;
   return plan;
+}
+
+size_t GenerateCall::TokenBytes() const {
+  const v1::GenerationOptions& options = request_.options;
+  return kTokenBytes +
+         (options.has_top_logprobs() ? (1 + options.top_logprobs()) * kLogprobBytes : 0);
+}
+
+absl::Status GenerateCall::HoldAnswer() {
+  // Of a whole answer it is counted as it comes, since most are shorter than they may be.
+  if (request_.whole) return absl::OkStatus();
+  const size_t tokens = std::min<int64_t>(max_tokens_, services_.settings.credit_window);
+  return ticket_.Grow(request_.n() * tokens * TokenBytes());
 }
 
 void GenerateCall::OnPlaced(std::shared_ptr<GeneratorReplica> replica) {
@@ -322,7 +352,7 @@ void GenerateCall::OnText(v1::DetokenizeResult result) {
       End(status);
     } else {
       RecordTokens(sample->choice, sample->choice.completion_tokens() - before);
-      Advance(*sample);
+      if (phase_ == Phase::kRunning) Advance(*sample);
     }
   }
   sink_->Wake();
@@ -338,6 +368,9 @@ void GenerateCall::RecordTokens(const Choice& choice, int tokens) {
   }
   last_token_ = now;
   services_.metrics->completion_tokens.Increment(tokens);
+  key_ticket_.TakeAnswer(tokens);
+  if (!request_.whole || phase_ == Phase::kEnded) return;
+  if (absl::Status status = ticket_.Grow(tokens * TokenBytes()); !status.ok()) End(status);
 }
 
 // After any change of a sample: what goes to the tokenizer, and whether the generator may stop.
@@ -461,6 +494,7 @@ void GenerateCall::Tick(absl::Time now) {
         handed_out_ && !discard_ && now - handed_out_at_ > services_.settings.slow_client_timeout;
     if (drop) {
       discard_ = true;
+      services_.metrics->sheds[GatewayMetrics::kShedSlowConsumer]->Increment();
       End(WithReason(absl::ResourceExhaustedError("the client does not read its stream"),
                      kReasonSlowConsumer));
     } else if (expired) {
@@ -493,6 +527,8 @@ bool GenerateCall::Summarize(v1::RequestSummary* summary) const {
 
 void GenerateCall::RecordEnd(absl::StatusCode code) {
   if (std::exchange(recorded_, true)) return;
+  // Before the client hears of the end, since its next request may depend on it.
+  key_ticket_ = KeyLimits::Ticket();
   services_.metrics->requests[method_].Increment(code);
   services_.metrics->duration[method_]->Observe(absl::ToDoubleSeconds(services_.clock() - start_));
   if (!samples_.empty()) {

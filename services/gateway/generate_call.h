@@ -20,6 +20,7 @@
 #include "services/gateway/admission.h"
 #include "services/gateway/call_services.h"
 #include "services/gateway/choice.h"
+#include "services/gateway/key_limits.h"
 #include "services/gateway/model_catalog.h"
 #include "services/gateway/request_validation.h"
 
@@ -40,12 +41,13 @@ struct CallSettings {
   // A client that leaves a message untaken for so long is dropped.
   absl::Duration slow_client_timeout = absl::Seconds(60);
   // Tokens that a generator may be ahead of the client.
-  uint32_t credit_window = 256;
+  int64_t credit_window = 256;
 };
 
 // What calls share. Outlives them all.
 struct CallServices {
   Admission* admission = nullptr;
+  KeyLimits* key_limits = nullptr;
   TextService* text = nullptr;
   Placer* placer = nullptr;
   std::function<std::shared_ptr<const ModelCatalog>()> catalog;
@@ -110,6 +112,9 @@ class GenerateCall final : public SequenceListener,
   void OnPrepared(absl::StatusOr<v1::PrepareResponse> response);
   absl::StatusOr<PlacementRequest> Plan(v1::PrepareResponse response)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Memory of the answer as far as it may wait for the client.
+  absl::Status HoldAnswer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  size_t TokenBytes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status SubmitAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   v1::Submit MakeSubmit() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Choice::Settings MakeChoice(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -132,6 +137,7 @@ class GenerateCall final : public SequenceListener,
 
   mutable absl::Mutex mutex_;
   Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kNew;
+  KeyLimits::Ticket key_ticket_ ABSL_GUARDED_BY(mutex_);
   Admission::Ticket ticket_ ABSL_GUARDED_BY(mutex_);
   GenerateRequest request_ ABSL_GUARDED_BY(mutex_);
   ServedModel model_ ABSL_GUARDED_BY(mutex_);

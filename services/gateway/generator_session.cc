@@ -11,6 +11,8 @@ namespace qwenserve {
 namespace {
 
 constexpr uint32_t kProtocolVersion = 1;
+// Between two tokens of a sequence that is at work.
+constexpr absl::Duration kLongestGap = absl::Seconds(1);
 
 SequenceOutcome OutcomeOf(const v1::SequenceFinish& finish) {
   switch (finish.reason()) {
@@ -158,8 +160,12 @@ std::optional<uint64_t> GeneratorSession::Submit(v1::Submit submit,
   if (state_ == State::kLost) return std::nullopt;
   const uint64_t number = next_sequence_++;
   const PlaceCost cost = {1, static_cast<uint32_t>(submit.prompt_ids_size()), submit.max_tokens()};
-  sequences_[number] = {std::move(listener), submit.sample_index(), submit.attempt(),
-                        ReplicaLoad::OneOf(cost)};
+  sequences_[number] = {std::move(listener),
+                        submit.sample_index(),
+                        submit.attempt(),
+                        ReplicaLoad::OneOf(cost),
+                        clock_(),
+                        cost.prompt_tokens};
   submit.set_sequence(number);
   *submits_.emplace_back().mutable_submit() = std::move(submit);
   WriteNext();
@@ -294,13 +300,15 @@ void GeneratorSession::HandleHeartbeat(const v1::EngineStats& stats) {
 void GeneratorSession::HandleStep(v1::StepEvents* step) {
   std::vector<Delivery> deliveries;
   bool capacity = false;
+  const absl::Time now = clock_();
+  ReplicaWork work;
   {
     absl::MutexLock lock(&mutex_);
     deliveries.reserve(step->events_size());
     for (v1::SequenceEvent& event : *step->mutable_events()) {
       auto found = sequences_.find(event.sequence());
       if (found == sequences_.end() || found->second.attempt != event.attempt()) continue;
-      const bool ended = Account(event, &found->second);
+      const bool ended = Account(event, now, &found->second, &work);
       if (found->second.listener != nullptr) {
         deliveries.push_back({found->second.listener, found->second.sample, std::move(event)});
       }
@@ -316,16 +324,33 @@ void GeneratorSession::HandleStep(v1::StepEvents* step) {
     delivery.listener->OnSequenceEvent(delivery.sample, std::move(delivery.event));
   }
   hooks_.on_step_end();
+  hooks_.on_work(hello_, work);
   if (capacity) hooks_.on_capacity();
 }
 
-bool GeneratorSession::Account(const v1::SequenceEvent& event, Sequence* sequence) {
+bool GeneratorSession::Account(const v1::SequenceEvent& event, absl::Time now, Sequence* sequence,
+                               ReplicaWork* work) {
   const uint32_t tokens = static_cast<uint32_t>(event.token_ids_size());
   load_.OnTokens(tokens, &sequence->counted);
-  if (tokens > 0 && !std::exchange(sequence->has_tokens, true)) {
-    hooks_.health->OnFirstToken(clock_());
+  if (tokens > 0) {
+    const absl::Duration gap = now - std::exchange(sequence->last_heard, now);
+    if (sequence->answer_tokens == 0) {
+      hooks_.health->OnFirstToken(now);
+      ++work->started_sequences;
+      work->prompt_tokens += sequence->prompt_tokens;
+      work->start_delays += gap;
+    } else {
+      // A pause for want of credit is no work.
+      work->gaps += std::min(gap, kLongestGap * tokens);
+      work->gap_tokens += tokens;
+    }
+    work->answer_tokens += tokens;
+    sequence->answer_tokens += tokens;
   }
-  if (event.has_finish()) hooks_.health->OnEnded(OutcomeOf(event.finish()), clock_());
+  if (event.has_finish()) {
+    hooks_.health->OnEnded(OutcomeOf(event.finish()), now);
+    if (sequence->answer_tokens > 0) work->answers.push_back(sequence->answer_tokens);
+  }
   return event.has_finish();
 }
 

@@ -44,6 +44,8 @@ struct SessionHooks {
   std::function<void()> on_capacity;
   // Hears how the replica does.
   std::shared_ptr<ReplicaHealth> health;
+  // What an engine step has done.
+  std::function<void(const v1::ServerHello&, const ReplicaWork&)> on_work;
 };
 
 // The one stream to one generator, from Open to its loss; a new one is made to connect again.
@@ -94,7 +96,10 @@ class GeneratorSession final
     uint32_t sample = 0;
     uint32_t attempt = 0;
     ReplicaLoad::Sequence counted;
-    bool has_tokens = false;
+    // For the prediction of others' waits.
+    absl::Time last_heard = absl::InfinitePast();
+    uint32_t prompt_tokens = 0;
+    uint32_t answer_tokens = 0;
   };
   struct Delivery {
     std::shared_ptr<SequenceListener> listener;
@@ -106,8 +111,8 @@ class GeneratorSession final
   void HandleHeartbeat(const v1::EngineStats& stats);
   void HandleStep(v1::StepEvents* step);
   // Returns whether the sequence has ended.
-  bool Account(const v1::SequenceEvent& event, Sequence* sequence)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool Account(const v1::SequenceEvent& event, absl::Time now, Sequence* sequence,
+               ReplicaWork* work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Starts a write when none is under way and something waits.
   void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool FillWrite() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

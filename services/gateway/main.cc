@@ -24,6 +24,18 @@ int main(int argc, char** argv) {
             "Numeric HOST:PORT to ask for names, instead of the servers in /etc/resolv.conf");
   flags.Add("max-request-time", &gateway.call.max_request_time,
             "Seconds after which a request ends with DEADLINE_EXCEEDED");
+  flags.Add("max-requests", &gateway.admission.max_requests,
+            "Requests in flight; more are refused with RESOURCE_EXHAUSTED, as with the next three");
+  flags.AddBytes("max-inflight-bytes", &gateway.admission.max_bytes,
+                 "Memory that the requests in flight and their answers may take");
+  flags.Add("max-waiting", &gateway.queue.max_waiting,
+            "Requests that may wait for a generator; the newest of the lowest priority has to go");
+  flags.Add("max-queue-wait", &gateway.queue.max_wait,
+            "Seconds of predicted wait beyond which a request is refused; 0: only its deadline");
+  flags.Add("slow-client-timeout", &gateway.call.slow_client_timeout,
+            "Seconds after which a client that does not read its stream is dropped");
+  flags.Add("credit-window", &gateway.call.credit_window,
+            "Tokens that an answer may be ahead of its client; then it pauses");
   if (std::optional<int> exit = flags.ParseOrExit(argc, argv)) return *exit;
   return qwenserve::RunServer("gateway", qwenserve::Exposure::kPublic, server,
                               [&](qwenserve::ServerContext& context) {

@@ -48,8 +48,9 @@ struct GenerateRequest {
   // Set: the prompt's log-probabilities, with so many alternatives.
   std::optional<uint32_t> prompt_logprobs;
   bool tools_allowed = false;
-  // Set by the transport.
+  // Set by the transport. `whole`: it keeps what it takes until the answer's end.
   Caller caller;
+  bool whole = false;
 
   uint32_t n() const { return options.n() == 0 ? 1 : options.n(); }
 };

@@ -106,6 +106,7 @@ std::shared_ptr<GeneratorSession> SessionPool::Connect(const std::string& addres
   hooks.on_step_end = hooks_.on_step_end;
   hooks.on_capacity = hooks_.on_capacity;
   hooks.health = endpoints_[address].health;
+  hooks.on_work = hooks_.on_work;
   auto session = std::make_shared<GeneratorSession>(settings_, std::move(hooks), clock_);
   session->Open(endpoints_[address].stub.get(), client_id_, std::string(Version()));
   return session;

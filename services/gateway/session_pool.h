@@ -30,6 +30,7 @@ class SessionPool {
     std::function<void()> on_change;  // which replicas are ready
     std::function<void()> on_step_end;
     std::function<void()> on_capacity;
+    std::function<void(const v1::ServerHello&, const ReplicaWork&)> on_work;
   };
 
   SessionPool(const SessionSettings& settings, const HealthSettings& health, std::string client_id,

@@ -507,7 +507,7 @@ TEST_F(GatewayTest, FullQueueRefusesAtOnce) {
   FakeGenerator::Options options;
   options.hello.mutable_limits()->set_max_running(1);
   options.hello.mutable_limits()->set_max_batch_tokens(1);
-  Start(options, {}, [](GatewayOptions& gateway) { gateway.max_waiting = 1; });
+  Start(options, {}, [](GatewayOptions& gateway) { gateway.queue.max_waiting = 1; });
   ChatStream running(stub(), UserSays("1"));
   const uint64_t sequence = generator_->WaitSubmit(0).sequence();
   ChatStream waiting(stub(), UserSays("2"));

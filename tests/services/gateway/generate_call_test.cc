@@ -69,7 +69,11 @@ class FakeReplica : public GeneratorReplica {
 
 class GenerateCallTest : public testing::Test {
  protected:
-  GenerateCallTest() : registry_("gateway"), metrics_(registry_), admission_({.max_bytes = 10000}) {
+  GenerateCallTest()
+      : registry_("gateway"),
+        metrics_(registry_),
+        admission_({.max_bytes = 10000}),
+        key_limits_(MonotonicNow, &metrics_) {
     KnownTokenizer tokenizer;
     tokenizer.description.set_model("m");
     tokenizer.description.set_tokenizer_hash("h");
@@ -82,6 +86,7 @@ class GenerateCallTest : public testing::Test {
     auto catalog =
         std::make_shared<const ModelCatalog>(std::vector{tokenizer}, std::vector{generator});
     services_.admission = &admission_;
+    services_.key_limits = &key_limits_;
     services_.text = &text_;
     services_.placer = &placer_;
     services_.catalog = [catalog] { return catalog; };
@@ -109,6 +114,7 @@ class GenerateCallTest : public testing::Test {
   Metrics registry_;
   GatewayMetrics metrics_;
   Admission admission_;
+  KeyLimits key_limits_;
   FakeText text_;
   FakePlacer placer_;
   CallServices services_;

@@ -1,0 +1,82 @@
+#ifndef QWENSERVE_SERVICES_GATEWAY_WAIT_PREDICTOR_H_
+#define QWENSERVE_SERVICES_GATEWAY_WAIT_PREDICTOR_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "services/gateway/priority_work.h"
+
+namespace qwenserve {
+
+// What a replica has done since the last report, as its events tell.
+struct ReplicaWork {
+  // Of sequences that got their first token: their prompts, cached ones included, and the time
+  // from submit to that token.
+  uint64_t started_sequences = 0;
+  uint64_t prompt_tokens = 0;
+  absl::Duration start_delays;
+  // All tokens of answers; the times between those of one sequence, and how many tokens they are
+  // of.
+  uint64_t answer_tokens = 0;
+  absl::Duration gaps;
+  uint64_t gap_tokens = 0;
+  // Lengths of the answers that ended.
+  std::vector<uint32_t> answers;
+};
+
+// Learns from what the replicas of one model do how long a request would wait for them. Nothing is
+// assumed of the hardware: while requests wait, the replicas are busy, and then
+//   seconds = prompt_cost * prompt tokens + answer_cost * answer tokens
+// holds for each replica's time; the costs are fitted by least squares over the recent past and
+// scaled so that the mean is right. What replicas do for other gateways makes the costs of this
+// one's share higher, as it should. Time is an argument. Not thread-safe.
+class WaitPredictor {
+ public:
+  void OnWork(const ReplicaWork& work);
+
+  // To be called about twice a second. `busy`: requests were waiting all the time since the last
+  // call, for `replicas` that took them as soon as they could.
+  void Sample(absl::Time now, size_t replicas, bool busy);
+
+  // Until that work is done, or nullopt while nothing is known: replicas were never busy yet.
+  std::optional<absl::Duration> Wait(const QueueWork& ahead, size_t replicas) const;
+
+  // From a replica's taking a request to the first token: the prompt's own cost, or what others
+  // had to wait lately if that is longer. 0 while unknown.
+  absl::Duration Start(uint64_t prompt_tokens) const;
+  // The prompt's own cost alone.
+  absl::Duration Prefill(uint64_t prompt_tokens) const;
+  // Between the first token and the last one.
+  absl::Duration Decode(uint64_t answer_tokens) const;
+
+  // How long an answer is: the mean of recent ones, and the length that nine of ten keep below;
+  // both within its limit.
+  uint32_t MeanAnswer(uint32_t max_tokens) const;
+  uint32_t LongAnswer(uint32_t max_tokens) const;
+
+ private:
+  void Fit();
+
+  absl::Time sampled_ = absl::InfinitePast();
+  ReplicaWork done_;
+
+  // Weighted sums over samples of x = prompt tokens and y = answer tokens per second and replica.
+  double weight_ = 0, x_ = 0, y_ = 0, xx_ = 0, xy_ = 0, yy_ = 0;
+  double prompt_cost_ = 0;  // seconds of a replica per token
+  double answer_cost_ = 0;
+
+  // Decaying sums.
+  double gap_seconds_ = 0, gap_tokens_ = 0;
+  double start_seconds_ = 0, starts_ = 0;
+  double ended_ = 0, ended_tokens_ = 0;
+  // Ended answers by length, two classes to a doubling.
+  std::array<double, 64> lengths_ = {};
+};
+
+}  // namespace qwenserve
+
+#endif  // QWENSERVE_SERVICES_GATEWAY_WAIT_PREDICTOR_H_
