@@ -147,6 +147,7 @@ void SimEngine::Run() {
     const bool worked = RunStep();
     absl::MutexLock lock(&mutex_);
     if (!worked) {
+      planned_end_ = absl::InfinitePast();
       const absl::Time deadline = replica_->next_deadline();
       while (!stop_ && !changed_ && !work_.WaitWithDeadline(&mutex_, deadline)) {
       }
@@ -180,7 +181,10 @@ bool SimEngine::RunStep() {
   StepEvents done;
   {
     absl::MutexLock lock(&mutex_);
-    const absl::Time end = begin + *duration;
+    // A wake-up that came late is made up for, so that the pace is that of the flags; after a pause
+    // of more than a step it begins anew.
+    const absl::Time paced = begin - planned_end_ < *duration ? planned_end_ : begin;
+    const absl::Time end = planned_end_ = paced + *duration;
     while (!stop_ && absl::Now() < end) step_end_.WaitWithDeadline(&mutex_, end);
     if (stop_) return true;
     const absl::Time now = absl::Now();

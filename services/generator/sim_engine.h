@@ -76,6 +76,8 @@ class SimEngine final : public Engine {
   const std::unique_ptr<SimReplica> replica_;  // Prepare needs no lock
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   bool changed_ ABSL_GUARDED_BY(mutex_) = false;
+  // Of the last step, where the next one follows at once.
+  absl::Time planned_end_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 
   std::thread thread_;
 };

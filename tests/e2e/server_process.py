@@ -18,6 +18,7 @@ class ServerProcess:
     def __init__(self, role, *flags, listen="127.0.0.1:0"):
         """`listen`: a fixed address, to come back where another process was."""
         self.role = role
+        self.flags = flags
         self.addresses = {}
         self._lines = queue.Queue()
         self._process = subprocess.Popen(

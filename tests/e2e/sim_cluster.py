@@ -5,7 +5,7 @@ demand, and tokens that show when one was lost. services/generator/README.md has
     with cluster.channel(gateway=1) as channel:
         api.InferenceStub(channel).Complete(...)
     cluster.generators[0].kill()              # or .signal(signal.SIGSTOP), .terminate()
-    cluster.restart_generator(0)              # at the same address
+    cluster.restart(cluster.generators, 0)    # at the same address
     cluster.wait_idle()                       # nothing runs, no KV block is in use
 
 In tests use the fixture `sim_cluster` of conftest.py, which takes the same arguments and stops what it
@@ -72,13 +72,11 @@ class SimCluster:
         try:
             self.tokenizers = [self._start("tokenizer", ("--model", self.model, *tokenizer_flags))
                                for _ in range(tokenizers)]
-            self._generator_flags = []
-            for number, own in enumerate(each):
-                rules = (scripts or {}).get(number, script)
-                self._generator_flags.append(
-                    ("--model", self.model, "--engine", "sim", *generator_flags, *own,
-                     *self._script_flags(number, rules)))
-            self.generators = [self._start("generator", flags) for flags in self._generator_flags]
+            self.generators = [
+                self._start("generator", (
+                    "--model", self.model, "--engine", "sim", *generator_flags, *own,
+                    *self._script_flags(number, (scripts or {}).get(number, script))))
+                for number, own in enumerate(each)]
             self.gateways = [self.start_gateway(ready=False) for _ in range(gateways)]
             for process in [*self.tokenizers, *self.generators, *self.gateways]:
                 process.wait_ready()
@@ -106,12 +104,16 @@ class SimCluster:
             "--generators", ",".join(addresses), *(self._gateway_flags if flags is None else flags)))
         return gateway.wait_ready() if ready else gateway
 
-    def restart_generator(self, number, *flags):
-        """Starts generator `number`, which must have ended, anew at its address."""
-        old = self.generators[number]
+    def restart(self, processes, number, *flags):
+        """Starts processes[number], which must have ended, anew at its address, with its flags and
+        these: restart(cluster.gateways, 0)."""
+        old = processes[number]
         assert not old.running()
-        self.generators[number] = self._start(
-            "generator", (*self._generator_flags[number], *flags), listen=old.address).wait_ready()
+        processes[number] = self._start(old.role, (*old.flags, *flags), listen=old.address).wait_ready()
+        return processes[number]
+
+    def restart_generator(self, number, *flags):
+        return self.restart(self.generators, number, *flags)
 
     @property
     def gateway(self):

@@ -22,6 +22,12 @@ def complete(api, cluster, gateway=None, **options):
         return api.InferenceStub(channel).Complete(request(api, **options), timeout=30)
 
 
+def chat(api, cluster, text, **more):
+    with cluster.channel() as channel:
+        return api.InferenceStub(channel).Chat(api.ChatRequest(input=api.ChatInput(
+            messages=[api.ChatMessage(role=api.ROLE_USER, content=text)], **more)), timeout=30).choices[0]
+
+
 def tokens(answer):
     return list(answer.choices[0].token_ids)
 
@@ -54,16 +60,18 @@ def test_scripts_answer(api, sim_cluster):
     cluster = sim_cluster(generator_flags=("--sim-step-ms", 0), script=[
         {"when": "face", "answer": EMOJI, "split": "bytes"},
         {"when": "weather", "answer": [CALL[:30], CALL[30:]]},
+        {"when": "halt", "answer": "go on HALT no more", "split": "bytes"},
+        {"when": "ponder", "answer": "<think>\nhm\n</think>\n\nyes"},
         {"when": "long", "length": 33},
         {"when": "ids", "ids": [300, 301, 302]}])
     face = complete(api, cluster, text="a face", ignore_eos=False).choices[0]
     assert face.text == EMOJI and len(face.token_ids) == len(EMOJI.encode())
     assert len(tokens(complete(api, cluster, text="long", max_tokens=99, ignore_eos=False))) == 33
     assert tokens(complete(api, cluster, text="ids", ignore_eos=False)) == [300, 301, 302]
-    with cluster.channel() as channel:
-        answer = api.InferenceStub(channel).Chat(api.ChatRequest(input=api.ChatInput(
-            messages=[api.ChatMessage(role=2, content="weather?")],
-            tools=[api.Tool(name="weather", parameters_json="{}")])), timeout=30).choices[0]
+    assert complete(api, cluster, text="halt", stop=["HALT"]).choices[0].text == "go on "
+    answer = chat(api, cluster, "ponder this")
+    assert (answer.message.reasoning.strip(), answer.message.content) == ("hm", "yes")
+    answer = chat(api, cluster, "weather?", tools=[api.Tool(name="weather", parameters_json="{}")])
     assert [(c.name, c.arguments_json) for c in answer.message.tool_calls] == [
         ("weather", '{"city": "Ulm"}')]
 
@@ -97,7 +105,7 @@ def test_a_crash_ends_the_process_at_that_prompt_only(api, sim_cluster):
     with pytest.raises(grpc.RpcError):
         complete(api, cluster, text="poison")
     assert generator.wait() == -signal.SIGABRT
-    cluster.restart_generator(0)
+    cluster.restart(cluster.generators, 0)
     assert cluster.generators[0].address == generator.address
 
 
