@@ -41,7 +41,7 @@ void WaitPredictor::OnWork(const ReplicaWork& work) {
   for (uint32_t tokens : work.answers) {
     ++ended_;
     ended_tokens_ += tokens;
-    ++lengths_[LengthClass(tokens)];
+    lengths_[LengthClass(tokens)] += tokens;
   }
   if (ended_ > 2 * kAnswers) {
     Decay(0.5, {&ended_, &ended_tokens_});
@@ -130,7 +130,7 @@ uint32_t WaitPredictor::LongAnswer(uint32_t max_tokens) const {
   if (ended_ == 0) return std::min(max_tokens, kUnknownAnswer);
   double below = 0;
   size_t i = 0;
-  while (i + 1 < lengths_.size() && (below += lengths_[i]) < 0.9 * ended_) ++i;
+  while (i + 1 < lengths_.size() && (below += lengths_[i]) < 0.95 * ended_tokens_) ++i;
   const double length = std::exp2((static_cast<double>(i) + 1) / 2);
   return static_cast<uint32_t>(std::min<double>(max_tokens, length));
 }

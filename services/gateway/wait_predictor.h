@@ -53,8 +53,8 @@ class WaitPredictor {
   // Between the first token and the last one.
   absl::Duration Decode(uint64_t answer_tokens) const;
 
-  // How long an answer is: the mean of recent ones, and the length that nine of ten keep below;
-  // both within its limit.
+  // How long an answer is: the mean of recent ones, and the length that is exceeded by so few that
+  // they have a twentieth of all tokens; both within its limit.
   uint32_t MeanAnswer(uint32_t max_tokens) const;
   uint32_t LongAnswer(uint32_t max_tokens) const;
 
@@ -73,7 +73,7 @@ class WaitPredictor {
   double gap_seconds_ = 0, gap_tokens_ = 0;
   double start_seconds_ = 0, starts_ = 0;
   double ended_ = 0, ended_tokens_ = 0;
-  // Ended answers by length, two classes to a doubling.
+  // Tokens of ended answers by the answer's length, two classes to a doubling.
   std::array<double, 64> lengths_ = {};
 };
 
