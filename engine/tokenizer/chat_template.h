@@ -8,9 +8,12 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "engine/base/json_reader.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace qwenserve {
+
+class PromptBuilder;
 
 // A call that the assistant made earlier in the conversation.
 struct ToolCall {
@@ -41,6 +44,17 @@ struct ChatOptions {
   // The last message, an assistant's, is left open for the model to go on with; there is no
   // generation prompt then.
   bool continue_final_message = false;
+  // Set: the prompt begins the answer with a call of this function, which has to be one of the
+  // tools; of whichever the model chooses when empty. The model does not think before it.
+  std::optional<std::string> forced_call{};
+};
+
+// How tools, calls and their results are written.
+enum class ToolFormat {
+  kNone,    // not at all
+  kHermes,  // <tool_call>{"name": ..., "arguments": ...}</tool_call>; Qwen2.5 and 3
+  kReAct,   // Thought:, Action:, Action Input:, Observation:; Qwen1 and 1.5
+  kFlower,  // ✿FUNCTION✿, ✿ARGS✿, ✿RESULT✿, ✿RETURN✿; Qwen2
 };
 
 // One piece of a rendered prompt. Each text piece is encoded by itself.
@@ -71,11 +85,22 @@ class ChatTemplate {
   // the known ones: a guessed prompt format would silently spoil every answer.
   static absl::StatusOr<ChatTemplate> Recognise(const std::string& model_dir);
 
+  // The same template with another way to write tools: "hermes", "react", "flower" or "none";
+  // "auto" is the one of its generation. INVALID_ARGUMENT for others, and for "hermes" with qwen1,
+  // whose vocabulary and turns have no place for it.
+  absl::StatusOr<ChatTemplate> WithToolFormat(absl::string_view name) const;
+  ToolFormat tool_format() const { return tool_format_; }
+
   // The prompt as pieces. Message content is always a part of kText pieces, so no user can
   // forge a turn. INVALID_ARGUMENT names the offending field as `messages[2].role`,
   // `tools[0]`, `enable_thinking`.
   absl::StatusOr<std::vector<Segment>> Render(const std::vector<ChatMessage>& messages,
                                               const ChatOptions& options) const;
+
+  // What of the answer the prompt holds already: the label after which the model goes on behind a
+  // tool's result, or the begin of a forced call. Of a conversation that Render takes.
+  std::string AnswerOpening(const std::vector<ChatMessage>& messages,
+                            const ChatOptions& options) const;
 
   // As ByName takes it.
   absl::string_view name() const;
@@ -86,9 +111,14 @@ class ChatTemplate {
 
  private:
   struct Format;
-  explicit ChatTemplate(const Format* format) : format_(format) {}
+  explicit ChatTemplate(const Format* format);
+  // Tools, calls and results become texts before the turns are written.
+  bool Folds(const std::vector<ChatMessage>& messages, const ChatOptions& options) const;
+  absl::Status RenderTurns(const std::vector<ChatMessage>& messages, const std::vector<Json>& tools,
+                           const ChatOptions& options, PromptBuilder* prompt) const;
 
   const Format* format_;  // one of a constant table
+  ToolFormat tool_format_;
 };
 
 // Ids of a rendered prompt. FAILED_PRECONDITION when the tokenizer lacks a control token that the

@@ -7,7 +7,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
-#include "engine/base/status_macros.h"
 #include "engine/tokenizer/chat_formats.h"
 #include "engine/tokenizer/python_json.h"
 
@@ -84,21 +83,24 @@ class Renderer {
   }
 
   // `open` leaves the turn to be continued.
-  absl::Status Message(size_t index, bool open) {
+  void Message(size_t index, bool open) {
     const ChatMessage& message = messages_[index];
-    if (message.role == "tool") {
-      ToolResponse(index);
-      return absl::OkStatus();
-    }
-    if (index == 0 && message.role == "system") return absl::OkStatus();  // System() wrote it
+    if (message.role == "tool") return ToolResponse(index);
+    if (index == 0 && message.role == "system") return;  // System() wrote it
     Open(message.role);
     if (message.role == "assistant") {
-      QS_RETURN_IF_ERROR(Assistant(index));
+      Assistant(index);
     } else {
       prompt_.Text(message.content);
     }
     if (!open) Close();
-    return absl::OkStatus();
+  }
+
+  void ForcedCall(const std::string& name) {
+    Open("assistant");
+    if (rules_.thinking != ChatMlRules::Thinking::kNever) Thoughts("");
+    prompt_.Markup(kCall);
+    prompt_.Text(ForcedHermesCall(name));
   }
 
   void GenerationPrompt(bool skip_thinking) {
@@ -151,7 +153,7 @@ class Renderer {
     prompt_.Markup(kCallEnd);
   }
 
-  absl::Status Assistant(size_t index) {
+  void Assistant(size_t index) {
     const ChatMessage& message = messages_[index];
     absl::string_view content = message.content;
     if (rules_.thinking != ChatMlRules::Thinking::kNever) {
@@ -170,22 +172,21 @@ class Renderer {
     }
     for (size_t i = 0; i < message.tool_calls.size(); ++i) {
       if (i > 0 || !content.empty()) prompt_.Text("\n");
-      QS_RETURN_IF_ERROR(
-          Call(message.tool_calls[i], absl::StrCat("messages[", index, "].tool_calls[", i, "]")));
+      Call(message.tool_calls[i]);
     }
-    return absl::OkStatus();
   }
 
-  absl::Status Call(const ToolCall& call, const std::string& field) {
-    Json arguments = Json::object();
-    if (!call.arguments.empty()) {
-      QS_ASSIGN_OR_RETURN(arguments, ParseJson(call.arguments, field + ".arguments"));
+  // Arguments that are no JSON, as a model may have written them, stand as they are: an agent must
+  // be able to show the model its mistake.
+  void Call(const ToolCall& call) {
+    std::string arguments = call.arguments.empty() ? "{}" : call.arguments;
+    if (const auto json = ParseJson(arguments, "arguments"); json.ok()) {
+      arguments = ToPythonJson(*json);
     }
     prompt_.Markup(kCall);
-    prompt_.Text(absl::StrCat("\n{\"name\": \"", call.name,
-                              "\", \"arguments\": ", ToPythonJson(arguments), "}\n"));
+    prompt_.Text(
+        absl::StrCat("\n{\"name\": \"", call.name, "\", \"arguments\": ", arguments, "}\n"));
     prompt_.Markup(kCallEnd);
-    return absl::OkStatus();
   }
 
   // Consecutive results share one user turn.
@@ -211,19 +212,26 @@ class Renderer {
 
 }  // namespace
 
-absl::Status RenderChatMl(const ChatMlRules& rules, const std::vector<ChatMessage>& messages,
-                          const std::vector<Json>& tools, const ChatOptions& options,
-                          PromptBuilder* prompt) {
+std::string ForcedHermesCall(const std::string& name) {
+  // Up to where the next token begins in the models' own spelling.
+  return name.empty() ? "\n{\"name\": \""
+                      : absl::StrCat("\n{\"name\": \"", name, "\", \"arguments\":");
+}
+
+void RenderChatMl(const ChatMlRules& rules, const std::vector<ChatMessage>& messages,
+                  const std::vector<Json>& tools, const ChatOptions& options,
+                  PromptBuilder* prompt) {
   Renderer renderer(rules, messages, prompt);
   renderer.System(tools);
   for (size_t i = 0; i < messages.size(); ++i) {
     const bool open = options.continue_final_message && i + 1 == messages.size();
-    QS_RETURN_IF_ERROR(renderer.Message(i, open));
+    renderer.Message(i, open);
   }
-  if (options.add_generation_prompt && !options.continue_final_message) {
+  if (options.forced_call.has_value() && !options.continue_final_message) {
+    renderer.ForcedCall(*options.forced_call);
+  } else if (options.add_generation_prompt && !options.continue_final_message) {
     renderer.GenerationPrompt(options.enable_thinking.has_value() && !*options.enable_thinking);
   }
-  return absl::OkStatus();
 }
 
 }  // namespace qwenserve

@@ -2,6 +2,8 @@
 #define QWENSERVE_SERVICES_GATEWAY_ANSWER_PARSER_H_
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,6 +11,7 @@
 #include "qwenserve/v1/inference.pb.h"
 #include "qwenserve/v1/tokenizer.pb.h"
 #include "services/gateway/reasoning_parser.h"
+#include "services/gateway/thought_filter.h"
 #include "services/gateway/tool_call_parser.h"
 
 namespace qwenserve {
@@ -35,18 +38,28 @@ struct AnswerDelta {
 // them. Independent of where the pieces are cut. Not thread-safe.
 class AnswerParser {
  public:
-  // With an empty `format` and no tools everything is text.
-  AnswerParser(const v1::AnswerFormat& format, bool tools_allowed);
+  // With an empty `format` and no `tools` everything is text.
+  AnswerParser(const v1::AnswerFormat& format, std::shared_ptr<const ToolPolicy> tools,
+               uint32_t choice);
 
   void Push(absl::string_view piece, AnswerDelta* delta);
   void Finish(AnswerDelta* delta);
 
   bool in_reasoning() const { return reasoning_.in_reasoning(); }
-  bool has_tool_calls() const { return tools_.num_calls() > 0; }
+  // There are calls, and the arguments of each are a JSON object.
+  bool has_tool_calls() const { return tools_.num_calls() > 0 && tools_.AllComplete(); }
+  // The request wants no more than there is.
+  bool ended() const { return tools_.ended(); }
 
  private:
+  void PushAnswer(absl::string_view answer, AnswerDelta* delta);
+
   ReasoningParser reasoning_;
   ToolCallParser tools_;
+  std::optional<ThoughtFilter> thoughts_;
+  // Characters of ": " that may still stand at the beginning: the prompt ends with a label to
+  // which they belong.
+  absl::string_view label_rest_;
 };
 
 }  // namespace qwenserve

@@ -27,7 +27,7 @@ std::vector<std::string> Concatenate(std::vector<std::string> a,
 Choice::Choice(Settings settings)
     : settings_(std::move(settings)),
       stop_(Concatenate(settings_.stop, settings_.format_stop)),
-      parser_(settings_.format, settings_.tools_allowed) {
+      parser_(settings_.format, settings_.tools, settings_.index) {
   delta_.choice = settings_.index;
   delta_.text = settings_.echo_text;
 }
@@ -167,7 +167,7 @@ absl::Status Choice::OnText(const v1::DetokenizeResult& result) {
 bool Choice::PushText(absl::string_view piece) {
   StopMatcher::Result result = stop_.Push(piece);
   parser_.Push(result.text, &delta_);
-  if (!result.matched.has_value()) return false;
+  if (!result.matched.has_value() && !parser_.ended()) return false;
   Finish(v1::FINISH_REASON_STOP, result.matched);
   return true;
 }

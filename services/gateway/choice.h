@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -32,7 +33,8 @@ class Choice {
     // Further texts that end the answer, but are the template's business, not the client's.
     std::vector<std::string> format_stop;
     v1::AnswerFormat format;
-    bool tools_allowed = false;
+    // nullptr: tool calls are text.
+    std::shared_ptr<const ToolPolicy> tools;
     // Begins the answer's text.
     std::string echo_text;
     // Each token has its log-probability with it.

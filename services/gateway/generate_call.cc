@@ -130,13 +130,10 @@ absl::StatusOr<PlacementRequest> GenerateCall::Plan(v1::PrepareResponse response
   }
   prompt_tokens_ = prompt_.prompt_ids_size();
   if (prompt_tokens_ == 0) return InvalidField("prompt", "has no tokens");
-  if (request_.tools_allowed &&
-      prompt_.answer_format().tool_call_format() == v1::AnswerFormat::TOOL_CALL_FORMAT_REACT) {
-    // The prompt could be made, but nothing here reads the calls out of the answer yet.
-    return WithField(WithReason(absl::UnimplementedError("input.tools: not supported yet for this "
-                                                         "model's chat template"),
-                                kReasonNotBuiltYet),
-                     "input.tools", "not supported yet for this model's chat template");
+  if (request_.tools != nullptr) {
+    request_.tools->whole_calls = request_.whole;
+    request_.tools->id_seed = ToolCallIdSeed(request_.options.sampling().seed(),
+                                             prompt_.prompt_ids().data(), prompt_tokens_);
   }
   const uint32_t limit = model_.max_model_len;
   if (prompt_tokens_ >= limit) return TooLong(prompt_tokens_, 0, limit);
@@ -277,7 +274,7 @@ Choice::Settings GenerateCall::MakeChoice(uint32_t index) {
     const auto& format_stop = settings.format.stop();
     settings.format_stop.assign(format_stop.begin(), format_stop.end());
   }
-  settings.tools_allowed = request_.tools_allowed;
+  settings.tools = request_.tools;
   settings.echo_text = request_.echo_text;
   settings.logprobs = request_.options.has_top_logprobs();
   return settings;

@@ -4,12 +4,13 @@
 #include <string>
 
 #include "absl/strings/string_view.h"
+#include "services/gateway/tag_matcher.h"
 
 namespace qwenserve {
 
 // Tells a Qwen3 answer's <think>...</think> from what follows, piece by piece. The tags and the
 // line breaks next to them belong to neither; a <think> later in the answer is plain text.
-// The result does not depend on where the pieces are cut. Not thread-safe.
+// The result does not depend on where the pieces are cut. Linear in the answer. Not thread-safe.
 class ReasoningParser {
  public:
   // Without `may_reason` everything is answer. `starts_in_reasoning`: the prompt has the <think>.
@@ -30,14 +31,15 @@ class ReasoningParser {
     kAnswer,
   };
 
-  // Each handles what is held; true when the state has changed.
-  bool Begin();
-  bool Reason(std::string* reasoning);
-  bool SkipBreaks();
+  void Begin(char c, std::string* answer);
+  void Reason(char c, std::string* reasoning);
 
   State state_;
   bool reasoning_has_text_ = false;
+  // White space, then a part of the tag that is looked for.
   std::string held_;
+  TagMatcher open_;
+  TagMatcher close_;
 };
 
 }  // namespace qwenserve

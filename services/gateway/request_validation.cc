@@ -155,8 +155,18 @@ absl::Status CheckTools(const v1::ChatInput& input, const std::string& path,
   if (!v1::ToolChoice::Mode_IsValid(mode)) {
     return InvalidField(field, absl::StrCat("is ", static_cast<int>(mode), ", which is unknown"));
   }
-  if (mode == v1::ToolChoice::MODE_REQUIRED || mode == v1::ToolChoice::MODE_FUNCTION) {
-    return NotBuiltYet(field);
+  const bool named = mode == v1::ToolChoice::MODE_FUNCTION;
+  if (!named && mode != v1::ToolChoice::MODE_REQUIRED) return absl::OkStatus();
+  if (input.tools().empty()) return InvalidField(field, "asks for a call where there are no tools");
+  const auto is_it = [&](const v1::Tool& tool) {
+    return tool.name() == input.tool_choice().function_name();
+  };
+  if (named && std::none_of(input.tools().begin(), input.tools().end(), is_it)) {
+    return InvalidField(absl::StrCat(path, ".tool_choice.function_name"), "is none of the tools");
+  }
+  const bool answers = !input.has_add_generation_prompt() || input.add_generation_prompt();
+  if (input.continue_final_message() || !answers) {
+    return InvalidField(field, "asks for a call where no new answer begins");
   }
   return absl::OkStatus();
 }
@@ -201,9 +211,12 @@ absl::StatusOr<GenerateRequest> ValidateChat(const v1::ChatRequest& request,
   result.request_id = request.request_id();
   CopyInput(request.input(), result.prompt.mutable_chat());
   result.options = request.options();
-  result.tools_allowed = result.prompt.chat().tools_size() > 0;
-  if (result.tools_allowed && request.has_parallel_tool_calls() && !request.parallel_tool_calls()) {
-    return NotBuiltYet("parallel_tool_calls");
+  if (result.prompt.chat().tools_size() > 0) {
+    result.tools = std::make_shared<ToolPolicy>();
+    for (const v1::Tool& tool : result.prompt.chat().tools()) {
+      result.tools->names.push_back(tool.name());
+    }
+    result.tools->single_call = request.has_parallel_tool_calls() && !request.parallel_tool_calls();
   }
   return result;
 }

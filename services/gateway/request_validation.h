@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -11,6 +12,7 @@
 #include "qwenserve/v1/inference.pb.h"
 #include "qwenserve/v1/tokenizer.pb.h"
 #include "services/gateway/authenticator.h"
+#include "services/gateway/tool_policy.h"
 
 namespace qwenserve {
 
@@ -47,7 +49,8 @@ struct GenerateRequest {
   std::string echo_text;
   // Set: the prompt's log-probabilities, with so many alternatives.
   std::optional<uint32_t> prompt_logprobs;
-  bool tools_allowed = false;
+  // nullptr: without tools. Its ids' seed is not set yet.
+  std::shared_ptr<ToolPolicy> tools;
   // Set by the transport. `whole`: it keeps what it takes until the answer's end.
   Caller caller;
   bool whole = false;
@@ -56,8 +59,7 @@ struct GenerateRequest {
 };
 
 // INVALID_ARGUMENT with the path of the field; UNIMPLEMENTED, reason NOT_BUILT_YET, with the path
-// for what is part of the API but not built: tool_choice REQUIRED and FUNCTION,
-// parallel_tool_calls = false, echo of token ids.
+// for what is part of the API but not built: echo of token ids.
 absl::StatusOr<GenerateRequest> ValidateChat(const v1::ChatRequest& request,
                                              const RequestLimits& limits);
 absl::StatusOr<GenerateRequest> ValidateComplete(const v1::CompleteRequest& request,

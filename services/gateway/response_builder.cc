@@ -65,10 +65,14 @@ void AppendDelta(AnswerDelta delta, v1::ChatResponse* response) {
   message->mutable_content()->append(delta.text);
   message->mutable_reasoning()->append(delta.reasoning);
   for (v1::ToolCallDelta& delta_call : delta.tool_calls) {
-    v1::ToolCall* call = message->add_tool_calls();
-    call->set_id(std::move(*delta_call.mutable_id()));
-    call->set_name(std::move(*delta_call.mutable_name()));
-    call->set_arguments_json(std::move(*delta_call.mutable_arguments_json()));
+    if (static_cast<int>(delta_call.index()) == message->tool_calls_size()) {
+      v1::ToolCall* call = message->add_tool_calls();
+      call->set_id(std::move(*delta_call.mutable_id()));
+      call->set_name(std::move(*delta_call.mutable_name()));
+    }
+    message->mutable_tool_calls(static_cast<int>(delta_call.index()))
+        ->mutable_arguments_json()
+        ->append(delta_call.arguments_json());
   }
 }
 

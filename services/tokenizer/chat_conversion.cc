@@ -69,17 +69,26 @@ bool OffersTools(const v1::ChatInput& input) {
   return input.tools_size() > 0 && input.tool_choice().mode() != v1::ToolChoice::MODE_NONE;
 }
 
+absl::Status ForceCall(const v1::ChatInput& input, ChatOptions* options) {
+  switch (input.tool_choice().mode()) {
+    case v1::ToolChoice::MODE_FUNCTION:
+      for (const v1::Tool& tool : input.tools()) {
+        if (tool.name() == input.tool_choice().function_name()) options->forced_call = tool.name();
+      }
+      if (options->forced_call.has_value()) return absl::OkStatus();
+      return InvalidField("tool_choice.function_name", "is none of the tools");
+    case v1::ToolChoice::MODE_REQUIRED:
+      // Where there is no choice, the name is known.
+      options->forced_call = input.tools_size() == 1 ? input.tools(0).name() : "";
+      return absl::OkStatus();
+    default:
+      return absl::OkStatus();
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<Conversation> ToConversation(const v1::ChatInput& input) {
-  const v1::ToolChoice::Mode choice = input.tool_choice().mode();
-  if (choice != v1::ToolChoice::MODE_UNSPECIFIED && choice != v1::ToolChoice::MODE_AUTO &&
-      choice != v1::ToolChoice::MODE_NONE) {
-    return WithField(WithReason(absl::UnimplementedError(
-                                    "tool_choice.mode: only AUTO and NONE are supported yet"),
-                                kReasonNotBuiltYet),
-                     "tool_choice.mode", "only AUTO and NONE are supported yet");
-  }
   Conversation conversation;
   for (int i = 0; i < input.messages_size(); ++i) {
     QS_ASSIGN_OR_RETURN(ChatMessage message,
@@ -93,6 +102,7 @@ absl::StatusOr<Conversation> ToConversation(const v1::ChatInput& input) {
       conversation.options.tools.push_back(std::move(tool));
     }
   }
+  QS_RETURN_IF_ERROR(ForceCall(input, &conversation.options));
   if (input.has_enable_thinking()) conversation.options.enable_thinking = input.enable_thinking();
   if (input.has_add_generation_prompt()) {
     conversation.options.add_generation_prompt = input.add_generation_prompt();
@@ -102,22 +112,36 @@ absl::StatusOr<Conversation> ToConversation(const v1::ChatInput& input) {
 }
 
 v1::AnswerFormat MakeAnswerFormat(const ChatTemplate& chat_template, const Tokenizer& tokenizer,
-                                  const v1::ChatInput& input) {
+                                  const Conversation& conversation) {
   v1::AnswerFormat format;
-  const absl::string_view name = chat_template.name();
-  if (name == "qwen1") {
-    format.set_tool_call_format(v1::AnswerFormat::TOOL_CALL_FORMAT_REACT);
-    // The model would go on and invent the function's result.
-    if (OffersTools(input)) format.add_stop("Observation:");
-  } else if (name == "qwen2.5" || absl::StartsWith(name, "qwen3")) {
-    format.set_tool_call_format(v1::AnswerFormat::TOOL_CALL_FORMAT_JSON_TAGS);
+  const ChatOptions& options = conversation.options;
+  const bool tools = !options.tools.empty();
+  switch (chat_template.tool_format()) {
+    case ToolFormat::kNone:
+      break;
+    case ToolFormat::kHermes:
+      format.set_tool_call_format(v1::AnswerFormat::TOOL_CALL_FORMAT_JSON_TAGS);
+      break;
+    // The model would go on and invent the functions' results.
+    case ToolFormat::kReAct:
+      format.set_tool_call_format(v1::AnswerFormat::TOOL_CALL_FORMAT_REACT);
+      if (tools) format.add_stop("Observation:");
+      break;
+    case ToolFormat::kFlower:
+      format.set_tool_call_format(v1::AnswerFormat::TOOL_CALL_FORMAT_FLOWER);
+      if (tools) {
+        format.add_stop("✿RESULT✿");
+        format.add_stop("✿RETURN✿");
+      }
+      break;
   }
-  const bool thinking_off = input.has_enable_thinking() && !input.enable_thinking();
-  format.set_may_reason(chat_template.OutputStartsInReasoning() ||
-                        (name == "qwen3" && !thinking_off));
-  const bool opens_answer = !input.continue_final_message() &&
-                            (!input.has_add_generation_prompt() || input.add_generation_prompt());
-  format.set_starts_in_reasoning(chat_template.OutputStartsInReasoning() && opens_answer);
+  format.set_opening(chat_template.AnswerOpening(conversation.messages, options));
+  const bool thinking_off =
+      options.forced_call.has_value() || !options.enable_thinking.value_or(true);
+  const bool always = chat_template.OutputStartsInReasoning();
+  format.set_may_reason((always || chat_template.name() == "qwen3") && !thinking_off);
+  format.set_starts_in_reasoning(always && !thinking_off && options.add_generation_prompt &&
+                                 !options.continue_final_message && format.opening().empty());
   for (const char* end : {"<|im_end|>", "<|endoftext|>"}) {
     if (auto id = tokenizer.SpecialTokenId(end)) {
       format.add_stop_token_ids(static_cast<uint32_t>(*id));

@@ -17,12 +17,12 @@ struct Conversation {
 };
 
 // The chat of a request as the templates take it. INVALID_ARGUMENT names the field relative to
-// `input`, such as `messages[2].role`; UNIMPLEMENTED for tool choices that force a call.
+// `input`, such as `messages[2].role`.
 absl::StatusOr<Conversation> ToConversation(const v1::ChatInput& input);
 
-// How the answer to `input` is to be read.
+// How the answer to a conversation that the template has rendered is to be read.
 v1::AnswerFormat MakeAnswerFormat(const ChatTemplate& chat_template, const Tokenizer& tokenizer,
-                                  const v1::ChatInput& input);
+                                  const Conversation& conversation);
 
 // Adds the field that a message of the form "messages[2].role: ..." names to `status` as a
 // violation, with `prefix` before it. Other statuses stay as they are.

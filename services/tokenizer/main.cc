@@ -83,6 +83,9 @@ int main(int argc, char** argv) {
   flags.Add("chat-template", &worker.chat_template, "Prompt format; auto recognises it");
   flags.OneOf({"auto", "qwen1", "qwen1.5", "qwen2", "qwen2.5", "qwen3", "qwen3-instruct-2507",
                "qwen3-thinking-2507"});
+  flags.Add("tool-format", &worker.tool_format,
+            "How tools and calls are written; auto: as the prompt format's models know it");
+  flags.OneOf({"auto", "hermes", "react", "flower", "none"});
   flags.Add("threads", &threads.count, "Threads that prepare prompts, 1 to 64");
   flags.Add("max-waiting-prompts", &threads.max_waiting, "Prompts that may wait for a thread");
   flags.AddBytes("max-prompt-bytes", &worker.max_prompt_bytes, "Text of one request");

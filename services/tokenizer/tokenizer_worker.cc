@@ -56,6 +56,13 @@ absl::StatusOr<std::unique_ptr<TokenizerWorker>> TokenizerWorker::Create(
                                                    : ChatTemplate::ByName(options.chat_template);
   const bool chat_optional = recognise && absl::IsFailedPrecondition(chat_template.status());
   if (!chat_template.ok() && !chat_optional) return chat_template.status();
+  if (chat_template.ok()) {
+    chat_template = chat_template->WithToolFormat(options.tool_format);
+    if (!chat_template.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--tool-format: ", chat_template.status().message()));
+    }
+  }
   auto worker =
       std::make_unique<TokenizerWorker>(options, std::move(tokenizer), std::move(chat_template));
   QS_RETURN_IF_ERROR(worker->SelfCheck());
@@ -110,7 +117,7 @@ absl::StatusOr<std::vector<int32_t>> TokenizerWorker::CheckIds(const v1::TokenId
 }
 
 absl::StatusOr<std::vector<int32_t>> TokenizerWorker::EncodeConversation(
-    const v1::ChatInput& input) const {
+    const v1::ChatInput& input, v1::AnswerFormat* format) const {
   if (!chat_template_.ok()) {
     return WithReason(chat_template_.status(), kReasonNoChatTemplate);
   }
@@ -125,14 +132,16 @@ absl::StatusOr<std::vector<int32_t>> TokenizerWorker::EncodeConversation(
   QS_ASSIGN_OR_RETURN(Conversation conversation, ToConversation(input));
   QS_ASSIGN_OR_RETURN(std::vector<Segment> segments,
                       chat_template_->Render(conversation.messages, conversation.options));
+  *format = MakeAnswerFormat(*chat_template_, *tokenizer_, conversation);
   return EncodeChat(*tokenizer_, segments);
 }
 
 absl::StatusOr<std::vector<int32_t>> TokenizerWorker::EncodeInput(
-    const v1::PrepareRequest& request) const {
+    const v1::PrepareRequest& request, v1::PrepareResponse* response) const {
   switch (request.input_case()) {
     case v1::PrepareRequest::kChat: {
-      absl::StatusOr<std::vector<int32_t>> ids = EncodeConversation(request.chat());
+      absl::StatusOr<std::vector<int32_t>> ids =
+          EncodeConversation(request.chat(), response->mutable_answer_format());
       if (!ids.ok()) return WithNamedField(ids.status(), "");
       return ids;
     }
@@ -162,9 +171,9 @@ absl::StatusOr<v1::PrepareResponse> TokenizerWorker::Prepare(
   if (request.max_prompt_tokens() > 0) {
     limit = std::min<int64_t>(limit, request.max_prompt_tokens());
   }
-  QS_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, EncodeInput(request));
-  if (static_cast<int64_t>(ids.size()) > limit) return TooLong(ids.size(), limit);
   v1::PrepareResponse response;
+  QS_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, EncodeInput(request, &response));
+  if (static_cast<int64_t>(ids.size()) > limit) return TooLong(ids.size(), limit);
   response.mutable_prompt_ids()->Assign(ids.begin(), ids.end());
   const std::vector<uint64_t> hashes = ChainBlockHashes(ids);
   response.mutable_block_hashes()->Assign(hashes.begin(), hashes.end());
@@ -172,10 +181,6 @@ absl::StatusOr<v1::PrepareResponse> TokenizerWorker::Prepare(
   response.set_tokenizer_hash(tokenizer_->hash());
   if (request.with_pieces()) {
     for (const int32_t id : ids) response.add_pieces(std::string(tokenizer_->TokenBytes(id)));
-  }
-  if (request.has_chat()) {
-    *response.mutable_answer_format() =
-        MakeAnswerFormat(*chat_template_, *tokenizer_, request.chat());
   }
   return response;
 }

@@ -16,6 +16,7 @@ struct TokenizerWorkerOptions {
   std::string model_dir;
   std::string served_model_name;       // empty: the folder's name
   std::string chat_template = "auto";  // or a name that ChatTemplate::ByName takes
+  std::string tool_format = "auto";    // or a name that ChatTemplate::WithToolFormat takes
   std::string instance_id;
   int64_t max_prompt_bytes = 8 << 20;   // all texts of one Prepare together
   int64_t max_prompt_tokens = 1 << 20;  // ids of one Prepare
@@ -53,8 +54,11 @@ class TokenizerWorker {
 
  private:
   absl::Status CheckModel(const std::string& model) const;
-  absl::StatusOr<std::vector<int32_t>> EncodeInput(const v1::PrepareRequest& request) const;
-  absl::StatusOr<std::vector<int32_t>> EncodeConversation(const v1::ChatInput& input) const;
+  // Of a chat also how its answer is to be read.
+  absl::StatusOr<std::vector<int32_t>> EncodeInput(const v1::PrepareRequest& request,
+                                                   v1::PrepareResponse* response) const;
+  absl::StatusOr<std::vector<int32_t>> EncodeConversation(const v1::ChatInput& input,
+                                                          v1::AnswerFormat* format) const;
   absl::StatusOr<std::vector<int32_t>> CheckIds(const v1::TokenIds& ids) const;
   absl::Status DetokenizeItem(const v1::DetokenizeItem& item, v1::DetokenizeResult* result) const;
 

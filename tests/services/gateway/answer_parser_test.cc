@@ -1,5 +1,6 @@
 #include "services/gateway/answer_parser.h"
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -23,8 +24,15 @@ v1::AnswerFormat Format(bool may_reason, bool starts_in_reasoning) {
   return format;
 }
 
+std::shared_ptr<ToolPolicy> Tools() {
+  auto tools = std::make_shared<ToolPolicy>();
+  tools->names = {"f", "g", "arguments"};
+  tools->whole_calls = true;
+  return tools;
+}
+
 Parsed Parse(const std::vector<std::string>& pieces, const v1::AnswerFormat& format) {
-  AnswerParser parser(format, /*tools_allowed=*/true);
+  AnswerParser parser(format, Tools(), 0);
   AnswerDelta delta;
   for (const std::string& piece : pieces) parser.Push(piece, &delta);
   parser.Finish(&delta);
@@ -107,7 +115,7 @@ TEST(AnswerParserTest, MalformedCallsAreText) {
 }
 
 TEST(AnswerParserTest, WithoutToolsTheTagsAreText) {
-  AnswerParser parser(Format(true, false), /*tools_allowed=*/false);
+  AnswerParser parser(Format(true, false), nullptr, 0);
   AnswerDelta delta;
   parser.Push("<tool_call>{\"name\": \"f\"}</tool_call>", &delta);
   parser.Finish(&delta);
