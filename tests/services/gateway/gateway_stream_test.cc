@@ -257,26 +257,88 @@ TEST_F(GatewayTest, ReasoningAndToolCallsAreTold) {
   EXPECT_TRUE(stream.Finish().ok());
   EXPECT_EQ(reasoning, "let me see");
   EXPECT_EQ(text, "I look.");
-  ASSERT_EQ(calls.size(), 1u);
+  ASSERT_FALSE(calls.empty());
   EXPECT_EQ(calls[0].name(), "weather");
-  EXPECT_EQ(calls[0].arguments_json(), "{\"city\":  \"Ulm\"}");
   EXPECT_FALSE(calls[0].id().empty());
+  std::string arguments;
+  for (const auto& call : calls) arguments += call.arguments_json();
+  EXPECT_EQ(arguments, "{\"city\":  \"Ulm\"}");
   EXPECT_EQ(finished.choices(0).finish_reason(), v1::FINISH_REASON_TOOL_CALLS);
   EXPECT_GT(finished.usage().reasoning_tokens(), 0u);
 }
 
-TEST_F(GatewayTest, ToolsAreRefusedByNameWhereCallsCannotBeReadYet) {
+// One answer's calls, and how it ended.
+struct CallsOfStream {
+  std::vector<v1::ToolCallDelta> calls;  // whole
+  std::string text;
+  v1::Finished finished;
+};
+
+CallsOfStream ReadCalls(ChatStream& stream) {
+  CallsOfStream result;
+  v1::StreamChatResponse response;
+  while (stream.Read(&response)) {
+    result.text += response.delta().text();
+    for (const auto& delta : response.delta().tool_calls()) {
+      if (delta.index() == result.calls.size()) {
+        result.calls.push_back(delta);
+      } else {
+        result.calls[delta.index()].mutable_arguments_json()->append(delta.arguments_json());
+      }
+    }
+    if (response.has_finished()) result.finished = response.finished();
+  }
+  EXPECT_TRUE(stream.Finish().ok());
+  return result;
+}
+
+TEST_F(GatewayTest, ReActCallsEndAtTheObservation) {
   FakeTokenizer::Options tokenizer;
   tokenizer.answer_format.set_tool_call_format(v1::AnswerFormat::TOOL_CALL_FORMAT_REACT);
+  tokenizer.answer_format.add_stop("Observation:");
   Start({}, tokenizer);
   v1::ChatRequest request = UserSays("hello");
   request.mutable_input()->add_tools()->set_name("weather");
   ChatStream stream(stub(), request);
-  v1::StreamChatResponse response;
-  EXPECT_FALSE(stream.Read(&response));
-  const absl::Status status = stream.Finish();
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_EQ(ErrorField(status), "input.tools");
+  const v1::Submit submit = generator_->WaitSubmit(0);
+  generator_->SendTokens(submit.sequence(),
+                         "Thought: look.\nAction: weather\nAction Input: {\"a\"");
+  generator_->SendTokens(submit.sequence(), ": 1}\nObserv");
+  generator_->SendTokens(submit.sequence(), "ation: it is cold");
+  const CallsOfStream result = ReadCalls(stream);
+  EXPECT_EQ(result.text, "look.");
+  ASSERT_EQ(result.calls.size(), 1u);
+  EXPECT_EQ(result.calls[0].arguments_json(), "{\"a\": 1}");
+  EXPECT_EQ(result.finished.choices(0).finish_reason(), v1::FINISH_REASON_TOOL_CALLS);
+  EXPECT_FALSE(result.finished.choices(0).has_stop_string());
+}
+
+TEST_F(GatewayTest, TheOnlyCallEndsTheAnswerAndARetryHasItsId) {
+  FakeTokenizer::Options tokenizer;
+  tokenizer.answer_format.set_tool_call_format(v1::AnswerFormat::TOOL_CALL_FORMAT_JSON_TAGS);
+  tokenizer.answer_format.set_opening("<tool_call>\n{\"name\": \"weather\", \"arguments\":");
+  Start({}, tokenizer);
+  v1::ChatRequest request = UserSays("hello");
+  request.mutable_input()->add_tools()->set_name("weather");
+  request.set_parallel_tool_calls(false);
+  std::vector<std::string> ids;
+  for (const uint64_t seed : {5, 5, 6}) {
+    request.mutable_options()->mutable_sampling()->set_seed(seed);
+    ChatStream stream(stub(), request);
+    const v1::Submit submit = generator_->WaitSubmit(ids.size());
+    generator_->SendTokens(submit.sequence(), " {}}\n</tool_call>\n<tool_call>");
+    const CallsOfStream result = ReadCalls(stream);
+    ASSERT_EQ(result.calls.size(), 1u);
+    EXPECT_EQ(result.calls[0].name(), "weather");
+    EXPECT_EQ(result.calls[0].arguments_json(), "{}");
+    EXPECT_EQ(result.finished.choices(0).finish_reason(), v1::FINISH_REASON_TOOL_CALLS);
+    // " {}}": a token of the fake tokenizer is a byte.
+    EXPECT_EQ(result.finished.choices(0).completion_tokens(), 4u);
+    EXPECT_TRUE(generator_->WaitCancelled(submit.sequence()));
+    ids.push_back(result.calls[0].id());
+  }
+  EXPECT_EQ(ids[0], ids[1]);
+  EXPECT_NE(ids[0], ids[2]);
 }
 
 TEST_F(GatewayTest, ItemsOfOneStepShareAMessage) {

@@ -116,23 +116,23 @@ const Case kCases[] = {
     {"input.tool_choice.mode",
      [](auto& r) {
        r.mutable_input()->mutable_tool_choice()->set_mode(v1::ToolChoice::MODE_REQUIRED);
-     },
-     absl::StatusCode::kUnimplemented},
+     }},
+    {"input.tool_choice.function_name",
+     [](auto& r) {
+       r.mutable_input()->add_tools()->set_name("f");
+       r.mutable_input()->mutable_tool_choice()->set_mode(v1::ToolChoice::MODE_FUNCTION);
+       r.mutable_input()->mutable_tool_choice()->set_function_name("g");
+     }},
     {"input.tool_choice.mode",
      [](auto& r) {
-       r.mutable_input()->mutable_tool_choice()->set_mode(v1::ToolChoice::MODE_FUNCTION);
-     },
-     absl::StatusCode::kUnimplemented},
+       r.mutable_input()->add_tools()->set_name("f");
+       r.mutable_input()->mutable_tool_choice()->set_mode(v1::ToolChoice::MODE_REQUIRED);
+       r.mutable_input()->set_add_generation_prompt(false);
+     }},
     {"input.tool_choice.mode",
      [](auto& r) {
        r.mutable_input()->mutable_tool_choice()->set_mode(static_cast<v1::ToolChoice::Mode>(9));
      }},
-    {"parallel_tool_calls",
-     [](auto& r) {
-       r.mutable_input()->add_tools()->set_name("f");
-       r.set_parallel_tool_calls(false);
-     },
-     absl::StatusCode::kUnimplemented},
     {"input.continue_final_message",
      [](auto& r) { r.mutable_input()->set_continue_final_message(true); }},
     {"input.continue_final_message",
@@ -182,7 +182,22 @@ TEST(RequestValidationTest, TheLimitsThemselvesAreAllowed) {
   const absl::StatusOr<GenerateRequest> result = ValidateChat(request, {});
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->n(), 16u);
-  EXPECT_TRUE(result->tools_allowed);
+  ASSERT_NE(result->tools, nullptr);
+  EXPECT_EQ(result->tools->names, std::vector<std::string>{"f"});
+  EXPECT_FALSE(result->tools->single_call);
+}
+
+TEST(RequestValidationTest, ACallMayBeAskedForAndMayBeTheOnlyOne) {
+  v1::ChatRequest request = GoodChat();
+  request.mutable_input()->add_tools()->set_name("f");
+  request.mutable_input()->add_tools()->set_name("g");
+  request.mutable_input()->mutable_tool_choice()->set_mode(v1::ToolChoice::MODE_FUNCTION);
+  request.mutable_input()->mutable_tool_choice()->set_function_name("g");
+  request.set_parallel_tool_calls(false);
+  const absl::StatusOr<GenerateRequest> result = ValidateChat(request, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->prompt.chat().tool_choice().function_name(), "g");
+  EXPECT_TRUE(result->tools->single_call);
 }
 
 TEST(RequestValidationTest, ToolChoiceNoneHidesTheTools) {
@@ -192,7 +207,7 @@ TEST(RequestValidationTest, ToolChoiceNoneHidesTheTools) {
   const absl::StatusOr<GenerateRequest> result = ValidateChat(request, {});
   ASSERT_TRUE(result.ok());
   EXPECT_EQ(result->prompt.chat().tools_size(), 0);
-  EXPECT_FALSE(result->tools_allowed);
+  EXPECT_EQ(result->tools, nullptr);
 }
 
 TEST(RequestValidationTest, Complete) {

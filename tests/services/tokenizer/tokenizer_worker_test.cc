@@ -152,12 +152,29 @@ TEST_F(TokenizerWorkerTest, BadChatsNameTheField) {
   EXPECT_EQ(field({}), "input");
 }
 
-TEST_F(TokenizerWorkerTest, ForcedToolChoiceIsRefusedByName) {
+TEST_F(TokenizerWorkerTest, ACallThatIsAskedForBeginsTheAnswer) {
   v1::PrepareRequest request = ChatRequest("hi");
-  request.mutable_chat()->mutable_tool_choice()->set_mode(v1::ToolChoice::MODE_REQUIRED);
-  const absl::Status status = worker_.Prepare(request).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_EQ(ErrorField(status), "tool_choice.mode");
+  v1::ToolChoice* choice = request.mutable_chat()->mutable_tool_choice();
+  const auto opening = [&] {
+    auto response = worker_.Prepare(request);
+    EXPECT_TRUE(response.ok()) << response.status();
+    if (!response.ok()) return std::string();
+    EXPECT_THAT(Decode(*response, 7), testing::EndsWith(response->answer_format().opening()));
+    return response->answer_format().opening();
+  };
+  request.mutable_chat()->add_tools()->set_name("f");
+  EXPECT_EQ(opening(), "");
+  choice->set_mode(v1::ToolChoice::MODE_REQUIRED);
+  EXPECT_EQ(opening(), "<tool_call>\n{\"name\": \"f\", \"arguments\":");
+  request.mutable_chat()->add_tools()->set_name("g");
+  EXPECT_EQ(opening(), "<tool_call>\n{\"name\": \"");
+  choice->set_mode(v1::ToolChoice::MODE_FUNCTION);
+  choice->set_function_name("g");
+  EXPECT_EQ(opening(), "<tool_call>\n{\"name\": \"g\", \"arguments\":");
+  choice->set_function_name("h");
+  EXPECT_EQ(ErrorField(worker_.Prepare(request).status()), "tool_choice.function_name");
+  request.mutable_chat()->clear_tools();
+  EXPECT_EQ(ErrorField(worker_.Prepare(request).status()), "tool_choice.function_name");
 }
 
 TEST_F(TokenizerWorkerTest, IdsAreChecked) {
