@@ -76,6 +76,17 @@ SchedulerOptions MakeSchedulerOptions(const EngineInfo& info, const EngineOption
   return scheduler;
 }
 
+// std's clocks have no end of time.
+template <typename Condition>
+void WaitUntil(absl::Time time, std::condition_variable& changed,
+               std::unique_lock<std::mutex>& lock, const Condition& condition) {
+  if (time == absl::InfiniteFuture()) {
+    changed.wait(lock, condition);
+  } else {
+    changed.wait_until(lock, absl::ToChronoTime(time), condition);
+  }
+}
+
 }  // namespace
 
 void AddSimFlags(Flags& flags, SimOptions* options) {
@@ -134,10 +145,10 @@ SimEngine::SimEngine(EngineInfo info, absl::Duration step_timeout,
 
 SimEngine::~SimEngine() {
   {
-    absl::MutexLock lock(&mutex_);
+    std::unique_lock<std::mutex> lock(mutex_);
     stop_ = true;
-    work_.SignalAll();
-    step_end_.SignalAll();
+    work_.notify_all();
+    step_end_.notify_all();
   }
   thread_.join();
 }
@@ -145,19 +156,18 @@ SimEngine::~SimEngine() {
 void SimEngine::Run() {
   for (;;) {
     const bool worked = RunStep();
-    absl::MutexLock lock(&mutex_);
+    std::unique_lock<std::mutex> lock(mutex_);
     if (!worked) {
       planned_end_ = absl::InfinitePast();
       const absl::Time deadline = replica_->next_deadline();
-      while (!stop_ && !changed_ && !work_.WaitWithDeadline(&mutex_, deadline)) {
-      }
+      WaitUntil(deadline, work_, lock, [this] { return stop_ || changed_; });
     }
     changed_ = false;
     if (stop_) break;
   }
   StepEvents ended;
   {
-    absl::MutexLock lock(&mutex_);
+    std::unique_lock<std::mutex> lock(mutex_);
     replica_->FailAll(absl::UnavailableError("the engine is shutting down"), absl::Now(),
                       &ended.sequences);
   }
@@ -170,7 +180,7 @@ bool SimEngine::RunStep() {
   absl::Time begin;
   std::optional<absl::Duration> duration;
   {
-    absl::MutexLock lock(&mutex_);
+    std::unique_lock<std::mutex> lock(mutex_);
     begin = absl::Now();
     duration = replica_->BeginStep(begin, &ended.sequences);
     ended.step = replica_->step();
@@ -180,12 +190,12 @@ bool SimEngine::RunStep() {
   if (!duration.has_value()) return any_ended;
   StepEvents done;
   {
-    absl::MutexLock lock(&mutex_);
+    std::unique_lock<std::mutex> lock(mutex_);
     // A wake-up that came late is made up for, so that the pace is that of the flags; after a pause
     // of more than a step it begins anew.
     const absl::Time paced = begin - planned_end_ < *duration ? planned_end_ : begin;
     const absl::Time end = planned_end_ = paced + *duration;
-    while (!stop_ && absl::Now() < end) step_end_.WaitWithDeadline(&mutex_, end);
+    WaitUntil(end, step_end_, lock, [this] { return stop_; });
     if (stop_) return true;
     const absl::Time now = absl::Now();
     replica_->EndStep(now, &done.sequences);
@@ -202,31 +212,31 @@ void SimEngine::Deliver(StepEvents events) {
 
 void SimEngine::Changed() {
   changed_ = true;
-  work_.Signal();
+  work_.notify_one();
 }
 
 absl::StatusOr<uint64_t> SimEngine::Submit(SequenceRequest request) {
   SimReplica::Prepared prepared = replica_->Prepare(request);
-  absl::MutexLock lock(&mutex_);
+  std::unique_lock<std::mutex> lock(mutex_);
   if (stop_) return absl::UnavailableError("the engine is shutting down");
   Changed();
   return replica_->Submit(std::move(request), std::move(prepared), absl::Now());
 }
 
 void SimEngine::Cancel(uint64_t sequence) {
-  absl::MutexLock lock(&mutex_);
+  std::unique_lock<std::mutex> lock(mutex_);
   replica_->Cancel(sequence);
   Changed();
 }
 
 void SimEngine::AddCredit(uint64_t sequence, int64_t tokens) {
-  absl::MutexLock lock(&mutex_);
+  std::unique_lock<std::mutex> lock(mutex_);
   replica_->AddCredit(sequence, tokens);
   Changed();
 }
 
 EngineStats SimEngine::Stats() const {
-  absl::MutexLock lock(&mutex_);
+  std::unique_lock<std::mutex> lock(mutex_);
   return replica_->Stats(absl::Now());
 }
 

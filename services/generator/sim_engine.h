@@ -1,14 +1,14 @@
 #ifndef QWENSERVE_SERVICES_GENERATOR_SIM_ENGINE_H_
 #define QWENSERVE_SERVICES_GENERATOR_SIM_ENGINE_H_
 
+#include <condition_variable>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/runtime/engine.h"
 #include "engine/runtime/engine_options.h"
@@ -63,21 +63,21 @@ class SimEngine final : public Engine {
   // False when nothing was to be done.
   bool RunStep();
   void Deliver(StepEvents events);
-  void Changed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Changed();  // under the lock
 
   const EngineInfo info_;
   const absl::Duration step_timeout_;
   EventQueue events_;
 
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;  // guards what follows
   // Apart, so that what comes in during a step does not wake the thread that waits for its end.
-  absl::CondVar work_;
-  absl::CondVar step_end_;
+  std::condition_variable work_;
+  std::condition_variable step_end_;
   const std::unique_ptr<SimReplica> replica_;  // Prepare needs no lock
-  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
-  bool changed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stop_ = false;
+  bool changed_ = false;
   // Of the last step, where the next one follows at once.
-  absl::Time planned_end_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  absl::Time planned_end_ = absl::InfinitePast();
 
   std::thread thread_;
 };

@@ -1,8 +1,9 @@
 #include "services/generator/sim_engine.h"
 
+#include <condition_variable>
 #include <map>
+#include <mutex>
 
-#include "absl/synchronization/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/services/generator/sim_harness.h"
@@ -27,17 +28,18 @@ class SimEngineTest : public ::testing::Test {
   }
 
   void Take(const StepEvents& events) {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard<std::mutex> lock(mutex_);
     for (const SequenceEvent& event : events.sequences) {
       std::vector<int32_t>& ids = ids_[event.sequence];
       ids.insert(ids.end(), event.ids.begin(), event.ids.end());
       if (event.finish != FinishReason::kNone) finished_[event.sequence] = event;
     }
+    changed_.notify_all();
   }
 
   void WaitFor(size_t finished) {
-    const auto done = [this, finished] { return finished_.size() >= finished; };
-    absl::MutexLock lock(&mutex_, absl::Condition(&done));
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [this, finished] { return finished_.size() >= finished; });
   }
 
   SequenceRequest Request(int64_t max_tokens, uint64_t seed) {
@@ -53,7 +55,8 @@ class SimEngineTest : public ::testing::Test {
     return sim;
   }
 
-  absl::Mutex mutex_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
   std::map<uint64_t, std::vector<int32_t>> ids_;
   std::map<uint64_t, SequenceEvent> finished_;
   std::unique_ptr<Engine> engine_;  // last: it reports until it is gone
