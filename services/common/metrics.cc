@@ -63,6 +63,7 @@ Histogram& AddHistogram(Metrics& metrics, const char* name, const char* help, Bu
 }
 
 constexpr char kRefusedName[] = "qwenserve_grpc_connections_refused_total";
+constexpr char kHttpRefusedName[] = "qwenserve_http_connections_refused_total";
 constexpr char kRefusedHelp[] = "Connections reset instead of accepted, by cause";
 constexpr char kFinishedName[] = "qwenserve_sequences_finished_total";
 constexpr char kFinishedHelp[] = "Sequences that ended, by reason";
@@ -275,6 +276,25 @@ GeneratorMetrics::GeneratorMetrics(Metrics& metrics, const std::string& model)
                                   "From submit to the first step", FirstTokenSeconds(),
                                   {{"model", model}})) {}
 
+HttpMetrics::HttpMetrics(Metrics& metrics)
+    : connections(AddGauge(metrics, "qwenserve_http_connections", "Open connections")),
+      requests_in_flight(AddGauge(metrics, "qwenserve_http_requests_in_flight",
+                                  "Requests received whose answer is not complete")),
+      accepted(
+          AddCounter(metrics, "qwenserve_http_connections_accepted_total", "Connections accepted")),
+      refused_limit(AddCounter(metrics, kHttpRefusedName, kRefusedHelp, {{"cause", "limit"}})),
+      refused_peer_limit(
+          AddCounter(metrics, kHttpRefusedName, kRefusedHelp, {{"cause", "peer_limit"}})),
+      refused_descriptors(
+          AddCounter(metrics, kHttpRefusedName, kRefusedHelp, {{"cause", "descriptors"}})),
+      requests(AddCounter(metrics, "qwenserve_http_requests_total", "Complete requests received")),
+      malformed(AddCounter(metrics, "qwenserve_http_malformed_requests_total",
+                           "Requests refused because they are not plain HTTP/1.1")),
+      timeouts(AddCounter(metrics, "qwenserve_http_timeouts_total",
+                          "Requests that were not sent, or answers not read, in time")),
+      abandoned(AddCounter(metrics, "qwenserve_http_abandoned_requests_total",
+                           "Requests whose client left before the end of the answer")) {}
+
 GatewayMetrics::GatewayMetrics(Metrics& metrics)
     : in_flight(AddGauge(metrics, "qwenserve_gateway_requests_in_flight", "Requests in flight")),
       waiting(AddGauge(metrics, "qwenserve_gateway_requests_waiting",
@@ -325,9 +345,11 @@ GatewayMetrics::GatewayMetrics(Metrics& metrics)
   auto& sheds_family = Counters(metrics, "qwenserve_gateway_sheds_total",
                                 "Requests turned away or ended for want of room, by cause");
   for (const char* cause : kSheds) sheds.push_back(&sheds_family.Add({{"cause", cause}}));
-  const char* const kMethods[kNumMethods] = {"Chat",           "StreamChat", "Complete",
-                                             "StreamComplete", "Tokenize",   "Detokenize",
-                                             "ListModels",     "GetModel"};
+  const char* const kMethods[kNumMethods] = {
+      "Chat",         "StreamChat",     "Complete",       "StreamComplete",
+      "Tokenize",     "Detokenize",     "ListModels",     "GetModel",
+      "HttpChat",     "HttpStreamChat", "HttpComplete",   "HttpStreamComplete",
+      "HttpTokenize", "HttpDetokenize", "HttpListModels", "HttpGetModel"};
   auto& requests_family =
       Counters(metrics, "qwenserve_gateway_requests_total", "Requests ended, by method and status");
   for (const char* method : kMethods) {

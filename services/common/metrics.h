@@ -129,6 +129,21 @@ struct GeneratorMetrics {
   Histogram& queue_duration;
 };
 
+// Of the gateway's HTTP port.
+struct HttpMetrics {
+  explicit HttpMetrics(Metrics& metrics);
+  Gauge& connections;
+  Gauge& requests_in_flight;
+  Counter& accepted;
+  Counter& refused_limit;
+  Counter& refused_peer_limit;
+  Counter& refused_descriptors;
+  Counter& requests;
+  Counter& malformed;
+  Counter& timeouts;
+  Counter& abandoned;
+};
+
 struct GatewayMetrics {
   // Index into `requests` and `duration`.
   enum Method {
@@ -140,6 +155,14 @@ struct GatewayMetrics {
     kDetokenize,
     kListModels,
     kGetModel,
+    kHttpChat,
+    kHttpStreamChat,
+    kHttpComplete,
+    kHttpStreamComplete,
+    kHttpTokenize,
+    kHttpDetokenize,
+    kHttpListModels,
+    kHttpGetModel,
     kNumMethods
   };
 

@@ -38,7 +38,7 @@ namespace {
 constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
 
 // One machine-read line.
-void Announce(const std::string& line) {
+void PrintLine(const std::string& line) {
   std::printf("%s\n", line.c_str());
   std::fflush(stdout);
 }
@@ -73,6 +73,9 @@ class Process : public ServerContext {
   void SetServing(const std::string& model, bool serving) override { health_.Set(model, serving); }
   void SetReady(bool ready) override;
   Metrics& metrics() override { return metrics_; }
+  void Announce(const std::string& name, const std::string& address) override {
+    PrintLine(absl::StrCat("listening ", name, " ", address));
+  }
   const std::string& instance_id() const override { return instance_id_; }
   void RequestDrain() override { RequestDrain(options_.drain_delay, options_.drain_timeout); }
   void Fail(const absl::Status& status) override;
@@ -129,7 +132,7 @@ void Process::ApplyReady() {
   server_metrics_.ready.Set(ready ? 1 : 0);
   if (!ready || was_ready_) return;
   was_ready_ = true;
-  Announce("ready");
+  PrintLine("ready");
 }
 
 void Process::Fail(const absl::Status& status) {
@@ -203,7 +206,7 @@ absl::Status Process::StartOps() {
   };
   handlers.metrics = [this] { return metrics_.Scrape(); };
   QS_ASSIGN_OR_RETURN(ops_, OpsServer::Start(std::move(socket), {}, std::move(handlers)));
-  Announce("listening ops " + ops_->address());
+  Announce("ops", ops_->address());
   return absl::OkStatus();
 }
 
@@ -249,7 +252,7 @@ absl::Status Process::Start(const RoleFactory& make_role) {
   QS_ASSIGN_OR_RETURN(role_, make_role(*this));
   QS_RETURN_IF_ERROR(StartGrpc(std::move(socket)));
   loading_ = false;
-  Announce("listening grpc " + accept_loop_->address());
+  Announce("grpc", accept_loop_->address());
   {
     absl::MutexLock lock(&mutex_);
     listening_ = true;
@@ -283,6 +286,7 @@ int Process::Drain(const DrainPlan& plan) {
   role_->OnDrain(plan.delay + plan.timeout);
   absl::SleepFor(plan.delay);
   accept_loop_->StopAccepting();
+  role_->OnStopAccepting();
   const absl::Time deadline = absl::Now() + plan.timeout;
   absl::Notification shut_down;
   // Shutdown sends GOAWAY first, so that clients with open connections go elsewhere, and then

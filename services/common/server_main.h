@@ -36,6 +36,8 @@ class ServerContext {
   // /readyz and grpc.health.v1 of "". The first true prints `ready` on stdout.
   virtual void SetReady(bool ready) = 0;
   virtual Metrics& metrics() = 0;
+  // `listening NAME HOST:PORT` on stdout, for a further port of the role.
+  virtual void Announce(const std::string& name, const std::string& address) = 0;
   // Random, new with every start.
   virtual const std::string& instance_id() const = 0;
   // As SIGTERM.
@@ -57,6 +59,8 @@ class ServerRole {
   virtual void OnListening(const std::string& address) = 0;
   // Health is NOT_SERVING now, requests are still taken. `time_left` until the forced end.
   virtual void OnDrain(absl::Duration time_left) = 0;
+  // Connections are no longer taken: the drain delay is over.
+  virtual void OnStopAccepting() {}
   // Requests that the process must not leave behind; the drain waits for 0.
   virtual int64_t InFlight() = 0;
   // Ends the long-lived streams so that the server can shut down.

@@ -1,5 +1,6 @@
 #include "services/gateway/gateway_role.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -36,6 +37,7 @@ absl::Status CheckLimits(const GatewayOptions& options) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ServerRole>> GatewayRole::Create(GatewayOptions options,
+                                                                const HttpEdgeOptions& http,
                                                                 ServerContext& context) {
   for (const auto* list : {&options.tokenizers, &options.generators}) {
     for (const std::string& source : *list) QS_RETURN_IF_ERROR(CheckWorkerSource(source));
@@ -43,14 +45,60 @@ absl::StatusOr<std::unique_ptr<ServerRole>> GatewayRole::Create(GatewayOptions o
   QS_RETURN_IF_ERROR(CheckDnsServer(options.discovery.dns.server));
   QS_RETURN_IF_ERROR(CheckLimits(options));
   options.instance_id = context.instance_id();
-  return std::make_unique<GatewayRole>(options, context);
+  auto role = std::make_unique<GatewayRole>(options, http.api, context);
+  if (!http.listen.empty()) QS_RETURN_IF_ERROR(role->StartHttp(http));
+  return role;
 }
 
-GatewayRole::GatewayRole(const GatewayOptions& options, ServerContext& context)
+GatewayRole::GatewayRole(const GatewayOptions& options, const OpenAiOptions& api,
+                         ServerContext& context)
     : context_(context),
       metrics_(context.metrics()),
       gateway_(options, &metrics_, [this](const ModelCatalog& catalog) { OnCatalog(catalog); }),
-      service_(&gateway_) {}
+      service_(&gateway_),
+      http_metrics_(context.metrics()),
+      api_(&gateway_, api) {}
+
+absl::Status GatewayRole::StartHttp(const HttpEdgeOptions& http) {
+  QS_ASSIGN_OR_RETURN(ListenSocket socket, BindSocket(http.listen));
+  QS_ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(socket), http.server, &api_));
+  context_.metrics().OnScrape([this] { UpdateHttpMetrics(); });
+  context_.Announce("http", http_->address());
+  return absl::OkStatus();
+}
+
+void GatewayRole::UpdateHttpMetrics() {
+  const AcceptLoop::Stats stats = http_->accept_stats();
+  http_metrics_.connections.Set(static_cast<double>(stats.live));
+  RaiseTo(http_metrics_.accepted, static_cast<double>(stats.accepted));
+  RaiseTo(http_metrics_.refused_limit, static_cast<double>(stats.refused_limit));
+  RaiseTo(http_metrics_.refused_peer_limit, static_cast<double>(stats.refused_peer_limit));
+  RaiseTo(http_metrics_.refused_descriptors, static_cast<double>(stats.refused_descriptors));
+  const HttpCounters& counters = http_->counters();
+  http_metrics_.requests_in_flight.Set(static_cast<double>(counters.busy));
+  RaiseTo(http_metrics_.requests, static_cast<double>(counters.requests));
+  RaiseTo(http_metrics_.malformed, static_cast<double>(counters.malformed));
+  RaiseTo(http_metrics_.timeouts, static_cast<double>(counters.timeouts));
+  RaiseTo(http_metrics_.abandoned, static_cast<double>(counters.abandoned));
+}
+
+void GatewayRole::OnDrain(absl::Duration time_left) {
+  if (http_ != nullptr) http_->Drain();
+}
+
+void GatewayRole::OnStopAccepting() {
+  if (http_ != nullptr) http_->StopAccepting();
+}
+
+int64_t GatewayRole::InFlight() {
+  // A request of HTTP is in both while it runs; 0 only when nothing of either is left.
+  const int64_t http = http_ == nullptr ? 0 : http_->in_flight();
+  return std::max(gateway_.in_flight(), http);
+}
+
+void GatewayRole::CloseStreams() {
+  if (http_ != nullptr) http_->CloseAll();
+}
 
 void GatewayRole::OnCatalog(const ModelCatalog& catalog) {
   std::set<std::string> gone = announced_;

@@ -12,7 +12,9 @@
 int main(int argc, char** argv) {
   qwenserve::ServerOptions server;
   qwenserve::GatewayOptions gateway;
-  qwenserve::Flags flags("qwenserve-gateway", "Serves text generation to clients over gRPC.");
+  qwenserve::HttpEdgeOptions http;
+  qwenserve::Flags flags("qwenserve-gateway",
+                         "Serves text generation to clients over gRPC and HTTP.");
   qwenserve::AddServerFlags(flags, &server, 50051, 9090);
   flags.Add("tokenizers", &gateway.tokenizers,
             "HOST:PORT of the tokenizer workers, or file:PATH of a list of them, one per line;\n"
@@ -36,9 +38,16 @@ int main(int argc, char** argv) {
             "Seconds after which a client that does not read its stream is dropped");
   flags.Add("credit-window", &gateway.call.credit_window,
             "Tokens that an answer may be ahead of its client; then it pauses");
+  flags.Add("http-listen", &http.listen,
+            "HOST:PORT of the OpenAI HTTP API; port 0 takes a free one, empty turns it off");
+  flags.Add("http-max-connections", &http.server.accept.max_connections, "HTTP connections in all");
+  flags.Add("http-max-connections-per-peer", &http.server.accept.max_connections_per_peer,
+            "HTTP connections from one address; 0 = no limit of its own");
+  flags.Add("http-allowed-origins", &http.api.allowed_origins,
+            "Origins whose web pages may call from a browser; * for all");
   if (std::optional<int> exit = flags.ParseOrExit(argc, argv)) return *exit;
   return qwenserve::RunServer("gateway", qwenserve::Exposure::kPublic, server,
                               [&](qwenserve::ServerContext& context) {
-                                return qwenserve::GatewayRole::Create(gateway, context);
+                                return qwenserve::GatewayRole::Create(gateway, http, context);
                               });
 }

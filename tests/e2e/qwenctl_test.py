@@ -331,13 +331,14 @@ def test_the_address_comes_from_the_environment(shared_cluster):
     assert run("models", env=environment).returncode == 0
 
 
-@pytest.mark.parametrize("flag, other", [("--port", "--ops-port"), ("--ops-port", "--port")])
-def test_serve_names_a_busy_port_before_it_loads(flag, other):
+@pytest.mark.parametrize("flag", ["--port", "--http-port", "--ops-port"])
+def test_serve_names_a_busy_port_before_it_loads(flag):
+    others = [other for other in ["--port", "--http-port", "--ops-port"] if other != flag]
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
         port = busy.getsockname()[1]
-        result = run("serve", flag, port, other, 0)
+        result = run("serve", flag, port, others[0], 0, others[1], 0)
     assert result.returncode == 1
     assert f"{flag} {port}: " in result.stderr and "in use" in result.stderr
     assert "[tokenizer]" not in result.stderr
@@ -348,8 +349,8 @@ class Serve:
 
     def __init__(self, *flags, program=QWENCTL):
         self.process = subprocess.Popen(
-            [program, "serve", "--port", "0", "--ops-port", "0", "--kv-cache-memory", "64M",
-             "--log-level", "warn", *map(str, flags)],
+            [program, "serve", "--port", "0", "--http-port", "0", "--ops-port", "0",
+             "--kv-cache-memory", "64M", "--log-level", "warn", *map(str, flags)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.address = self.process.stdout.readline().split()[-1]
         self.children = {}
@@ -407,7 +408,7 @@ def test_serve_hands_flags_to_its_generators_and_tells_where_their_metrics_are()
             serve.process.terminate()
             serve.process.wait(40)
     assert fingerprints[0] != fingerprints[1]
-    result = run("serve", "--weights", "int3", "--port", 0, "--ops-port", 0)
+    result = run("serve", "--weights", "int3", "--port", 0, "--http-port", 0, "--ops-port", 0)
     assert result.returncode == 1
     assert "--weights: 'int3' is not one of" in result.stderr
 
@@ -447,9 +448,9 @@ def test_serve_ends_while_a_worker_starts_again(tmp_path):
 
 
 def test_serve_says_what_is_wrong_with_a_model(tmp_path):
-    missing = run("serve", tmp_path / "missing", "--port", 0, "--ops-port", 0)
+    missing = run("serve", tmp_path / "missing", "--port", 0, "--http-port", 0, "--ops-port", 0)
     assert missing.returncode == 2 and "missing" in missing.stderr
-    result = run("serve", tmp_path, "--port", 0, "--ops-port", 0)
+    result = run("serve", tmp_path, "--port", 0, "--http-port", 0, "--ops-port", 0)
     assert result.returncode == 1
     assert f"{tmp_path}: " in result.stderr and "tokenizer.json" in result.stderr
 

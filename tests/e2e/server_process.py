@@ -23,7 +23,8 @@ class ServerProcess:
         self._lines = queue.Queue()
         self._process = subprocess.Popen(
             [BIN / f"qwenserve-{role}", "--listen", listen, "--ops-listen", "127.0.0.1:0",
-             "--drain-delay", "0", "--log-level", "warn", *map(str, flags)],
+             "--drain-delay", "0", "--log-level", "warn",
+             *(["--http-listen", "127.0.0.1:0"] if role == "gateway" else []), *map(str, flags)],
             stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._read, daemon=True).start()
         while "grpc" not in self.addresses:

@@ -96,7 +96,7 @@ void LocalCluster::PlanWorkers() {
   std::vector<std::string> tokenizer = common;
   tokenizer.insert(tokenizer.end(), {"--chat-template", options_.chat_template});
   for (int i = 0; i < options_.tokenizers; ++i) {
-    members_.push_back({"tokenizer", tokenizer, {}, any_port, any_port, nullptr});
+    members_.push_back({"tokenizer", tokenizer, {}, any_port, any_port});
   }
   std::vector<std::string> generator = common;
   generator.insert(generator.end(),
@@ -113,7 +113,7 @@ void LocalCluster::PlanWorkers() {
   const std::vector<int> cpus = UsableCpus();
   for (int i = 0; i < options_.replicas; ++i) {
     members_.push_back(
-        {"generator", generator, Share(cpus, i, options_.replicas), any_port, any_port, nullptr});
+        {"generator", generator, Share(cpus, i, options_.replicas), any_port, any_port});
   }
 }
 
@@ -130,7 +130,8 @@ void LocalCluster::PlanGateway() {
        {},
        absl::StrCat(options_.host, ":", options_.port),
        absl::StrCat(options_.host, ":", options_.ops_port),
-       nullptr});
+       nullptr,
+       absl::StrCat(options_.host, ":", options_.http_port)});
 }
 
 absl::Status LocalCluster::CheckPort(absl::string_view flag, int port) const {
@@ -144,6 +145,7 @@ absl::Status LocalCluster::CheckPort(absl::string_view flag, int port) const {
 absl::Status LocalCluster::Start(const volatile int* interrupted) {
   // The workers come first and may load for minutes; a busy port should not be told after that.
   QS_RETURN_IF_ERROR(CheckPort("--port", options_.port));
+  QS_RETURN_IF_ERROR(CheckPort("--http-port", options_.http_port));
   QS_RETURN_IF_ERROR(CheckPort("--ops-port", options_.ops_port));
   PlanWorkers();
   for (Member& member : members_) QS_RETURN_IF_ERROR(StartMember(member, interrupted));
@@ -157,11 +159,15 @@ absl::Status LocalCluster::StartMember(Member& member, const volatile int* inter
   std::vector<std::string> argv = {
       (ProgramFolder() / absl::StrCat("qwenserve-", member.role)).string(), "--listen",
       member.address, "--ops-listen", member.ops_address};
+  const bool has_http = !member.http_address.empty();
+  if (has_http) argv.insert(argv.end(), {"--http-listen", member.http_address});
   argv.insert(argv.end(), member.flags.begin(), member.flags.end());
   QS_ASSIGN_OR_RETURN(member.process, ServerChild::Spawn(member.role, argv, member.cpus));
   for (const auto& [name, address] :
        {std::pair<const char*, std::string*>{"ops", &member.ops_address},
+        std::pair<const char*, std::string*>{"http", has_http ? &member.http_address : nullptr},
         std::pair<const char*, std::string*>{"grpc", &member.address}}) {
+    if (address == nullptr) continue;
     std::string bound;
     while ((bound = member.process->WaitForAddress(name, kPoll)).empty()) {
       if (*interrupted != 0) return absl::CancelledError("interrupted");

@@ -21,6 +21,7 @@ struct LocalClusterOptions {
   std::string served_model_name;
   std::string host = "127.0.0.1";
   int port = 50051;
+  int http_port = 8080;
   int ops_port = 9090;
   int tp = 1;
   std::string tp_mode = "threads";
@@ -56,6 +57,7 @@ class LocalCluster {
 
   const std::string& gateway_address() const { return members_.back().address; }
   const std::string& gateway_ops_address() const { return members_.back().ops_address; }
+  const std::string& gateway_http_address() const { return members_.back().http_address; }
   // "tokenizer 127.0.0.1:40001 ops 127.0.0.1:40002 pid 12", one for each child.
   std::vector<std::string> Describe() const;
 
@@ -66,7 +68,8 @@ class LocalCluster {
     std::vector<int> cpus;
     std::string address;  // as asked for, then as bound
     std::string ops_address;
-    std::unique_ptr<ServerChild> process;
+    std::unique_ptr<ServerChild> process = nullptr;
+    std::string http_address = "";  // the gateway's only
   };
 
   // UNAVAILABLE, with the flag to change, when the gateway could not listen at `port`.

@@ -41,8 +41,6 @@ constexpr struct {
 
 struct ServeFlags {
   LocalClusterOptions cluster;
-  int http_port = 0;
-  CLI::Option* http_flag = nullptr;
 };
 
 int RunServe(ServeFlags& flags) {
@@ -51,10 +49,6 @@ int RunServe(ServeFlags& flags) {
     const absl::StatusOr<std::string> demo = FindDemoModel();
     if (!demo.ok()) return ReportError(demo.status());
     options.model_dir = *demo;
-  }
-  if (flags.http_flag->count() > 0) {
-    std::cerr << "qwenctl: --http-port " << flags.http_port
-              << ": HTTP is not there yet, only gRPC is served" << std::endl;
   }
   struct sigaction action = {};
   action.sa_handler = OnInterrupt;
@@ -65,6 +59,7 @@ int RunServe(ServeFlags& flags) {
   absl::Status status = cluster.Start(&g_interrupts);
   if (status.ok()) {
     std::cout << "gateway grpc " << cluster.gateway_address() << "\n"
+              << "gateway http " << cluster.gateway_http_address() << "\n"
               << "gateway ops " << cluster.gateway_ops_address() << std::endl;
     for (const std::string& line : cluster.Describe()) std::cerr << "  " << line << std::endl;
     std::cerr << "ready; Ctrl-C ends all" << std::endl;
@@ -112,8 +107,11 @@ void AddServeCommand(CLI::App& app, int* exit_code) {
   command->add_option("--port", o->port, "The gateway's gRPC port; 0 = any free one")
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();
-  flags->http_flag = command->add_option("--http-port", flags->http_port, "Not there yet")
-                         ->check(CLI::Range(0, 65535));
+  command
+      ->add_option("--http-port", o->http_port,
+                   "The gateway's HTTP port, for OpenAI's clients; 0 = any free one")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
   command
       ->add_option("--ops-port", o->ops_port,
                    "The gateway's /livez, /readyz and /metrics; 0 = any free port")

@@ -1,0 +1,117 @@
+#include "services/gateway/text_calls.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "services/common/error_details.h"
+#include "services/gateway/detokenize_call.h"
+#include "services/gateway/request_validation.h"
+
+namespace qwenserve {
+namespace {
+
+absl::Status StartTokenize(const std::shared_ptr<SmallCall>& call, Gateway& gateway,
+                           absl::Time deadline, const v1::TokenizeRequest& request,
+                           const std::function<void(absl::StatusOr<v1::TokenizeResponse>)>& done) {
+  QS_RETURN_IF_ERROR(ValidateTokenize(request, gateway.options().request_limits));
+  QS_RETURN_IF_ERROR(call->Enter(request.ByteSizeLong()));
+  QS_ASSIGN_OR_RETURN(const ServedModel model, gateway.catalog()->ResolveForText(request.model()));
+  v1::PrepareRequest prepare;
+  prepare.set_model(model.name);
+  prepare.set_with_pieces(request.with_pieces());
+  if (request.has_chat()) {
+    *prepare.mutable_chat() = request.chat();
+    if (request.chat().tool_choice().mode() == v1::ToolChoice::MODE_NONE) {
+      prepare.mutable_chat()->clear_tools();
+    }
+  } else {
+    prepare.set_text(request.text());
+  }
+  auto prepared = [call, model, done](absl::StatusOr<v1::PrepareResponse> result) {
+    if (!result.ok()) {
+      const absl::Status status = WithClientPaths(result.status(), "chat");
+      call->End(status);
+      return done(status);
+    }
+    v1::TokenizeResponse response;
+    *response.mutable_token_ids() = std::move(*result->mutable_prompt_ids());
+    *response.mutable_pieces() = std::move(*result->mutable_pieces());
+    response.set_max_model_len(model.max_model_len);
+    call->End(absl::OkStatus());
+    done(std::move(response));
+  };
+  const absl::Time latest = MonotonicNow() + gateway.options().call.max_request_time;
+  gateway.text().Prepare(std::move(prepare), model.tokenizer_hash, std::min(deadline, latest),
+                         std::move(prepared));
+  return absl::OkStatus();
+}
+
+absl::Status CheckIds(const google::protobuf::RepeatedField<uint32_t>& ids, uint32_t vocab_size) {
+  for (int i = 0; i < ids.size(); ++i) {
+    if (ids[i] < vocab_size) continue;
+    return InvalidField(absl::StrCat("token_ids[", i, "]"),
+                        absl::StrCat("id ", ids[i], " is not below ", vocab_size));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StartDetokenize(const std::shared_ptr<SmallCall>& call, Gateway& gateway,
+                             std::function<bool()> given_up,
+                             const v1::DetokenizeTextRequest& request,
+                             const std::function<void(absl::StatusOr<std::string>)>& done) {
+  QS_RETURN_IF_ERROR(ValidateDetokenize(request, gateway.options().request_limits));
+  QS_RETURN_IF_ERROR(call->Enter(request.ByteSizeLong()));
+  QS_ASSIGN_OR_RETURN(const ServedModel model, gateway.catalog()->ResolveForText(request.model()));
+  QS_RETURN_IF_ERROR(CheckIds(request.token_ids(), model.vocab_size));
+  DetokenizeJob job;
+  job.ids.assign(request.token_ids().begin(), request.token_ids().end());
+  job.keep_special_tokens = !request.skip_special_tokens();
+  job.tokenizer_hash = model.tokenizer_hash;
+  job.max_bytes = gateway.options().request_limits.max_detokenized_bytes;
+  job.given_up = std::move(given_up);
+  auto finished = [call, done](absl::StatusOr<std::string> text) {
+    call->End(text.status());
+    done(std::move(text));
+  };
+  std::make_shared<DetokenizeCall>(std::move(job), &gateway.text(), std::move(finished))->Start();
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status SmallCall::Enter(size_t bytes) {
+  QS_ASSIGN_OR_RETURN(ticket_, gateway_.admission().Enter(bytes));
+  return absl::OkStatus();
+}
+
+void SmallCall::End(const absl::Status& status) {
+  GatewayMetrics& metrics = gateway_.metrics();
+  metrics.requests[method_].Increment(status.code());
+  metrics.duration[method_]->Observe(absl::ToDoubleSeconds(MonotonicNow() - start_));
+  ticket_ = Admission::Ticket();
+}
+
+void RunTokenize(Gateway& gateway, GatewayMetrics::Method method, absl::Time deadline,
+                 const v1::TokenizeRequest& request,
+                 std::function<void(absl::StatusOr<v1::TokenizeResponse>)> done) {
+  auto call = std::make_shared<SmallCall>(gateway, method);
+  const absl::Status status = StartTokenize(call, gateway, deadline, request, done);
+  if (status.ok()) return;
+  call->End(status);
+  done(status);
+}
+
+void RunDetokenize(Gateway& gateway, GatewayMetrics::Method method, std::function<bool()> given_up,
+                   const v1::DetokenizeTextRequest& request,
+                   std::function<void(absl::StatusOr<std::string>)> done) {
+  auto call = std::make_shared<SmallCall>(gateway, method);
+  const absl::Status status = StartDetokenize(call, gateway, std::move(given_up), request, done);
+  if (status.ok()) return;
+  call->End(status);
+  done(status);
+}
+
+}  // namespace qwenserve
