@@ -1,6 +1,7 @@
 #include "engine/tokenizer/chat_template.h"
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -59,6 +60,110 @@ TEST(ChatTemplateTest, RendersAsTheOfficialTemplates) {
       }
     }
   }
+}
+
+TEST(ChatTemplateTest, RendersToolsAsQwenAgentDoes) {
+  const auto cases = ReadJsonFile("third_party/chat_template_goldens/qwen_agent_renderings.json");
+  ASSERT_TRUE(cases.ok()) << cases.status();
+  ASSERT_GE(cases->size(), 12u);
+  for (const Json& golden : *cases) {
+    SCOPED_TRACE(golden.at("name").get<std::string>());
+    ChatOptions options = ChatOptionsFrom(golden);
+    std::string text = golden.at("text").get<std::string>();
+    if (golden.contains("tool_choice")) {
+      options.forced_call = golden.at("tool_choice").get<std::string>();
+      text += "\n✿ARGS✿:";  // ours goes on to where the arguments begin
+    }
+    const std::vector<ChatMessage> messages = ChatMessagesFrom(golden);
+    EXPECT_EQ(Text(Render("qwen2", messages, options)), text);
+    EXPECT_TRUE(absl::EndsWith(text, Named("qwen2").AnswerOpening(messages, options)));
+  }
+}
+
+ChatTemplate WithTools(absl::string_view name, absl::string_view tools) {
+  const auto found = Named(name).WithToolFormat(tools);
+  EXPECT_TRUE(found.ok()) << found.status();
+  return *found;
+}
+
+constexpr char kTool[] =
+    R"({"type": "function", "function": {"name": "f", "description": "d", "parameters": {}}})";
+
+TEST(ChatTemplateTest, ToolFormatsFitEveryTemplate) {
+  ChatMessage call = Assistant("I look.");
+  call.tool_calls = {{"1", "f", "{\"a\": 1}"}};
+  const std::vector<ChatMessage> messages = {
+      User("q"), call, {.role = "tool", .content = "r", .tool_call_id = "1"}};
+  const std::pair<const char*, const char*> endings[] = {
+      {"react",
+       "assistant\nThought: I look.\nAction: f\nAction Input: {\"a\": 1}\nObservation: "
+       "r\nThought:"},
+      {"flower", "assistant\nI look.\n✿FUNCTION✿: f\n✿ARGS✿: {\"a\": 1}\n✿RESULT✿: r\n✿RETURN✿"},
+      {"hermes",
+       "assistant\nI look.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n"
+       "</tool_call><|im_end|>\n<|im_start|>user\n<tool_response>\nr\n</tool_response><|im_end|>\n"
+       "<|im_start|>assistant\n"},
+  };
+  for (const char* name : {"qwen1", "qwen1.5", "qwen2", "qwen2.5", "qwen3-instruct-2507"}) {
+    for (const auto& [tools, ending] : endings) {
+      if (std::string(name) + tools == "qwen1hermes") continue;
+      const auto segments = WithTools(name, tools).Render(messages, {.tools = {kTool}});
+      ASSERT_TRUE(segments.ok()) << segments.status();
+      EXPECT_TRUE(absl::EndsWith(Text(*segments), ending)) << name << "\n" << Text(*segments);
+    }
+    const auto none = WithTools(name, "none").Render(messages, {.tools = {kTool}});
+    EXPECT_THAT(none.status().message(), HasSubstr("--tool-format")) << name;
+  }
+  EXPECT_FALSE(Named("qwen1").WithToolFormat("hermes").ok());
+  EXPECT_FALSE(Named("qwen3").WithToolFormat("json").ok());
+  EXPECT_EQ(WithTools("qwen1", "auto").tool_format(), ToolFormat::kReAct);
+  EXPECT_EQ(WithTools("qwen1.5", "auto").tool_format(), ToolFormat::kReAct);
+  EXPECT_EQ(WithTools("qwen2", "auto").tool_format(), ToolFormat::kFlower);
+  EXPECT_EQ(WithTools("qwen2.5", "auto").tool_format(), ToolFormat::kHermes);
+}
+
+TEST(ChatTemplateTest, ACallThatIsAskedForBeginsTheAnswer) {
+  const std::pair<const char*, const char*> endings[] = {
+      {"qwen1", "assistant\nThought: \nAction: f\nAction Input:"},
+      {"qwen1.5", "assistant\nThought: \nAction: f\nAction Input:"},
+      {"qwen2", "assistant\n✿FUNCTION✿: f\n✿ARGS✿:"},
+      {"qwen2.5", "assistant\n<tool_call>\n{\"name\": \"f\", \"arguments\":"},
+      {"qwen3", "assistant\n<think>\n\n</think>\n\n<tool_call>\n{\"name\": \"f\", \"arguments\":"},
+      {"qwen3-thinking-2507",
+       "assistant\n<think>\n\n</think>\n\n<tool_call>\n{\"name\": \"f\", \"arguments\":"},
+  };
+  for (const auto& [name, ending] : endings) {
+    const ChatOptions named = {.tools = {kTool}, .forced_call = "f"};
+    const std::string text = Text(Render(name, {User("q")}, named));
+    EXPECT_TRUE(absl::EndsWith(text, ending)) << text;
+    const std::string opening = Named(name).AnswerOpening({User("q")}, named);
+    EXPECT_TRUE(absl::EndsWith(text, opening) && !opening.empty()) << opening;
+    const ChatOptions any = {.tools = {kTool}, .forced_call = ""};
+    const std::string any_opening = Named(name).AnswerOpening({User("q")}, any);
+    EXPECT_TRUE(absl::EndsWith(Text(Render(name, {User("q")}, any)), any_opening));
+    EXPECT_TRUE(absl::StartsWith(opening, any_opening)) << any_opening;
+  }
+  EXPECT_THAT(Error("qwen3", {User("q")}, {.forced_call = "f"}), HasSubstr("tool_choice"));
+  EXPECT_THAT(Error("qwen3", {User("q")},
+                    {.tools = {kTool}, .add_generation_prompt = false, .forced_call = "f"}),
+              HasSubstr("tool_choice"));
+  EXPECT_THAT(
+      Error("qwen3", {User("q")}, {.tools = {kTool}, .enable_thinking = true, .forced_call = "f"}),
+      HasSubstr("enable_thinking"));
+}
+
+TEST(ChatTemplateTest, ArgumentsThatAreNoJsonAreShownToTheModelAsItWroteThem) {
+  ChatMessage call = Assistant("");
+  call.tool_calls = {{"1", "f", "{\"a\": oops"}};
+  EXPECT_THAT(Text(Render("qwen3", {User("q"), call, User("?")})),
+              HasSubstr("{\"name\": \"f\", \"arguments\": {\"a\": oops}\n</tool_call>"));
+}
+
+TEST(ChatTemplateTest, AReActAnswerComesBackWithItsThought) {
+  ChatMessage answer = Assistant("3");
+  answer.reasoning_content = "I counted.";
+  EXPECT_THAT(Text(Render("qwen1", {User("q"), answer, User("?")}, {.tools = {kTool}})),
+              HasSubstr("assistant\nThought: I counted.\nFinal Answer: 3<|im_end|>"));
 }
 
 TEST(ChatTemplateTest, SegmentsTellTokensFromText) {
