@@ -12,8 +12,10 @@ namespace qwenserve {
 namespace {
 
 constexpr absl::Duration kSampleInterval = absl::Milliseconds(500);
-// Of the predicted wait, what counts once a request is in the queue: a prediction that errs a
-// little must not end what may yet be met.
+// Of the predicted wait, what counts for a deadline at the door, and once a request is in the
+// queue. A prediction errs; who is refused at the door can go elsewhere at once, who is ended later
+// has waited for nothing. Replicas are none the less busy for a queue that is a little shorter.
+constexpr double kDoorShare = 1.25;
 constexpr double kSweepShare = 0.75;
 
 absl::Status NoReplica(const std::string& model) {
@@ -201,8 +203,8 @@ PlacementQueue::Verdict PlacementQueue::Judge(const Lane& lane, const PlacementR
   const absl::Duration work = predictor.Start(request.cost.prompt_tokens) +
                               predictor.Decode(predictor.LongAnswer(request.cost.max_tokens));
   const absl::Duration left = request.deadline - now;
-  if (*wait + work > left) {
-    return {DeadlineUnreachable(*wait, work, left), GatewayMetrics::kShedDeadline};
+  if (*wait * kDoorShare + work > left) {
+    return {DeadlineUnreachable(*wait * kDoorShare, work, left), GatewayMetrics::kShedDeadline};
   }
   if (settings_.max_wait > absl::ZeroDuration() && *wait > settings_.max_wait) {
     return {WaitTooLong(*wait, settings_.max_wait), GatewayMetrics::kShedWait};
@@ -336,6 +338,7 @@ bool PlacementQueue::TryPlace(Entry* entry, Replicas* replicas, Outcomes* outcom
       metrics_->predicted_wait.Observe(absl::ToDoubleSeconds(*entry->predicted));
       metrics_->actual_wait.Observe(absl::ToDoubleSeconds(now - entry->arrived));
     }
+    entry->lane->predictor.OnPlaced(entry->work);
     outcomes->push_back({std::move(Remove(entry)->listener), std::move(target), {}});
     return true;
   }

@@ -11,6 +11,10 @@ namespace {
 // How far back the past counts: long enough to see many steps, short enough to follow the load.
 constexpr double kCostSeconds = 15;
 constexpr double kPaceSeconds = 5;
+// Requests differ, so that it takes many to tell how far expectations are off. Before so many
+// nothing is corrected.
+constexpr double kCorrectionSeconds = 60;
+constexpr double kUncorrected = 16;
 // Answers' lengths are spread widely, so their mean needs many.
 constexpr double kAnswers = 256;
 // A prompt's token costs about an eighth of an answer's where nothing tells them apart, as when all
@@ -49,6 +53,11 @@ void WaitPredictor::OnWork(const ReplicaWork& work) {
   }
 }
 
+void WaitPredictor::OnPlaced(const QueueWork& expected) {
+  placed_ += expected;
+  ++placements_;
+}
+
 void WaitPredictor::Sample(absl::Time now, size_t replicas, bool busy) {
   if (busy && replicas > 0 && done_.prompt_tokens + done_.answer_tokens == 0) {
     // Steps that are longer than a sample: the time counts for what comes of them.
@@ -58,6 +67,7 @@ void WaitPredictor::Sample(absl::Time now, size_t replicas, bool busy) {
       sampled_ == absl::InfinitePast() ? 0 : absl::ToDoubleSeconds(now - sampled_);
   sampled_ = now;
   const ReplicaWork done = std::exchange(done_, {});
+  const QueueWork placed = std::exchange(placed_, {});
   if (seconds <= 0) return;
   const double pace = std::exp(-seconds / kPaceSeconds);
   Decay(pace, {&gap_seconds_, &gap_tokens_, &start_seconds_, &starts_});
@@ -74,6 +84,16 @@ void WaitPredictor::Sample(absl::Time now, size_t replicas, bool busy) {
   xy_ += seconds * x * y;
   yy_ += seconds * y * y;
   Fit();
+  Decay(std::exp(-seconds / kCorrectionSeconds),
+        {&placements_, &expected_seconds_, &busy_seconds_});
+  expected_seconds_ += Cost(placed);
+  busy_seconds_ += time;
+}
+
+double WaitPredictor::Correction() const {
+  if (placements_ < 1 || expected_seconds_ <= 0) return 1;
+  const double unsure = expected_seconds_ / placements_ * kUncorrected;
+  return std::clamp((busy_seconds_ + unsure) / (expected_seconds_ + unsure), 0.25, 4.0);
 }
 
 // The costs (a, b) that make a x + b y nearest to 1.
@@ -102,9 +122,7 @@ void WaitPredictor::Fit() {
 
 std::optional<absl::Duration> WaitPredictor::Wait(const QueueWork& ahead, size_t replicas) const {
   if (weight_ == 0 || replicas == 0) return std::nullopt;
-  return absl::Seconds((prompt_cost_ * static_cast<double>(ahead.prompt_tokens) +
-                        answer_cost_ * static_cast<double>(ahead.answer_tokens)) /
-                       static_cast<double>(replicas));
+  return absl::Seconds(Cost(ahead) * Correction() / static_cast<double>(replicas));
 }
 
 absl::Duration WaitPredictor::Prefill(uint64_t prompt_tokens) const {

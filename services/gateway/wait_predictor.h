@@ -32,11 +32,15 @@ struct ReplicaWork {
 // assumed of the hardware: while requests wait, the replicas are busy, and then
 //   seconds = prompt_cost * prompt tokens + answer_cost * answer tokens
 // holds for each replica's time; the costs are fitted by least squares over the recent past and
-// scaled so that the mean is right. What replicas do for other gateways makes the costs of this
-// one's share higher, as it should. Time is an argument. Not thread-safe.
+// scaled so that the mean is right. Answers are only expected to be as long as they are, so waits
+// are corrected by how long what was taken has really kept the replicas busy. What replicas do for
+// other gateways makes the costs of this one's share higher, as it should. Time is an argument. Not
+// thread-safe.
 class WaitPredictor {
  public:
   void OnWork(const ReplicaWork& work);
+  // A replica has taken a request that was expected to be so much.
+  void OnPlaced(const QueueWork& expected);
 
   // To be called about twice a second. `busy`: requests were waiting all the time since the last
   // call, for `replicas` that took them as soon as they could.
@@ -60,6 +64,11 @@ class WaitPredictor {
 
  private:
   void Fit();
+  double Cost(const QueueWork& work) const {
+    return prompt_cost_ * static_cast<double>(work.prompt_tokens) +
+           answer_cost_ * static_cast<double>(work.answer_tokens);
+  }
+  double Correction() const;
 
   absl::Time sampled_ = absl::InfinitePast();
   ReplicaWork done_;
@@ -68,6 +77,11 @@ class WaitPredictor {
   double weight_ = 0, x_ = 0, y_ = 0, xx_ = 0, xy_ = 0, yy_ = 0;
   double prompt_cost_ = 0;  // seconds of a replica per token
   double answer_cost_ = 0;
+
+  // Work taken since the last sample, and the decaying sums of what it was expected to cost and of
+  // the time, in seconds of a replica.
+  QueueWork placed_;
+  double placements_ = 0, expected_seconds_ = 0, busy_seconds_ = 0;
 
   // Decaying sums.
   double gap_seconds_ = 0, gap_tokens_ = 0;

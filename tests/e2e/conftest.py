@@ -1,35 +1,20 @@
 """Real clusters on the demo model, and clients for them."""
 
 import contextlib
-import importlib
-import pathlib
-import sys
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
-from grpc_tools import protoc
 
-from server_process import DEMO_MODEL, ROOT, ServerProcess
+from proto_api import load_api
+from server_process import DEMO_MODEL, ServerProcess
 from sim_cluster import SimCluster
 
 
 @pytest.fixture(scope="session")
 def api(tmp_path_factory):
     """Python classes generated from our protos."""
-    out = tmp_path_factory.mktemp("proto")
-    names = ["inference"]
-    arguments = ["protoc", f"-I{ROOT / 'proto'}", f"-I{ROOT / 'third_party' / 'googleapis'}",
-                 f"-I{pathlib.Path(protoc.__file__).parent / '_proto'}",
-                 f"--python_out={out}", f"--grpc_python_out={out}"]
-    assert protoc.main(arguments + [f"qwenserve/v1/{name}.proto" for name in names]) == 0
-    sys.path.insert(0, str(out))
-    merged = {}
-    for name in names:
-        for suffix in ("_pb2", "_pb2_grpc"):
-            module = importlib.import_module(f"qwenserve.v1.{name}{suffix}")
-            merged.update({key: value for key, value in vars(module).items() if key[0].isupper()})
-    return type("Api", (), {key: staticmethod(value) for key, value in merged.items()})
+    return load_api(tmp_path_factory.mktemp("proto"))
 
 
 class Cluster:

@@ -60,6 +60,24 @@ TEST(WaitPredictorTest, RequestsThatAreAllAlikeArePredictedAsAWhole) {
   EXPECT_NEAR(absl::ToDoubleSeconds(*predictor.Wait({5000, 500}, 2)), 5, 0.05);
 }
 
+TEST(WaitPredictorTest, ExpectationsThatAreTooLowAreCorrected) {
+  WaitPredictor predictor;
+  absl::Time now = absl::UnixEpoch();
+  predictor.Sample(now, 1, false);
+  for (int i = 0; i < 400; ++i) {
+    // A request of 100 tokens is taken each second, which is the replica's pace, but 50 of them
+    // were expected.
+    ReplicaWork work;
+    work.answer_tokens = 50;
+    predictor.OnWork(work);
+    if (i % 2 == 0) predictor.OnPlaced({0, 50});
+    now += absl::Milliseconds(500);
+    predictor.Sample(now, 1, true);
+  }
+  // Ten requests are ten seconds.
+  EXPECT_NEAR(absl::ToDoubleSeconds(*predictor.Wait({0, 500}, 1)), 10, 1.5);
+}
+
 TEST(WaitPredictorTest, FollowsReplicasThatSlowDown) {
   WaitPredictor predictor;
   ReplicaWork work;
