@@ -23,6 +23,9 @@ struct SequenceRequest {
   int32_t sample_index = 0;          // which of n answers
   std::vector<int32_t> prompt_ids;   // never empty
   std::vector<int32_t> resumed_ids;  // already generated elsewhere; counts as output
+  // Another replica had accepted it, and was lost: it goes before newcomers as resumed_ids do, and
+  // no prediction refuses it.
+  bool accepted_before = false;
   SamplingParams sampling;
   absl::Time deadline = absl::InfiniteFuture();
   // Keys and values are only shared among sequences of equal salt.

@@ -98,12 +98,14 @@ absl::StatusOr<uint64_t> Scheduler::Add(SequenceRequest request, absl::Time now)
           : options_.rope_variant(static_cast<int64_t>(request.prompt_ids.size()));
   const BlockKey root = RootKey(options_.fingerprint, request.cache_salt, variant);
   absl::Time turn = now - request.priority * options_.priority_head_start;
-  if (!request.resumed_ids.empty()) turn -= options_.resumed_head_start;
+  const bool accepted_before = request.accepted_before || !request.resumed_ids.empty();
+  if (accepted_before) turn -= options_.resumed_head_start;
   const uint64_t id = ++last_id_;
   std::vector<int32_t> end_ids = stop_checker_.EndIds(request.sampling);
   auto sequence = std::make_unique<Sequence>(id, std::move(request), std::move(end_ids), now, turn,
                                              root, &allocator_);
-  QS_RETURN_IF_ERROR(CheckDeadline(*sequence, now));
+  const absl::Status in_time = CheckDeadline(*sequence, now);
+  if (!in_time.ok() && !(accepted_before && absl::IsResourceExhausted(in_time))) return in_time;
   next_deadline_ = std::min(next_deadline_, sequence->deadline);
   // Everything was produced before: the next Schedule says so.
   if (sequence->answer_tokens() == sequence->sampling.max_tokens) cancelled_.push_back(id);

@@ -335,6 +335,14 @@ GatewayMetrics::GatewayMetrics(Metrics& metrics)
           AddCounter(metrics, kPlacedName, kPlacedHelp, {{"reason", "known_prefix"}})),
       placed_home(AddCounter(metrics, kPlacedName, kPlacedHelp, {{"reason", "home"}})),
       placed_least_load(AddCounter(metrics, kPlacedName, kPlacedHelp, {{"reason", "least_load"}})),
+      failover_gap(AddHistogram(metrics, "qwenserve_gateway_failover_gap_seconds",
+                                "From an answer's last token at the replica that it left to its "
+                                "first one elsewhere",
+                                FirstTokenSeconds())),
+      retry_budget_exhausted(AddCounter(metrics, "qwenserve_gateway_retry_budget_exhausted_total",
+                                        "Refusals by replicas that were not retried elsewhere")),
+      suspected_poison(AddCounter(metrics, "qwenserve_gateway_suspected_poison_total",
+                                  "Requests ended because two replicas were lost with them")),
       queue_depth_(prometheus::BuildGauge()
                        .Name("qwenserve_gateway_queue_depth")
                        .Help("Requests that wait for a replica, by model")
@@ -345,6 +353,13 @@ GatewayMetrics::GatewayMetrics(Metrics& metrics)
   auto& sheds_family = Counters(metrics, "qwenserve_gateway_sheds_total",
                                 "Requests turned away or ended for want of room, by cause");
   for (const char* cause : kSheds) sheds.push_back(&sheds_family.Add({{"cause", cause}}));
+  for (const char* cause :
+       {"ended", "silent", "stalled", "failed", "draining", "refused", "unreachable"}) {
+    failovers.push_back(&AddCounter(metrics, "qwenserve_gateway_failovers_total",
+                                    "Samples that went on at another replica, by what parted them "
+                                    "from the last one",
+                                    {{"cause", cause}}));
+  }
   const char* const kMethods[kNumMethods] = {
       "Chat",         "StreamChat",     "Complete",       "StreamComplete",
       "Tokenize",     "Detokenize",     "ListModels",     "GetModel",

@@ -215,6 +215,10 @@ struct GatewayMetrics {
   Counter& placed_known_prefix;
   Counter& placed_home;
   Counter& placed_least_load;
+  std::vector<Counter*> failovers;  // by LossCause
+  Histogram& failover_gap;
+  Counter& retry_budget_exhausted;
+  Counter& suspected_poison;
 
  private:
   prometheus::Family<Gauge>& queue_depth_;

@@ -36,6 +36,17 @@ absl::Status Admission::Ticket::Grow(size_t bytes) {
   return absl::OkStatus();
 }
 
+void Admission::Ticket::Hold(size_t bytes) {
+  if (admission_ == nullptr) return;
+  admission_->Hold(static_cast<int64_t>(bytes));
+  bytes_ += static_cast<int64_t>(bytes);
+}
+
+void Admission::Hold(int64_t bytes) {
+  absl::MutexLock lock(&mutex_);
+  bytes_ += bytes;
+}
+
 absl::Status Admission::Add(int64_t bytes) {
   absl::MutexLock lock(&mutex_);
   if (requests_ > 1 && bytes_ + bytes > limits_.max_bytes) {

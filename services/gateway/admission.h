@@ -44,6 +44,9 @@ class Admission {
     // The request will hold so many bytes more, until the ticket goes. Errors as of Enter, and
     // nothing has changed then.
     absl::Status Grow(size_t bytes);
+    // As Grow, for what a running request can't do without: never refused, but there is less room
+    // for newcomers.
+    void Hold(size_t bytes);
 
    private:
     Admission* admission_ = nullptr;
@@ -61,6 +64,7 @@ class Admission {
 
  private:
   absl::Status Add(int64_t bytes);
+  void Hold(int64_t bytes);
   void Leave(int64_t bytes);
 
   absl::Status Full(GatewayMetrics::Shed shed, int64_t inside, int64_t limit) const;

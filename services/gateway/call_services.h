@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "qwenserve/v1/generator.pb.h"
 #include "qwenserve/v1/tokenizer.pb.h"
+#include "services/gateway/loss_cause.h"
 
 namespace qwenserve {
 
@@ -26,13 +27,17 @@ namespace qwenserve {
 using Clock = std::function<absl::Time()>;
 absl::Time MonotonicNow();
 
-// One sequence of a generator reports here.
+// One sequence of a generator reports here. What concerns another attempt than the sample's last
+// is from a replica that was given up, and must be ignored.
 class SequenceListener {
  public:
   virtual ~SequenceListener() = default;
   virtual void OnSequenceEvent(uint32_t sample, v1::SequenceEvent event) = 0;
-  // The session ended; nothing more comes for this sample.
-  virtual void OnGeneratorLost(uint32_t sample) = 0;
+  // The session ended; nothing more comes from this attempt.
+  virtual void OnGeneratorLost(uint32_t sample, uint32_t attempt, LossCause cause) = 0;
+  // The replica will not, or may never, bring it to its end: it should go on elsewhere if it can,
+  // and stays otherwise. Comes again as long as that is so.
+  virtual void OnHandOver(uint32_t sample, uint32_t attempt, LossCause cause) = 0;
 };
 
 // What a request asks of a replica.
@@ -54,8 +59,8 @@ class GeneratorReplica {
   virtual ~GeneratorReplica() = default;
   virtual const v1::ServerHello& hello() const = 0;
   // Sends `submit` with a sequence number of this session, which it returns. Uses up one of the
-  // places reserved. nullopt: the session has ended.
-  virtual std::optional<uint64_t> Submit(v1::Submit submit,
+  // places that were reserved for `reserved`. nullopt: the session has ended.
+  virtual std::optional<uint64_t> Submit(v1::Submit submit, const PlaceCost& reserved,
                                          std::shared_ptr<SequenceListener> listener) = 0;
   // The listener hears no more of it.
   virtual void Cancel(uint64_t sequence) = 0;

@@ -58,14 +58,17 @@ absl::Status Choice::TakeLogprobs(const v1::SequenceEvent& event) {
     if (token.top_ids_size() == token.top_logprobs_size()) continue;
     return absl::InternalError("generator sent another number of alternatives than of their ids");
   }
-  if (event.prompt_logprobs_size() > 0 && event.first_prompt_index() != prompt_received_ + 1) {
+  if (event.prompt_logprobs_size() > 0 && event.first_prompt_index() != prompt_sent_ + 1) {
     return absl::InternalError(absl::StrCat("generator sent prompt token ",
-                                            event.first_prompt_index(), " where ",
-                                            prompt_received_ + 1, " follows"));
+                                            event.first_prompt_index(), " where ", prompt_sent_ + 1,
+                                            " follows"));
   }
-  prompt_received_ += event.prompt_logprobs_size();
-  prompt_waiting_.insert(prompt_waiting_.end(), event.prompt_logprobs().begin(),
-                         event.prompt_logprobs().end());
+  for (const v1::TokenLogprobs& token : event.prompt_logprobs()) {
+    // An earlier replica may have sent it too.
+    if (++prompt_sent_ <= prompt_received_) continue;
+    prompt_waiting_.push_back(token);
+    ++prompt_received_;
+  }
   if (!settings_.logprobs) return absl::OkStatus();
   if (event.logprobs_size() != event.token_ids_size()) {
     return absl::InternalError(absl::StrCat("generator sent ", event.logprobs_size(),
@@ -79,6 +82,12 @@ absl::Status Choice::TakeLogprobs(const v1::SequenceEvent& event) {
   undecoded_logprobs_.insert(undecoded_logprobs_.end(), event.logprobs().begin(),
                              event.logprobs().end());
   return absl::OkStatus();
+}
+
+uint32_t Choice::OnResume() {
+  prompt_sent_ = 0;
+  credit_owed_ = 0;
+  return settings_.credit_window - (received_ - taken_);
 }
 
 std::optional<v1::DetokenizeItem> Choice::NextItem() {

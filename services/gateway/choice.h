@@ -46,6 +46,11 @@ class Choice {
   // the protocol.
   absl::Status OnEvent(const v1::SequenceEvent& event);
 
+  // The sequence goes on at another replica, which is told the ids received so far and begins the
+  // log-probabilities of the prompt anew. Returns the credit to give it: what the one before it had
+  // left. The caller sees to it that its events come no more.
+  uint32_t OnResume();
+
   // What the tokenizer should do next, if anything; at most one item is out at a time, because
   // each needs the bytes left over by the one before. It also looks up the bytes of tokens.
   std::optional<v1::DetokenizeItem> NextItem();
@@ -63,6 +68,7 @@ class Choice {
   const v1::ChoiceFinish& finish() const { return *finish_; }
   uint64_t key() const { return settings_.key; }
   uint32_t received() const { return received_; }
+  uint32_t prompt_logprobs_received() const { return prompt_received_; }
   uint32_t completion_tokens() const { return completion_tokens_; }
   uint32_t reasoning_tokens() const { return reasoning_tokens_; }
 
@@ -84,6 +90,7 @@ class Choice {
   std::vector<v1::TokenLogprobs> undecoded_logprobs_;  // one per id
   std::deque<v1::TokenLogprobs> prompt_waiting_;
   uint32_t prompt_received_ = 0;
+  uint32_t prompt_sent_ = 0;  // by the replica that has the sequence now
   std::optional<v1::SequenceFinish> generator_finish_;
 
   // At the tokenizer.

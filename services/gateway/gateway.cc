@@ -29,6 +29,7 @@ Gateway::Gateway(const GatewayOptions& options, GatewayMetrics* metrics, OnCatal
   services_.placer = &queue_;
   services_.catalog = [this] { return catalog(); };
   services_.metrics = metrics;
+  services_.retries = &retries_;
   services_.clock = MonotonicNow;
   services_.settings = options.call;
 

@@ -82,6 +82,7 @@ class Gateway {
   const std::unique_ptr<Authenticator> authenticator_ = std::make_unique<OpenDoor>();
   Admission admission_;
   KeyLimits key_limits_;
+  RetryBudget retries_;
 
   mutable absl::Mutex catalog_mutex_;
   std::shared_ptr<const ModelCatalog> catalog_ ABSL_GUARDED_BY(catalog_mutex_);

@@ -10,7 +10,6 @@
 #include "services/common/proto_time.h"
 #include "services/common/status_mapping.h"
 #include "services/gateway/prefix_directory.h"
-#include "services/gateway/sampling_defaults.h"
 #include "services/gateway/text_util.h"
 
 namespace qwenserve {
@@ -26,10 +25,6 @@ uint64_t DrawSeed() {
   thread_local absl::BitGen random;
   // Clients in languages whose numbers are doubles can repeat it exactly.
   return absl::Uniform<uint64_t>(random, 0, uint64_t{1} << 53);
-}
-
-absl::Status WorkerLost(absl::string_view message) {
-  return WithReason(absl::UnavailableError(message), kReasonWorkerLost);
 }
 
 absl::Status TooLong(uint32_t prompt_tokens, uint32_t max_tokens, uint32_t limit) {
@@ -85,6 +80,7 @@ absl::Status GenerateCall::Admit(absl::StatusOr<GenerateRequest> request, size_t
   least.priority = request_.options.priority();
   least.deadline = deadline_;
   QS_RETURN_IF_ERROR(services_.placer->Foresee(least));
+  services_.retries->OnRequest();
 
   phase_ = Phase::kPreparing;
   request_.prompt.set_model(model_.name);
@@ -168,6 +164,8 @@ absl::StatusOr<PlacementRequest> GenerateCall::Plan(v1::PrepareResponse response
   QS_RETURN_IF_ERROR(key_ticket_.TakePrompt(prompt_tokens_));
   QS_RETURN_IF_ERROR(HoldAnswer());
 
+  // They are kept for as long as the answer may have to go on elsewhere.
+  ticket_.Hold(size_t{prompt_tokens_} * sizeof(uint32_t));
   PlacementRequest plan;
   plan.model = model_.name;
   plan.tokenizer_hash = model_.tokenizer_hash;
@@ -176,6 +174,7 @@ absl::StatusOr<PlacementRequest> GenerateCall::Plan(v1::PrepareResponse response
   plan.cost = {request_.n(), prompt_tokens_, max_tokens_};
   plan.priority = options.priority();
   plan.deadline = deadline_;
+  plan_ = plan;
   return plan;
 }
 
@@ -194,12 +193,13 @@ absl::Status GenerateCall::HoldAnswer() {
 
 void GenerateCall::OnPlaced(std::shared_ptr<GeneratorReplica> replica) {
   std::optional<PlaceCost> unused;
+  std::vector<Seeking> seeking;
   {
     absl::MutexLock lock(&mutex_);
     if (phase_ == Phase::kPlacing) {
-      replica_ = std::move(replica);
       phase_ = Phase::kRunning;
-      if (absl::Status status = SubmitAll(); !status.ok()) End(status);
+      SubmitAll(replica);
+      seeking.swap(seeking_);
     } else {
       unused = PlaceCost{request_.n(), prompt_tokens_, max_tokens_};
     }
@@ -207,59 +207,37 @@ void GenerateCall::OnPlaced(std::shared_ptr<GeneratorReplica> replica) {
   if (unused.has_value()) {
     replica->Release(*unused);
   } else {
+    PlaceAll(std::move(seeking));
     sink_->Wake();
   }
 }
 
-absl::Status GenerateCall::SubmitAll() {
+void GenerateCall::SubmitAll(const std::shared_ptr<GeneratorReplica>& replica) {
   const uint32_t n = request_.n();
-  const v1::Submit submit = MakeSubmit();
+  MakeSubmit();
+  failover_.emplace(n, services_.settings.failover_wait, services_.retries);
   samples_.reserve(n);
-  for (uint32_t i = 0; i < n; ++i) {
-    v1::Submit one = submit;
-    one.set_sample_index(i);
-    // The prompt is the same for all.
-    if (i == 0 && request_.prompt_logprobs.has_value()) {
-      one.set_prompt_logprobs(*request_.prompt_logprobs);
-    }
-    const std::optional<uint64_t> sequence = replica_->Submit(std::move(one), shared_from_this());
-    if (!sequence.has_value()) return WorkerLost("the generator was lost");
-    samples_.push_back({Choice(MakeChoice(i)), *sequence});
+  for (uint32_t i = 0; i < n; ++i) samples_.emplace_back(MakeChoice(i));
+  for (Sample& sample : samples_) {
+    if (phase_ == Phase::kRunning) Submit(sample, replica, {1, prompt_tokens_, max_tokens_});
   }
-  prompt_.clear_prompt_ids();
-  services_.metrics->prompt_tokens.Increment(prompt_tokens_);
-  services_.metrics->prompt_tokens_per_request.Observe(prompt_tokens_);
-
-  started_.emplace();
-  started_->set_request_id(request_.request_id);
-  started_->set_seed(request_.options.sampling().seed());
-  started_->set_model(model_.name);
-  started_->set_prompt_tokens(prompt_tokens_);
-  started_->set_fingerprint(replica_->hello().numerics_fingerprint());
-  return absl::OkStatus();
 }
 
-v1::Submit GenerateCall::MakeSubmit() const {
-  v1::Submit submit;
-  submit.set_request_id(request_.request_id);
-  *submit.mutable_prompt_ids() = prompt_.prompt_ids();
-  *submit.mutable_sampling() =
-      ResolveSampling(request_.options.sampling(), replica_->hello().default_sampling());
-  submit.set_max_tokens(max_tokens_);
-  submit.set_min_tokens(request_.options.min_tokens());
-  submit.set_ignore_eos(request_.options.ignore_eos());
+void GenerateCall::MakeSubmit() {
+  submit_.set_request_id(request_.request_id);
+  submit_.mutable_prompt_ids()->Swap(prompt_.mutable_prompt_ids());
+  submit_.set_max_tokens(max_tokens_);
+  submit_.set_min_tokens(request_.options.min_tokens());
+  submit_.set_ignore_eos(request_.options.ignore_eos());
   if (request_.options.has_top_logprobs()) {
-    submit.set_top_logprobs(request_.options.top_logprobs());
+    submit_.set_top_logprobs(request_.options.top_logprobs());
   }
-  *submit.mutable_stop_token_ids() = request_.options.stop_token_ids();
+  *submit_.mutable_stop_token_ids() = request_.options.stop_token_ids();
   if (!request_.options.ignore_eos()) {
-    submit.mutable_stop_token_ids()->MergeFrom(prompt_.answer_format().stop_token_ids());
+    submit_.mutable_stop_token_ids()->MergeFrom(prompt_.answer_format().stop_token_ids());
   }
-  ToProtoDuration(deadline_ - services_.clock(), submit.mutable_time_left());
-  submit.set_cache_salt(request_.options.cache_salt());
-  submit.set_priority(request_.options.priority());
-  submit.set_initial_credit(services_.settings.credit_window);
-  return submit;
+  submit_.set_cache_salt(request_.options.cache_salt());
+  submit_.set_priority(request_.options.priority());
 }
 
 Choice::Settings GenerateCall::MakeChoice(uint32_t index) {
@@ -290,50 +268,78 @@ void GenerateCall::OnNotPlaced(absl::Status status) {
 }
 
 void GenerateCall::OnSequenceEvent(uint32_t index, v1::SequenceEvent event) {
+  std::vector<Seeking> seeking;
   {
     absl::MutexLock lock(&mutex_);
     if (phase_ != Phase::kRunning || index >= samples_.size()) return;
     Sample& sample = samples_[index];
-    if (absl::Status status = TakeEvent(sample, event); !status.ok()) {
+    if (sample.replica == nullptr || event.attempt() != failover_->attempt(index)) return;
+    if (absl::Status status = TakeEvent(sample, std::move(event)); !status.ok()) {
       End(status);
     } else {
       Advance(sample);
-      if (!sample.choice.finished()) return;
+      if (phase_ == Phase::kRunning && !sample.choice.finished() && seeking_.empty()) return;
     }
+    seeking.swap(seeking_);
   }
+  PlaceAll(std::move(seeking));
   sink_->Wake();
 }
 
-absl::Status GenerateCall::TakeEvent(Sample& sample, const v1::SequenceEvent& event) {
+absl::Status GenerateCall::TakeEvent(Sample& sample, v1::SequenceEvent event) {
   cached_tokens_ = std::max(cached_tokens_, event.cached_prompt_tokens());
-  if (event.has_finish()) {
-    sample.open = false;
-    const v1::SequenceFinish& finish = event.finish();
-    switch (finish.reason()) {
-      case v1::SEQUENCE_FINISH_REASON_EOS:
-      case v1::SEQUENCE_FINISH_REASON_STOP_TOKEN:
-      case v1::SEQUENCE_FINISH_REASON_LENGTH:
-        break;
-      case v1::SEQUENCE_FINISH_REASON_ERROR: {
-        absl::Status status = FromProtoStatus(finish.status());
-        return status.ok() ? absl::InternalError("the generator failed without a reason") : status;
-      }
-      default:
-        // Not at our wish: a sequence that we cancel reports no more.
-        return WorkerLost("the generator ended the sequence");
-    }
+  if (!event.has_finish()) {
+    KeepIds(sample, event);
+    return sample.choice.OnEvent(event);
   }
-  return sample.choice.OnEvent(event);
+  LossCause cause = LossCause::kFailed;  // also of a CANCELLED: not at our wish, which is not heard
+  absl::Status error;
+  switch (event.finish().reason()) {
+    case v1::SEQUENCE_FINISH_REASON_EOS:
+    case v1::SEQUENCE_FINISH_REASON_STOP_TOKEN:
+    case v1::SEQUENCE_FINISH_REASON_LENGTH:
+      KeepIds(sample, event);
+      sample.replica = nullptr;
+      Close(sample);
+      return sample.choice.OnEvent(event);
+    case v1::SEQUENCE_FINISH_REASON_ERROR:
+      error = FromProtoStatus(event.finish().status());
+      if (error.ok()) error = absl::InternalError("the generator failed without a reason");
+      if (absl::IsResourceExhausted(error) && !sample.begun) {
+        cause = LossCause::kRefused;
+        sample.refusal = error;
+      } else if (!absl::IsUnavailable(error) && !absl::IsCancelled(error)) {
+        return error;
+      } else if (ErrorReason(error) == kReasonDraining) {
+        cause = LossCause::kDraining;
+      }
+      break;
+    default:
+      break;
+  }
+  event.clear_finish();
+  KeepIds(sample, event);
+  QS_RETURN_IF_ERROR(sample.choice.OnEvent(event));
+  Lose(sample, cause);
+  return absl::OkStatus();
 }
 
-void GenerateCall::OnGeneratorLost(uint32_t index) {
-  {
-    absl::MutexLock lock(&mutex_);
-    if (phase_ != Phase::kRunning || index >= samples_.size() || !samples_[index].open) return;
-    samples_[index].open = false;
-    End(WorkerLost("the generator was lost"));
+void GenerateCall::KeepIds(Sample& sample, const v1::SequenceEvent& event) {
+  if (event.token_ids_size() == 0 && event.prompt_logprobs_size() == 0) return;
+  sample.begun = true;
+  if (sample.cause == LossCause::kStalled) StopSeeking(sample);  // it has recovered
+  failover_->OnAccepted(IndexOf(sample));
+  if (event.token_ids_size() == 0) return;
+  const absl::Time now = services_.clock();
+  if (std::exchange(sample.in_gap, false) && !sample.ids.empty()) {
+    services_.metrics->failover_gap.Observe(absl::ToDoubleSeconds(now - sample.last_ids));
   }
-  sink_->Wake();
+  sample.last_ids = now;
+  const size_t before = sample.ids.capacity();
+  sample.ids.insert(sample.ids.end(), event.token_ids().begin(), event.token_ids().end());
+  if (sample.ids.capacity() > before) {
+    ticket_.Hold((sample.ids.capacity() - before) * sizeof(uint32_t));
+  }
 }
 
 void GenerateCall::OnText(v1::DetokenizeResult result) {
@@ -375,10 +381,7 @@ void GenerateCall::Advance(Sample& sample) {
   if (std::optional<v1::DetokenizeItem> item = sample.choice.NextItem()) {
     services_.text->Detokenize(*std::move(item), model_.tokenizer_hash, shared_from_this());
   }
-  if (sample.choice.finished() && sample.open) {
-    sample.open = false;
-    replica_->Cancel(sample.sequence);
-  }
+  if (sample.choice.finished()) Close(sample);
 }
 
 void GenerateCall::OnTextFailed(uint64_t key, absl::Status status) {
@@ -394,9 +397,8 @@ void GenerateCall::End(absl::Status status) {
   if (phase_ == Phase::kEnded) return;
   if (cancel_prepare_ != nullptr) std::exchange(cancel_prepare_, nullptr)();
   if (phase_ == Phase::kPlacing) services_.placer->Withdraw(this);
-  for (Sample& sample : samples_) {
-    if (std::exchange(sample.open, false)) replica_->Cancel(sample.sequence);
-  }
+  for (Sample& sample : samples_) Close(sample);
+  seeking_.clear();
   phase_ = Phase::kEnded;
   error_ = std::move(status);
 }
@@ -465,7 +467,9 @@ void GenerateCall::Taken() {
   if (handed_out_choice_ >= samples_.size()) return;
   Sample& sample = samples_[handed_out_choice_];
   const uint32_t credit = sample.choice.OnTaken(handed_out_tokens_);
-  if (credit > 0 && sample.open) replica_->AddCredit(sample.sequence, credit);
+  if (credit > 0 && sample.replica != nullptr) {
+    sample.replica->AddCredit(sample.sequence, credit);
+  }
 }
 
 void GenerateCall::Abort() {
@@ -484,9 +488,11 @@ void GenerateCall::Abort() {
 
 void GenerateCall::Tick(absl::Time now) {
   bool drop = false;
+  bool expired = false;
+  std::vector<Seeking> seeking;
   {
     absl::MutexLock lock(&mutex_);
-    const bool expired = now >= deadline_ && phase_ != Phase::kEnded && phase_ != Phase::kNew;
+    expired = now >= deadline_ && phase_ != Phase::kEnded && phase_ != Phase::kNew;
     drop =
         handed_out_ && !discard_ && now - handed_out_at_ > services_.settings.slow_client_timeout;
     if (drop) {
@@ -497,9 +503,14 @@ void GenerateCall::Tick(absl::Time now) {
     } else if (expired) {
       End(absl::DeadlineExceededError("deadline exceeded"));
     } else {
-      return;
+      for (Sample& sample : samples_) {
+        if (now >= sample.seek_at) Seek(sample);
+      }
+      seeking.swap(seeking_);
     }
   }
+  PlaceAll(std::move(seeking));
+  if (!drop && !expired) return;
   if (drop) sink_->Drop();
   sink_->Wake();
 }
@@ -518,7 +529,11 @@ bool GenerateCall::Summarize(v1::RequestSummary* summary) const {
   summary->set_phase(phase_ == Phase::kPreparing ? "preparing"
                      : phase_ == Phase::kPlacing ? "waiting"
                                                  : "running");
-  if (replica_ != nullptr) summary->set_worker_instance_id(replica_->hello().instance_id());
+  summary->set_worker_instance_id(worker_instance_id_);
+  if (failover_.has_value()) {
+    summary->set_failovers(failover_->failovers());
+    summary->set_replicas(failover_->replicas());
+  }
   return true;
 }
 

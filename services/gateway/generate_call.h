@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include "services/gateway/admission.h"
 #include "services/gateway/call_services.h"
 #include "services/gateway/choice.h"
+#include "services/gateway/failover.h"
 #include "services/gateway/key_limits.h"
 #include "services/gateway/model_catalog.h"
 #include "services/gateway/request_validation.h"
@@ -42,6 +44,8 @@ struct CallSettings {
   absl::Duration slow_client_timeout = absl::Seconds(60);
   // Tokens that a generator may be ahead of the client.
   int64_t credit_window = 256;
+  // How long an answer waits for a replica to go on at when no equal one is there.
+  absl::Duration failover_wait = absl::Seconds(5);
 };
 
 // What calls share. Outlives them all.
@@ -52,6 +56,7 @@ struct CallServices {
   Placer* placer = nullptr;
   std::function<std::shared_ptr<const ModelCatalog>()> catalog;
   GatewayMetrics* metrics = nullptr;
+  RetryBudget* retries = nullptr;
   Clock clock;
   CallSettings settings;
 };
@@ -60,6 +65,10 @@ struct CallServices {
 // prepare the prompt, wait for a replica, submit the samples, turn their ids into text, hand it
 // out as fast as the client takes it. The transport pulls: after each Wake, and after each message
 // that the client has taken, it asks Next for more.
+//
+// A sample that loses its replica goes on at another one of equal numerics, which is told the ids
+// that have come so far: each sample for itself, wherever it is in its answer (Failover decides,
+// generate_call_failover.cc does it).
 //
 // Thread-safe. Locks: this one's is taken before those of the services, never after them.
 class GenerateCall final : public SequenceListener,
@@ -89,22 +98,48 @@ class GenerateCall final : public SequenceListener,
 
   // Without content. False once the call has ended.
   bool Summarize(v1::RequestSummary* summary) const;
+  // Times that a sample went on at another replica, and replicas that have worked on the request.
+  uint32_t failovers() const;
+  uint32_t replicas() const;
 
   void OnPlaced(std::shared_ptr<GeneratorReplica> replica) override;
   void OnNotPlaced(absl::Status status) override;
   void OnSequenceEvent(uint32_t sample, v1::SequenceEvent event) override;
-  void OnGeneratorLost(uint32_t sample) override;
+  void OnGeneratorLost(uint32_t sample, uint32_t attempt, LossCause cause) override;
+  void OnHandOver(uint32_t sample, uint32_t attempt, LossCause cause) override;
   void OnText(v1::DetokenizeResult result) override;
   void OnTextFailed(uint64_t key, absl::Status status) override;
 
  private:
   enum class Phase { kNew, kPreparing, kPlacing, kRunning, kEnded };
 
+  // One sample waits for a place on its own.
+  class Relocation;
+
   struct Sample {
+    explicit Sample(Choice::Settings settings) : choice(std::move(settings)) {}
+
     Choice choice;
-    uint64_t sequence = 0;
-    // The generator has not finished the sequence.
+    // No generator has finished it, and there is need for more of it.
     bool open = true;
+    std::shared_ptr<GeneratorReplica> replica;  // that has it; null: none
+    uint64_t sequence = 0;                      // there
+    bool begun = false;                         // the replica has sent something of it
+    std::vector<uint32_t> ids;                  // all that have been received
+
+    // It has lost its replica, or is about to leave it.
+    std::shared_ptr<Relocation> relocation;
+    LossCause cause = LossCause::kEnded;
+    absl::Status refusal;
+    absl::Time seek_at = absl::InfiniteFuture();  // with neither replica nor relocation
+    absl::Time last_ids;
+    bool in_gap = false;  // has gone on elsewhere, and nothing has come from there
+  };
+
+  // A sample's place to ask for, without the lock.
+  struct Seeking {
+    PlacementRequest request;
+    std::shared_ptr<Relocation> relocation;
   };
 
   absl::Status Admit(absl::StatusOr<GenerateRequest> request, size_t bytes)
@@ -115,13 +150,35 @@ class GenerateCall final : public SequenceListener,
   // Memory of the answer as far as it may wait for the client.
   absl::Status HoldAnswer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   size_t TokenBytes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status SubmitAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  v1::Submit MakeSubmit() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SubmitAll(const std::shared_ptr<GeneratorReplica>& replica)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MakeSubmit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Choice::Settings MakeChoice(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status TakeEvent(Sample& sample, const v1::SequenceEvent& event)
+  absl::Status TakeEvent(Sample& sample, v1::SequenceEvent event)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void KeepIds(Sample& sample, const v1::SequenceEvent& event)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RecordTokens(const Choice& choice, int tokens) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Advance(Sample& sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Nothing more is needed from any generator.
+  void Close(Sample& sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // Sends what is left of the sample to a replica with a place of this cost for it.
+  void Submit(Sample& sample, const std::shared_ptr<GeneratorReplica>& replica,
+              const PlaceCost& reserved) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void OnFirstSubmit(const v1::ServerHello& hello) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The replica has the sample no more, and it seeks another one.
+  void Lose(Sample& sample, LossCause cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The sample parts from its replica. False: it must not go on, and the call has ended.
+  bool Leave(Sample& sample, LossCause cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Seek(Sample& sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StopSeeking(Sample& sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Asks for the places, without the lock.
+  void PlaceAll(std::vector<Seeking> seeking);
+  void OnRelocated(const Relocation* relocation, std::shared_ptr<GeneratorReplica> replica);
+  void OnNotRelocated(const Relocation* relocation);
+  Sample* Find(const Relocation* relocation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint32_t IndexOf(const Sample& sample) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The call's end with an error: at once for workers, after what is decoded for the client.
   void End(absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void HandOut(uint32_t choice, uint32_t tokens) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -147,8 +204,14 @@ class GenerateCall final : public SequenceListener,
   uint32_t cached_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   uint32_t max_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
 
-  std::shared_ptr<GeneratorReplica> replica_ ABSL_GUARDED_BY(mutex_);
+  PlacementRequest plan_ ABSL_GUARDED_BY(mutex_);  // of the first placement
+  v1::Submit submit_ ABSL_GUARDED_BY(mutex_);      // what is the same for all samples and attempts
+  std::string fingerprint_ ABSL_GUARDED_BY(mutex_);
+  bool submitted_ ABSL_GUARDED_BY(mutex_) = false;
+  std::string worker_instance_id_ ABSL_GUARDED_BY(mutex_);  // the last one
+  std::optional<Failover> failover_ ABSL_GUARDED_BY(mutex_);
   std::vector<Sample> samples_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Seeking> seeking_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_token_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 
   std::optional<v1::Started> started_ ABSL_GUARDED_BY(mutex_);

@@ -49,7 +49,7 @@ void GeneratorSession::Open(v1::Generator::Stub* stub, const std::string& client
   AddHold();
   {
     absl::MutexLock lock(&mutex_);
-    opened_ = last_received_ = last_heartbeat_ = clock_();
+    opened_ = last_received_ = last_heartbeat_ = last_tick_ = clock_();
     writing_ = true;
     v1::ClientHello* hello = outgoing_.mutable_hello();
     hello->set_protocol_version(kProtocolVersion);
@@ -63,8 +63,13 @@ void GeneratorSession::Open(v1::Generator::Stub* stub, const std::string& client
 
 void GeneratorSession::Tick(absl::Time now) {
   std::string lost;
+  bool hand_over = false;
   {
     absl::MutexLock lock(&mutex_);
+    // When this process was stopped itself, what has arrived meanwhile must be read first.
+    if (now - std::exchange(last_tick_, now) > settings_.silence_limit / 2) {
+      last_received_ = std::max(last_received_, now - settings_.silence_limit / 2);
+    }
     switch (state_) {
       case State::kConnecting:
         if (now - opened_ > settings_.handshake_timeout) lost = "no hello in time";
@@ -77,20 +82,37 @@ void GeneratorSession::Tick(absl::Time now) {
           last_heartbeat_ = now;
           heartbeat_due_ = true;
           WriteNext();
+          hand_over = now >= hand_over_at_;
         }
         break;
       case State::kLost:
         break;
     }
   }
-  if (!lost.empty()) Close(lost);
+  if (hand_over) OfferHandOver(LossCause::kDraining);
+  if (!lost.empty()) Close(lost, LossCause::kSilent);
 }
 
-void GeneratorSession::Close(const std::string& reason) {
+void GeneratorSession::OfferHandOver(LossCause cause) {
+  std::vector<Sequence> sequences;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [number, sequence] : sequences_) {
+      if (sequence.listener != nullptr) sequences.push_back(sequence);
+    }
+  }
+  for (const Sequence& sequence : sequences) {
+    sequence.listener->OnHandOver(sequence.sample, sequence.attempt, cause);
+  }
+}
+
+void GeneratorSession::Close(const std::string& reason, LossCause cause) {
   std::unordered_map<uint64_t, Sequence> orphans;
   {
     absl::MutexLock lock(&mutex_);
     if (state_ == State::kLost) return;
+    // It had said that it would go.
+    if (state_ == State::kDraining && cause == LossCause::kEnded) cause = LossCause::kDraining;
     state_ = State::kLost;
     reason_ = reason;
     orphans = std::exchange(sequences_, {});
@@ -100,7 +122,9 @@ void GeneratorSession::Close(const std::string& reason) {
   }
   context_.TryCancel();
   for (auto& [number, sequence] : orphans) {
-    if (sequence.listener != nullptr) sequence.listener->OnGeneratorLost(sequence.sample);
+    if (sequence.listener != nullptr) {
+      sequence.listener->OnGeneratorLost(sequence.sample, sequence.attempt, cause);
+    }
   }
   hooks_.on_change();
 }
@@ -154,18 +178,17 @@ void GeneratorSession::Release(const PlaceCost& cost) {
   hooks_.on_capacity();
 }
 
-std::optional<uint64_t> GeneratorSession::Submit(v1::Submit submit,
+std::optional<uint64_t> GeneratorSession::Submit(v1::Submit submit, const PlaceCost& reserved,
                                                  std::shared_ptr<SequenceListener> listener) {
   absl::MutexLock lock(&mutex_);
   if (state_ == State::kLost) return std::nullopt;
   const uint64_t number = next_sequence_++;
-  const PlaceCost cost = {1, static_cast<uint32_t>(submit.prompt_ids_size()), submit.max_tokens()};
   sequences_[number] = {std::move(listener),
                         submit.sample_index(),
                         submit.attempt(),
-                        ReplicaLoad::OneOf(cost),
+                        ReplicaLoad::OneOf(reserved),
                         clock_(),
-                        cost.prompt_tokens};
+                        reserved.prompt_tokens};
   submit.set_sequence(number);
   *submits_.emplace_back().mutable_submit() = std::move(submit);
   WriteNext();
@@ -234,7 +257,7 @@ void GeneratorSession::OnWriteDone(bool ok) {
 
 void GeneratorSession::OnReadDone(bool ok) {
   if (!ok) {
-    Close("the stream ended");
+    Close("the stream ended", LossCause::kEnded);
     RemoveHold();
     return;
   }
@@ -255,6 +278,8 @@ void GeneratorSession::OnReadDone(bool ok) {
     case v1::SessionResponse::kDraining: {
       absl::MutexLock lock(&mutex_);
       if (state_ == State::kReady) state_ = State::kDraining;
+      hand_over_at_ = clock_() + FromProtoDuration(incoming_.draining().time_left()) -
+                      settings_.hand_over_before;
       break;
     }
     case v1::SessionResponse::MESSAGE_NOT_SET:
@@ -268,11 +293,12 @@ void GeneratorSession::HandleHello(v1::ServerHello hello) {
   if (state() != State::kConnecting) return;
   if (hello.protocol_version() != kProtocolVersion) {
     Close(absl::StrCat("it speaks version ", hello.protocol_version(), " of the protocol, not ",
-                       kProtocolVersion));
+                       kProtocolVersion),
+          LossCause::kEnded);
     return;
   }
   if (absl::Status status = hooks_.check_hello(hello); !status.ok()) {
-    Close(std::string(status.message()));
+    Close(std::string(status.message()), LossCause::kEnded);
     return;
   }
   {
@@ -286,14 +312,17 @@ void GeneratorSession::HandleHello(v1::ServerHello hello) {
 
 void GeneratorSession::HandleHeartbeat(const v1::EngineStats& stats) {
   bool recovered;
+  bool stalled;
   {
     absl::MutexLock lock(&mutex_);
     stats_ = stats;
     const bool was_stalled = load_.stalled();
     load_.OnHeartbeat(stats, static_cast<uint32_t>(sequences_.size()));
     hooks_.health->OnHeartbeat(stats, clock_());
-    recovered = was_stalled && !load_.stalled();
+    stalled = load_.stalled();
+    recovered = was_stalled && !stalled;
   }
+  if (stalled) OfferHandOver(LossCause::kStalled);
   if (recovered) hooks_.on_capacity();
 }
 

@@ -30,6 +30,8 @@ struct SessionSettings {
   absl::Duration heartbeat_interval = absl::Milliseconds(500);
   // A generator that says nothing for so long is lost.
   absl::Duration silence_limit = absl::Seconds(2);
+  // So long before a draining generator exits, its sequences should go on elsewhere.
+  absl::Duration hand_over_before = absl::Seconds(10);
 };
 
 // What a session tells its pool. Called without the session's lock.
@@ -64,7 +66,7 @@ class GeneratorSession final
   // Heartbeat, silence, handshake.
   void Tick(absl::Time now);
   // Every listener hears of the loss.
-  void Close(const std::string& reason);
+  void Close(const std::string& reason, LossCause cause);
 
   State state() const;
   // Why it was lost.
@@ -78,7 +80,7 @@ class GeneratorSession final
 
   // Once state() is not kConnecting.
   const v1::ServerHello& hello() const override { return hello_; }
-  std::optional<uint64_t> Submit(v1::Submit submit,
+  std::optional<uint64_t> Submit(v1::Submit submit, const PlaceCost& reserved,
                                  std::shared_ptr<SequenceListener> listener) override;
   void Cancel(uint64_t sequence) override;
   void AddCredit(uint64_t sequence, uint32_t tokens) override;
@@ -94,7 +96,7 @@ class GeneratorSession final
   struct Sequence {
     std::shared_ptr<SequenceListener> listener;  // null: cancelled
     uint32_t sample = 0;
-    uint32_t attempt = 0;
+    uint32_t attempt = 0;  // of this sample
     ReplicaLoad::Sequence counted;
     // For the prediction of others' waits.
     absl::Time last_heard = absl::InfinitePast();
@@ -110,6 +112,8 @@ class GeneratorSession final
   void HandleHello(v1::ServerHello hello);
   void HandleHeartbeat(const v1::EngineStats& stats);
   void HandleStep(v1::StepEvents* step);
+  // Asks every listener to let its sequence go on elsewhere.
+  void OfferHandOver(LossCause cause);
   // Returns whether the sequence has ended.
   bool Account(const v1::SequenceEvent& event, absl::Time now, Sequence* sequence,
                ReplicaWork* work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -132,6 +136,8 @@ class GeneratorSession final
   absl::Time opened_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_received_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_heartbeat_ ABSL_GUARDED_BY(mutex_);
+  absl::Time last_tick_ ABSL_GUARDED_BY(mutex_);
+  absl::Time hand_over_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   v1::EngineStats stats_ ABSL_GUARDED_BY(mutex_);
   ReplicaLoad load_ ABSL_GUARDED_BY(mutex_);
 

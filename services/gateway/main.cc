@@ -38,6 +38,8 @@ int main(int argc, char** argv) {
             "Seconds after which a client that does not read its stream is dropped");
   flags.Add("credit-window", &gateway.call.credit_window,
             "Tokens that an answer may be ahead of its client; then it pauses");
+  flags.Add("failover-wait", &gateway.call.failover_wait,
+            "Seconds that an answer whose generator is lost waits for an equal one to go on at");
   flags.Add("http-listen", &http.listen,
             "HOST:PORT of the OpenAI HTTP API; port 0 takes a free one, empty turns it off");
   flags.Add("http-max-connections", &http.server.accept.max_connections, "HTTP connections in all");

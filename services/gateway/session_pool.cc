@@ -1,5 +1,6 @@
 #include "services/gateway/session_pool.h"
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -67,6 +68,9 @@ void SessionPool::Tick(absl::Time now) {
   {
     absl::MutexLock lock(&mutex_);
     if (shut_down_) return;
+    ended_.erase(std::remove_if(ended_.begin(), ended_.end(),
+                                [](const auto& session) { return session.use_count() == 1; }),
+                 ended_.end());
     for (auto it = endpoints_.begin(); it != endpoints_.end();) {
       Endpoint& endpoint = it->second;
       Review(it->first, endpoint, now);
@@ -94,7 +98,7 @@ void SessionPool::Tick(absl::Time now) {
   metrics_->generators_ready.Set(ready);
   JudgeHealth(now);
   for (const auto& session : sessions) session->Tick(now);
-  for (const auto& [session, reason] : superfluous) session->Close(reason);
+  for (const auto& [session, reason] : superfluous) session->Close(reason, LossCause::kDraining);
 }
 
 std::shared_ptr<GeneratorSession> SessionPool::Connect(const std::string& address) {
@@ -166,7 +170,7 @@ void SessionPool::Review(const std::string& address, Endpoint& endpoint, absl::T
   }
   endpoint.last_reason = reason;
   endpoint.was_ready = false;
-  endpoint.session = nullptr;
+  ended_.push_back(std::exchange(endpoint.session, nullptr));
   endpoint.backoff.OnFailure(now);
 }
 
@@ -182,14 +186,16 @@ void SessionPool::JudgeHealth(absl::Time now) {
 
 void SessionPool::Shutdown() {
   std::map<std::string, Endpoint> endpoints;
+  std::vector<std::shared_ptr<GeneratorSession>> ended;
   {
     absl::MutexLock lock(&mutex_);
     shut_down_ = true;
+    ended.swap(ended_);
     endpoints = std::exchange(endpoints_, {});
   }
   for (auto& [address, endpoint] : endpoints) {
     if (endpoint.session == nullptr) continue;
-    endpoint.session->Close("the gateway shuts down");
+    endpoint.session->Close("the gateway shuts down", LossCause::kDraining);
     endpoint.session->WaitDone();
   }
 }

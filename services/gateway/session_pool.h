@@ -84,6 +84,8 @@ class SessionPool {
 
   mutable absl::Mutex mutex_;
   std::map<std::string, Endpoint> endpoints_ ABSL_GUARDED_BY(mutex_);  // by address
+  // Ended, but calls may still refer to them: a channel must not go away on one of gRPC's threads.
+  std::vector<std::shared_ptr<GeneratorSession>> ended_ ABSL_GUARDED_BY(mutex_);
   bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

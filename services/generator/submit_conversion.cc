@@ -175,6 +175,7 @@ absl::StatusOr<SequenceRequest> ToSequenceRequest(const v1::Submit& submit, cons
   if (const absl::Status status = Validate(request.sampling, vocab); !status.ok()) {
     return NameSamplingField(status);
   }
+  request.accepted_before = submit.attempt() > 0;
   request.request_id = submit.request_id();
   request.sample_index = static_cast<int32_t>(submit.sample_index());
   if (submit.has_time_left()) request.deadline = now + FromProtoDuration(submit.time_left());

@@ -9,6 +9,7 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 #include "gtest/gtest.h"
+#include "services/common/status_mapping.h"
 #include "services/gateway/text_util.h"
 
 namespace qwenserve {
@@ -95,12 +96,19 @@ void FakeGenerator::Send(const v1::StepEvents& step) {
   Write(message);
 }
 
+v1::SequenceEvent* FakeGenerator::AddEvent(uint64_t sequence, v1::StepEvents* step) {
+  v1::SequenceEvent* event = step->add_events();
+  event->set_sequence(sequence);
+  event->set_attempt(attempts_[sequence]);
+  return event;
+}
+
 void FakeGenerator::SendTokens(uint64_t sequence, const std::string& text) {
   v1::StepEvents step;
-  v1::SequenceEvent* event = step.add_events();
-  event->set_sequence(sequence);
+  v1::SequenceEvent* event;
   {
     absl::MutexLock lock(&mutex_);
+    event = AddEvent(sequence, &step);
     event->set_first_token_index(produced_[sequence]);
     produced_[sequence] += static_cast<uint32_t>(text.size());
   }
@@ -110,16 +118,28 @@ void FakeGenerator::SendTokens(uint64_t sequence, const std::string& text) {
 
 void FakeGenerator::SendFinish(uint64_t sequence, v1::SequenceFinishReason reason) {
   v1::StepEvents step;
-  v1::SequenceEvent* event = step.add_events();
-  event->set_sequence(sequence);
-  event->mutable_finish()->set_reason(reason);
+  {
+    absl::MutexLock lock(&mutex_);
+    AddEvent(sequence, &step)->mutable_finish()->set_reason(reason);
+  }
   Send(step);
 }
 
-void FakeGenerator::SendDraining() {
+void FakeGenerator::SendError(uint64_t sequence, const absl::Status& error) {
+  v1::StepEvents step;
+  {
+    absl::MutexLock lock(&mutex_);
+    v1::SequenceFinish* finish = AddEvent(sequence, &step)->mutable_finish();
+    finish->set_reason(v1::SEQUENCE_FINISH_REASON_ERROR);
+    *finish->mutable_status() = ToProtoStatus(error);
+  }
+  Send(step);
+}
+
+void FakeGenerator::SendDraining(int seconds_left) {
   absl::MutexLock lock(&mutex_);
   v1::SessionResponse message;
-  message.mutable_draining()->mutable_time_left()->set_seconds(30);
+  message.mutable_draining()->mutable_time_left()->set_seconds(seconds_left);
   Write(message);
 }
 
@@ -178,11 +198,16 @@ void FakeGenerator::HandleMessage(const v1::SessionRequest& message) {
   if (message.has_submit()) {
     const v1::Submit& submit = message.submit();
     submits_.push_back(submit);
+    // Every session numbers its sequences from 1.
+    attempts_[submit.sequence()] = submit.attempt();
+    produced_[submit.sequence()] = static_cast<uint32_t>(submit.resumed_ids_size());
+    cancelled_.erase(submit.sequence());
     if (!options_.echo) return;
     Echo echo;
     for (uint32_t id : submit.prompt_ids()) echo.text.push_back(static_cast<char>(id));
     echo.ends = echo.text.size() <= submit.max_tokens();
     echo.text.resize(std::min<size_t>(echo.text.size(), submit.max_tokens()));
+    echo.sent = static_cast<size_t>(submit.resumed_ids_size());
     echo.credit = submit.initial_credit();
     echoes_[submit.sequence()] = echo;
     Pump(submit.sequence());
@@ -191,8 +216,7 @@ void FakeGenerator::HandleMessage(const v1::SessionRequest& message) {
       cancelled_[sequence] = true;
       echoes_.erase(sequence);
       v1::SessionResponse response;
-      v1::SequenceEvent* event = response.mutable_step_events()->add_events();
-      event->set_sequence(sequence);
+      v1::SequenceEvent* event = AddEvent(sequence, response.mutable_step_events());
       event->mutable_finish()->set_reason(v1::SEQUENCE_FINISH_REASON_CANCELLED);
       Write(response);
     }
@@ -217,8 +241,7 @@ void FakeGenerator::Pump(uint64_t sequence) {
     const size_t count =
         std::min<size_t>({kTokensPerStep, echo.text.size() - echo.sent, echo.credit});
     v1::SessionResponse response;
-    v1::SequenceEvent* event = response.mutable_step_events()->add_events();
-    event->set_sequence(sequence);
+    v1::SequenceEvent* event = AddEvent(sequence, response.mutable_step_events());
     event->set_first_token_index(static_cast<uint32_t>(echo.sent));
     for (size_t i = 0; i < count; ++i) {
       event->add_token_ids(static_cast<unsigned char>(echo.text[echo.sent + i]));
@@ -229,8 +252,7 @@ void FakeGenerator::Pump(uint64_t sequence) {
   }
   if (echo.sent < echo.text.size()) return;
   v1::SessionResponse response;
-  v1::SequenceEvent* event = response.mutable_step_events()->add_events();
-  event->set_sequence(sequence);
+  v1::SequenceEvent* event = AddEvent(sequence, response.mutable_step_events());
   event->mutable_finish()->set_reason(echo.ends ? v1::SEQUENCE_FINISH_REASON_EOS
                                                 : v1::SEQUENCE_FINISH_REASON_LENGTH);
   Write(response);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "grpcpp/server.h"
@@ -50,7 +51,9 @@ class FakeGenerator final : public v1::Generator::Service {
   void Send(const v1::StepEvents& step);
   void SendTokens(uint64_t sequence, const std::string& text);
   void SendFinish(uint64_t sequence, v1::SequenceFinishReason reason);
-  void SendDraining();
+  // A finish with this error.
+  void SendError(uint64_t sequence, const absl::Status& error);
+  void SendDraining(int seconds_left = 30);
   // Ends the session, not the server.
   void DropSession();
   void SilenceHeartbeats(bool silent);
@@ -66,6 +69,9 @@ class FakeGenerator final : public v1::Generator::Service {
   grpc::Status Session(grpc::ServerContext* context, Stream* stream) override;
   void HandleMessage(const v1::SessionRequest& message);
   void Pump(uint64_t sequence) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // An event of the sequence, with its attempt.
+  v1::SequenceEvent* AddEvent(uint64_t sequence, v1::StepEvents* step)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Write(const v1::SessionResponse& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WriteHeartbeat() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Beat();
@@ -92,6 +98,7 @@ class FakeGenerator final : public v1::Generator::Service {
   std::map<uint64_t, bool> cancelled_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, uint32_t> credits_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, uint32_t> produced_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint64_t, uint32_t> attempts_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, Echo> echoes_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<std::thread> beater_;
 };

@@ -50,7 +50,8 @@ class FakePlacer : public Placer {
 class FakeReplica : public GeneratorReplica {
  public:
   const v1::ServerHello& hello() const override { return hello_; }
-  std::optional<uint64_t> Submit(v1::Submit, std::shared_ptr<SequenceListener>) override {
+  std::optional<uint64_t> Submit(v1::Submit, const PlaceCost&,
+                                 std::shared_ptr<SequenceListener>) override {
     return 1;
   }
   void Cancel(uint64_t) override {}
@@ -91,6 +92,7 @@ class GenerateCallTest : public testing::Test {
     services_.placer = &placer_;
     services_.catalog = [catalog] { return catalog; };
     services_.metrics = &metrics_;
+    services_.retries = &retries_;
     services_.clock = MonotonicNow;
     call_ = std::make_shared<GenerateCall>(GatewayMetrics::kComplete, absl::InfiniteFuture(),
                                            services_, std::make_shared<FakeSink>());
@@ -115,6 +117,7 @@ class GenerateCallTest : public testing::Test {
   GatewayMetrics metrics_;
   Admission admission_;
   KeyLimits key_limits_;
+  RetryBudget retries_;
   FakeText text_;
   FakePlacer placer_;
   CallServices services_;

@@ -21,7 +21,8 @@ class FakeTarget : public PlacementTarget {
     hello_.set_model("m");
   }
   const v1::ServerHello& hello() const override { return hello_; }
-  std::optional<uint64_t> Submit(v1::Submit, std::shared_ptr<SequenceListener>) override {
+  std::optional<uint64_t> Submit(v1::Submit, const PlaceCost&,
+                                 std::shared_ptr<SequenceListener>) override {
     return std::nullopt;
   }
   void Cancel(uint64_t) override {}
