@@ -45,6 +45,7 @@ void GenerateHandler::StartCall(Job job, Caller caller, absl::Time deadline, siz
   if (job.request.ok()) {
     job.request->caller = std::move(caller);
     job.request->request_id = id_;
+    job.request->whole = !job.stream;
   }
   call_ =
       std::make_shared<GenerateCall>(job.method, deadline, gateway_.services(), shared_from_this());
