@@ -115,6 +115,10 @@ std::string ShownJson(const Json& value) {
 }
 
 absl::StatusOr<Json> ParseJson(absl::string_view text, absl::string_view source) {
+  // The parser would take it for the end of the text and ignore what follows.
+  if (const size_t zero = text.find('\0'); zero != absl::string_view::npos) {
+    return absl::InvalidArgumentError(absl::StrCat(source, ": bad JSON: byte ", zero, " is zero"));
+  }
   DocumentBuilder builder;
   if (!Json::sax_parse(text.begin(), text.end(), &builder)) {
     return absl::InvalidArgumentError(absl::StrCat(source, ": bad JSON: ", builder.error()));

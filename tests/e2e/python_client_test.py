@@ -212,9 +212,12 @@ def run_example(wheel, name, *arguments):
                           env={"PYTHONPATH": str(wheel), "PYTHONDONTWRITEBYTECODE": "1"})
 
 
-def test_the_agent_uses_its_tools_and_corrects_itself(wheel, sim_cluster):
+@pytest.mark.parametrize("http", [False, True])
+def test_the_agent_uses_its_tools_and_corrects_itself(wheel, sim_cluster, http):
     cluster = sim_cluster(generator_flags=("--sim-step-ms", 0), script=AGENT_SCRIPT)
-    result = run_example(wheel, "agent_loop.py", "--address", cluster.gateway.address, "How warm is it in Ulm?")
+    server = (("--http", f"http://{cluster.gateway.addresses['http']}/v1", "--model", "sim") if http
+              else ("--address", cluster.gateway.address))
+    result = run_example(wheel, "agent_loop.py", *server, "How warm is it in Ulm?")
     assert result.stdout == "It is 70.7 degrees Fahrenheit.\n", result.stderr
     steps = result.stderr.splitlines()
     assert [step.split("(")[0] for step in steps] == ["temperature", "temperature", "calculate"]

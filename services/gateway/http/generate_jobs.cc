@@ -15,6 +15,7 @@ GenerateHandler::Job ParseChatJob(const std::string& body, const RequestLimits& 
   job.method = style.stream ? GatewayMetrics::kHttpStreamChat : GatewayMetrics::kHttpChat;
   if (!job.request.ok()) return job;
   job.stream = style.stream;
+  job.request->whole = !style.stream;
   job.answer = MakeChatAnswer(style, absl::ToUnixSeconds(absl::Now()), job.request->n());
   return job;
 }
@@ -27,6 +28,7 @@ GenerateHandler::Job ParseCompletionJob(const std::string& body, const RequestLi
   job.method = style.stream ? GatewayMetrics::kHttpStreamComplete : GatewayMetrics::kHttpComplete;
   if (!job.request.ok()) return job;
   job.stream = style.stream;
+  job.request->whole = !style.stream;
   job.answer = MakeCompletionAnswer(style, absl::ToUnixSeconds(absl::Now()), job.request->n(),
                                     completion->request.text());
   return job;

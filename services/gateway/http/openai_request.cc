@@ -77,6 +77,8 @@ absl::StatusOr<OpenAiChat> ParseChatRequest(absl::string_view body) {
   bool parallel = true;
   QS_ASSIGN_OR_RETURN(const bool there, fields.Read("parallel_tool_calls", &parallel));
   if (there) chat.request.set_parallel_tool_calls(parallel);
+  // The old API has room for one call.
+  if (chat.style.functions) chat.request.set_parallel_tool_calls(false);
   return chat;
 }
 

@@ -42,6 +42,11 @@ TEST(JsonReaderTest, RefusesMalformedText) {
   }
 }
 
+TEST(JsonReaderTest, AZeroByteDoesNotEndTheText) {
+  const auto json = ParseJson(absl::string_view("{} \0 anything", 13), "field");
+  EXPECT_THAT(json.status().message(), HasSubstr("byte 3"));
+}
+
 TEST(JsonReaderTest, FileErrorsNameThePath) {
   EXPECT_EQ(ReadJsonFile("/nonexistent.json").status().code(), absl::StatusCode::kNotFound);
   const std::string path = ::testing::TempDir() + "/big.json";
