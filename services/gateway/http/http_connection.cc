@@ -1,5 +1,6 @@
 #include "services/gateway/http/http_connection.h"
 
+#include <algorithm>
 #include <boost/asio/post.hpp>
 #include <boost/beast/http/rfc7230.hpp>
 #include <utility>
@@ -55,6 +56,8 @@ void HttpConnection::Watch() {
 
 std::optional<size_t> HttpConnection::ReadSome(size_t limit) {
   beast::error_code error;
+  // Beyond its maximum the buffer would throw.
+  limit = std::min(limit, buffer_.max_size() - buffer_.size());
   const size_t bytes = socket_.read_some(buffer_.prepare(limit), error);
   if (error == asio::error::would_block || error == asio::error::interrupted) return 0;
   if (error) return std::nullopt;
@@ -81,8 +84,8 @@ void HttpConnection::OnReadable() {
       return;
     }
     case State::kLingering: {
-      const std::optional<size_t> bytes = ReadSome(kReadBytes);
       buffer_.consume(buffer_.size());
+      const std::optional<size_t> bytes = ReadSome(kReadBytes);
       lingered_ += bytes.value_or(0);
       if (!bytes.has_value() || lingered_ > kMaxLingerBytes) return Close();
       break;
