@@ -70,6 +70,10 @@ void GeneratorSession::Tick(absl::Time now) {
     if (now - std::exchange(last_tick_, now) > settings_.silence_limit / 2) {
       last_received_ = std::max(last_received_, now - settings_.silence_limit / 2);
     }
+    if (state_ == State::kDraining && now >= hand_over_at_) {
+      hand_over = true;
+      hand_over_at_ = now + settings_.heartbeat_interval;  // for those that have to stay now
+    }
     switch (state_) {
       case State::kConnecting:
         if (now - opened_ > settings_.handshake_timeout) lost = "no hello in time";
@@ -82,7 +86,6 @@ void GeneratorSession::Tick(absl::Time now) {
           last_heartbeat_ = now;
           heartbeat_due_ = true;
           WriteNext();
-          hand_over = now >= hand_over_at_;
         }
         break;
       case State::kLost:
