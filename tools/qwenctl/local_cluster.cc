@@ -94,7 +94,8 @@ void LocalCluster::PlanWorkers() {
     common.insert(common.end(), {"--served-model-name", options_.served_model_name});
   }
   std::vector<std::string> tokenizer = common;
-  tokenizer.insert(tokenizer.end(), {"--chat-template", options_.chat_template});
+  tokenizer.insert(tokenizer.end(), {"--chat-template", options_.chat_template, "--tool-format",
+                                     options_.tool_format});
   for (int i = 0; i < options_.tokenizers; ++i) {
     members_.push_back({"tokenizer", tokenizer, {}, any_port, any_port});
   }

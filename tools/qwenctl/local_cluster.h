@@ -32,6 +32,7 @@ struct LocalClusterOptions {
   std::string kv_cache_memory;
   std::vector<std::string> generator_flags;
   std::string chat_template = "auto";
+  std::string tool_format = "auto";
   std::string log_level = "info";
 };
 

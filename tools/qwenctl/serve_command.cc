@@ -103,6 +103,10 @@ void AddServeCommand(CLI::App& app, int* exit_code) {
       ->add_option("--chat-template", o->chat_template,
                    "Prompt format, such as qwen2.5; auto recognises it")
       ->capture_default_str();
+  command
+      ->add_option("--tool-format", o->tool_format,
+                   "How tools are written: auto, hermes, react, flower or none")
+      ->capture_default_str();
   command->add_option("--host", o->host, "Address to listen at")->capture_default_str();
   command->add_option("--port", o->port, "The gateway's gRPC port; 0 = any free one")
       ->check(CLI::Range(0, 65535))
