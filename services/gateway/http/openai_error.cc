@@ -63,6 +63,10 @@ std::string OpenAiFieldName(absl::string_view field) {
     break;
   }
   if (field == "text") return "prompt";
+  // Only detokenize has them without a message around.
+  if (absl::StartsWith(field, "token_ids[")) {
+    return absl::StrReplaceAll(field, {{"token_ids", "tokens"}});
+  }
   if (absl::StartsWith(field, "token_ids")) {
     return absl::StrReplaceAll(field, {{"token_ids.ids", "prompt"}, {"token_ids", "prompt"}});
   }

@@ -162,6 +162,7 @@ TEST(OpenAiError, SpeaksOfFieldsByTheirNamesInJson) {
             "messages[2].tool_calls[0].function.arguments");
   EXPECT_EQ(OpenAiFieldName("chat.tools[3].name"), "tools[3].function.name");
   EXPECT_EQ(OpenAiFieldName("token_ids.ids[3]"), "prompt[3]");
+  EXPECT_EQ(OpenAiFieldName("token_ids[3]"), "tokens[3]");
   EXPECT_EQ(OpenAiFieldName("text"), "prompt");
   EXPECT_EQ(OpenAiErrorJson(InvalidField("options.sampling.top_p", "is 2")),
             R"({"error":{"message":"top_p: is 2","type":"invalid_request_error","param":"top_p",)"
