@@ -1,6 +1,7 @@
 """Makes the stubs of inference.proto a part of the wheel. It needs this folder inside the repository."""
 
 import pathlib
+from importlib.metadata import version
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
@@ -21,4 +22,7 @@ class BuildWithStubs(build_py):
             raise RuntimeError(f"protoc ended with status {code}")
 
 
-setup(cmdclass={"build_py": BuildWithStubs})
+setup(
+    cmdclass={"build_py": BuildWithStubs},
+    install_requires=[f"grpcio>={version('grpcio-tools')}", f"protobuf>={version('protobuf')}",
+                      "googleapis-common-protos>=1.56"])

@@ -8,6 +8,7 @@ import sys
 import time
 import zipfile
 from concurrent import futures
+from importlib.metadata import version
 
 import grpc
 import pytest
@@ -58,6 +59,8 @@ def test_the_wheel_is_complete(wheel):
     names = {str(path.relative_to(wheel)) for path in wheel.rglob("*") if path.is_file()}
     assert {"qwenserve_client/py.typed", "qwenserve_client/client.py", "qwenserve/v1/inference_pb2.py",
             "qwenserve/v1/inference_pb2.pyi", "qwenserve/v1/inference_pb2_grpc.py"} <= names
+    metadata = next(wheel.glob("*.dist-info/METADATA")).read_text()
+    assert f"Requires-Dist: protobuf>={version('protobuf')}" in metadata
     code = "import qwenserve_client; print(qwenserve_client.api.ChatRequest().model == '')"
     result = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(wheel)}, capture_output=True,
                             text=True, check=True)
