@@ -8,7 +8,7 @@ from rendered import WORKLOADS, container, find, flags, pod, port, workload
 
 COMMON_FLAGS = {"listen", "ops-listen", "log-level", "drain-delay", "drain-timeout"}
 FLAGS = {
-    "gateway": COMMON_FLAGS | {"tokenizers", "generators", "max-request-time"},
+    "gateway": COMMON_FLAGS | {"tokenizers", "generators", "max-request-time", "http-listen"},
     "tokenizer": COMMON_FLAGS | {"model", "served-model-name", "chat-template"},
     "generator": COMMON_FLAGS | {
         "model", "served-model-name", "tp", "tp-mode", "device", "max-model-len", "kv-cache-memory",
@@ -59,11 +59,13 @@ def test_arguments_are_flags_of_the_process(documents, component):
 def test_addresses_and_declared_ports_agree(documents, component):
     this = container(documents, component)
     given = flags(documents, component)
-    # Only the public port takes connections on every address.
+    # Only the public ports take connections on every address.
     host = "0.0.0.0" if component == "gateway" else "$(POD_IP)"
     assert given["listen"] == f"{host}:{PORTS[component]}"
     assert given["ops-listen"] == "$(POD_IP):9090"
     assert port(this, "grpc") == PORTS[component]
+    if component == "gateway":
+        assert given["http-listen"] == "0.0.0.0:8080" and port(this, "http") == 8080
     assert port(this, "ops") == 9090
     assert this["env"] == [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
 
@@ -123,8 +125,10 @@ def test_selectors_match_one_workload_each(documents, component):
 @pytest.mark.parametrize("component", WORKLOADS)
 def test_service_ports(documents, component):
     service = find(documents, "Service", f"qwenserve-{component}")
-    assert service["spec"]["ports"] == [{"name": "grpc", "port": PORTS[component], "targetPort": "grpc",
-                                         "appProtocol": "kubernetes.io/h2c"}]
+    ports = [{"name": "grpc", "port": PORTS[component], "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"}]
+    if component == "gateway":
+        ports.append({"name": "http", "port": 8080, "targetPort": "http", "appProtocol": "http"})
+    assert service["spec"]["ports"] == ports
     if component == "gateway":
         assert service["spec"]["type"] == "ClusterIP" and "clusterIP" not in service["spec"]
     else:
