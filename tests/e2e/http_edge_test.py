@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import resource
 import signal
 import socket
 import threading
@@ -99,7 +100,7 @@ def test_what_tokenize_refuses(sim, path, body, param):
     ("GET", "/v1/models/%73im", {}, 200), ("GET", "/../v1/models", {}, 404)])
 def test_methods_paths_and_types(sim, method, path, headers, status):
     reply = call(sim.gateway, method, path, b"{}" if method == "POST" else None, headers)
-    assert reply.status == status
+    assert reply.status == status and reply.headers["x-request-id"].startswith("req-")
     if status >= 400:
         assert reply.json()["error"]["type"] == "invalid_request_error"
     if status == 405:
@@ -204,6 +205,36 @@ def test_sigterm_finishes_streams_and_refuses_nobody(sim_cluster):
         received = read_until(stream, b"[DONE]")
         assert b'"finish_reason":"length"' in received and b"data: [DONE]" in received
     assert cluster.gateway.wait() == 0
+
+
+def test_descriptors_run_out_and_come_back(sim_cluster):
+    cluster = sim_cluster(generator_flags=("--sim-step-ms", 1), script=SCRIPT)
+    gateway = cluster.gateway
+    limit = int(gateway.metric("process_open_fds")) + 60
+    resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (limit, limit))
+    host, port = gateway.addresses["http"].rsplit(":", 1)
+    connections, refused = [], 0
+    for _ in range(300):
+        try:
+            connection = socket.create_connection((host, int(port)), timeout=20)
+            connections.append(connection)
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            refused += b"200 OK" not in connection.recv(4096)
+        except ConnectionError:
+            refused += 1
+    assert 0 < refused < 300
+    for connection in connections:
+        connection.close()
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            if call(gateway, "POST", "/v1/chat/completions", chat("hello")).status == 200:
+                break
+        except OSError:
+            pass
+        assert time.monotonic() < deadline, "it serves again when they are closed"
+        time.sleep(0.05)
+    assert gateway.metric("qwenserve_http_connections_refused_total", cause="descriptors") > 0
 
 
 def test_long_bodies_do_not_hold_up_streams(sim):

@@ -280,6 +280,12 @@ def test_parallel_tool_calls(client, ask):
 
 
 @both
+def test_one_tool_call_at_a_time(client, ask):
+    answer, = ask(client, **base("two calls", tools=TOOLS, parallel_tool_calls=False))
+    assert [name for name, _ in answer.calls] == ["weather"] and answer.reason == "tool_calls"
+
+
+@both
 def test_tool_choice_none_hides_the_tools(client, ask):
     answer, = ask(client, **base("the weather", tools=TOOLS, tool_choice="none"))
     assert not answer.calls and "<tool_call>" in answer.content and answer.reason == "stop"

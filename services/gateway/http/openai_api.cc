@@ -14,6 +14,7 @@
 #include "services/gateway/http/static_assets.h"
 #include "services/gateway/http/text_handlers.h"
 #include "services/gateway/text_calls.h"
+#include "services/gateway/text_util.h"
 
 namespace qwenserve {
 namespace {
@@ -101,7 +102,10 @@ std::optional<HttpResponse> OpenAiApi::Refuse(const HttpRequest& head) {
     if (!caller.ok()) refused = OpenAiErrorResponse(caller.status());
   }
   if (!refused.has_value()) refused = RefuseRoute(head, route);
-  if (refused.has_value()) AllowOrigin(head, &*refused);
+  if (refused.has_value()) {
+    refused->headers.emplace_back("x-request-id", RandomId("req-"));
+    AllowOrigin(head, &*refused);
+  }
   return refused;
 }
 
@@ -180,6 +184,10 @@ std::shared_ptr<HttpHandler> OpenAiApi::Handle(HttpRequest request,
   }
   HttpResponse base;
   AllowOrigin(request, &base);
+  const bool generates =
+      route.endpoint == Endpoint::kChat || route.endpoint == Endpoint::kCompletions;
+  // A generation's own id is also in its answer and in the list of requests.
+  if (!generates) base.headers.emplace_back("x-request-id", RandomId("req-"));
   switch (route.endpoint) {
     case Endpoint::kChat:
     case Endpoint::kCompletions: {
