@@ -120,6 +120,7 @@ void GenerateCall::OnHandOver(uint32_t index, uint32_t attempt, LossCause cause)
     // It asks again and again.
     if (sample.relocation != nullptr || !failover_->MayMove(index, cause)) return;
     if (fingerprint_.empty() && !sample.ids.empty()) return;
+    if (sample.ids.size() >= max_tokens_) return;  // only its end is to come
     sample.cause = cause;
     Seek(sample);
     seeking.swap(seeking_);
@@ -214,8 +215,8 @@ void GenerateCall::OnRelocated(const Relocation* relocation,
     absl::MutexLock lock(&mutex_);
     if (Sample* sample = Find(relocation); sample != nullptr) {
       sample->relocation = nullptr;
-      bool goes_on = true;
-      if (sample->replica != nullptr) {  // handed over: the old one has it until now
+      bool goes_on = sample->ids.size() < max_tokens_;
+      if (goes_on && sample->replica != nullptr) {  // handed over: the old one has it until now
         sample->replica->Cancel(sample->sequence);
         goes_on = Leave(*sample, sample->cause);
       }

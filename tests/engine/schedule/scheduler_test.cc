@@ -135,8 +135,11 @@ TEST_F(SchedulerTest, AdmitsResumedThenPriorityThenArrival) {
   SequenceRequest resumed = Request(1, 2);
   resumed.resumed_ids = {4};
   const uint64_t fourth = *scheduler.Add(resumed, now_);
+  SequenceRequest again = Request(1, 1);  // lost its replica before its first token
+  again.accepted_before = true;
+  const uint64_t fifth = *scheduler.Add(again, now_);
   std::vector<uint64_t> finished;
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < 5; ++i) {
     std::vector<SequenceEvent> events;
     const StepPlan plan = scheduler.Schedule(now_, &events);
     ASSERT_THAT(plan.sequences, SizeIs(1));
@@ -145,7 +148,7 @@ TEST_F(SchedulerTest, AdmitsResumedThenPriorityThenArrival) {
     EXPECT_EQ(events[0].finish, FinishReason::kLength);
     finished.push_back(events[0].sequence);
   }
-  EXPECT_THAT(finished, ElementsAre(fourth, third, first, second));
+  EXPECT_THAT(finished, ElementsAre(fourth, fifth, third, first, second));
 }
 
 TEST_F(SchedulerTest, AResumedAnswerGoesOnAtItsIndex) {

@@ -299,6 +299,19 @@ TEST_F(DeadlineTest, WhatCannotGetAPlaceInTheBatchIsRefused) {
   EXPECT_TRUE(AddWithin(absl::Seconds(12)).ok());
 }
 
+TEST_F(DeadlineTest, WhatAnotherReplicaHadAcceptedIsNotRefused) {
+  for (int i = 0; i < 40; ++i) run_.Add(RequestOf(5, 100, 100 * i));
+  for (int i = 0; i < 600; ++i) run_.Step();
+  ASSERT_EQ(AddWithin(absl::Seconds(2)).code(), absl::StatusCode::kResourceExhausted);
+  SequenceRequest request = RequestOf(100, 10, 70000);
+  request.deadline = run_.now() + absl::Milliseconds(1);
+  request.accepted_before = true;
+  EXPECT_TRUE(run_.driver().scheduler.Add(request, run_.now()).ok());
+  request.deadline = run_.now();
+  EXPECT_EQ(run_.driver().scheduler.Add(request, run_.now()).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+}
+
 TEST(WholePrompts, AreComputedInOneStepAlsoBesideDecoding) {
   SchedulerOptions options = RoomyOptions();
   options.whole_prompts = true;

@@ -2,6 +2,7 @@
 // one gives.
 
 #include <algorithm>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,9 @@ struct Kind {
   bool prompt_logprobs = false;
   std::vector<std::string> stop;
 };
+
+// For failures.
+void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.name; }
 
 const std::vector<Kind>& Kinds() {
   static const auto* const kinds = new std::vector<Kind>{

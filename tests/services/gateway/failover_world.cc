@@ -82,7 +82,7 @@ std::optional<uint64_t> WorldReplica::Submit(v1::Submit submit, const PlaceCost&
         ToProtoStatus(WithReason(absl::ResourceExhaustedError("full"), kReasonQueueFull));
     mail_.push_back(std::move(mail));
     sequence.credit = 0;
-    sequence.scored = true;
+    sequence.submit.clear_prompt_logprobs();
   }
   return number;
 }
@@ -106,7 +106,7 @@ ReplicaView WorldReplica::View(const PlaceCost& cost) const {
   ReplicaView view;
   view.instance_id = hello_.instance_id();
   view.outstanding_tokens = static_cast<uint64_t>(places_);
-  view.has_room = places_ == 0 || places_ + cost.sequences <= 3;
+  view.has_room = places_ == 0;  // so that samples wait for each other
   return view;
 }
 
@@ -120,13 +120,16 @@ void WorldReplica::Produce(uint64_t number, Sequence* s) {
   Mail mail{number, {}};
   v1::SequenceEvent& event = mail.event;
   event.set_first_token_index(static_cast<uint32_t>(s->ids.size()));
-  if (s->submit.has_prompt_logprobs() && !s->scored) {
-    event.set_first_prompt_index(1);
-    for (int i = 1; i < s->submit.prompt_ids_size(); ++i) {
-      *event.add_prompt_logprobs() = Logprobs(Mix(i, s->submit.prompt_ids(i)), 1);
-      event.mutable_prompt_logprobs(i - 1)->set_token_id(s->submit.prompt_ids(i));
+  if (s->submit.has_prompt_logprobs() && s->scored < s->submit.prompt_ids_size()) {
+    event.set_first_prompt_index(static_cast<uint32_t>(s->scored));
+    const int end = std::min(s->scored + 3, s->submit.prompt_ids_size());
+    for (; s->scored < end; ++s->scored) {
+      v1::TokenLogprobs* token = event.add_prompt_logprobs();
+      *token = Logprobs(Mix(s->scored, s->submit.prompt_ids(s->scored)), 1);
+      token->set_token_id(s->submit.prompt_ids(s->scored));
     }
-    s->scored = true;
+  } else if (s->ids.size() == s->submit.max_tokens()) {
+    event.mutable_finish()->set_reason(v1::SEQUENCE_FINISH_REASON_LENGTH);
   } else {
     if (s->credit == 0) return;
     const uint64_t hash = HashOf(s->submit, s->ids);
@@ -139,7 +142,7 @@ void WorldReplica::Produce(uint64_t number, Sequence* s) {
       if (s->submit.has_top_logprobs()) {
         *event.add_logprobs() = Logprobs(hash, s->submit.top_logprobs());
       }
-      if (s->ids.size() == s->submit.max_tokens()) {
+      if (s->ids.size() == s->submit.max_tokens() && world_->Chance(0.5)) {
         event.mutable_finish()->set_reason(v1::SEQUENCE_FINISH_REASON_LENGTH);
       }
     }
@@ -341,6 +344,7 @@ WorldResult World::Run(const GenerateRequest& request) {
     if (Chance(0.5)) Read(&result);
   }
   EXPECT_TRUE(ended_) << "the call hangs";
+  EXPECT_EQ(queue_->waiting(), 0u) << "the call is over, but waits";
   result.failovers = call_->failovers();
   result.events = events_;
   for (int turn = 0; turn < 2000; ++turn) {
@@ -352,7 +356,6 @@ WorldResult World::Run(const GenerateRequest& request) {
     queue_->Pump();
   }
   for (const auto& replica : replicas_) EXPECT_EQ(replica->places(), 0) << "a place is lost";
-  EXPECT_EQ(queue_->waiting(), 0u);
   items_.clear();
   std::weak_ptr<GenerateCall> gone = call_;
   call_ = nullptr;

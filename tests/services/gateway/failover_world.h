@@ -53,7 +53,7 @@ class WorldReplica final : public PlacementTarget {
     std::shared_ptr<SequenceListener> listener;  // null: cancelled
     std::vector<uint32_t> ids;                   // resumed ones too
     uint32_t credit = 0;
-    bool scored = false;
+    int scored = 1;  // prompt tokens, the first one is never
   };
   struct Mail {
     uint64_t sequence;
