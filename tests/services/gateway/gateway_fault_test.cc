@@ -514,6 +514,8 @@ TEST_F(GatewayTest, FullQueueRefusesAtOnce) {
   const absl::Status status = End(refused);
   EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
   EXPECT_EQ(ErrorReason(status), kReasonQueueFull);
+  EXPECT_THAT(harness_->Scrape(),
+              testing::HasSubstr("qwenserve_gateway_sheds_total{cause=\"queue_full\"} 1"));
   generator_->SendFinish(sequence, v1::SEQUENCE_FINISH_REASON_EOS);
   generator_->SendFinish(generator_->WaitSubmit(1).sequence(), v1::SEQUENCE_FINISH_REASON_EOS);
   EXPECT_TRUE(End(waiting).ok());

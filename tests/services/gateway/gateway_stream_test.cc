@@ -416,8 +416,19 @@ TEST_F(GatewayTest, SlowClientIsDroppedInTheEnd) {
   });
   ChatStream stream(stub(), UserSays(std::string(100000, 'x')));
   const v1::Submit submit = generator_->WaitSubmit(0);
+  // What it may hold is counted from the start: a window of tokens for each choice.
+  EXPECT_GE(harness_->gateway().admission().bytes(), 100000 + 256 * 64);
+  // Others of its replica read on, over the same connection.
+  for (int i = 0; i < 20; ++i) {
+    ChatStream other(stub(), UserSays("hello"));
+    EXPECT_EQ(other.ReadText(), "hello");
+    EXPECT_TRUE(other.Finish().ok());
+  }
   EXPECT_TRUE(generator_->WaitCancelled(submit.sequence()));
   EXPECT_TRUE(Eventually([&] { return harness_->gateway().in_flight() == 0; }));
+  EXPECT_EQ(harness_->gateway().admission().bytes(), 0);
+  EXPECT_THAT(harness_->Scrape(),
+              HasSubstr("qwenserve_gateway_sheds_total{cause=\"slow_consumer\"} 1"));
   stream.ReadText();
   EXPECT_FALSE(stream.Finish().ok());
 }
