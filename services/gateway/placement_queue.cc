@@ -1,6 +1,7 @@
 #include "services/gateway/placement_queue.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <utility>
 
@@ -12,11 +13,17 @@ namespace qwenserve {
 namespace {
 
 constexpr absl::Duration kSampleInterval = absl::Milliseconds(500);
-// Of the predicted wait, what counts for a deadline at the door, and once a request is in the
-// queue. A prediction errs; who is refused at the door can go elsewhere at once, who is ended later
-// has waited for nothing. Replicas are none the less busy for a queue that is a little shorter.
-constexpr double kDoorShare = 1.25;
+// Of the predicted wait, what counts once a request is in the queue: what may yet be met must not
+// be ended by a prediction that errs a little.
 constexpr double kSweepShare = 0.75;
+
+// What counts at the door. Who is refused here can go elsewhere at once, who is ended later has
+// waited for nothing, and replicas are none the less busy for a queue that is a little shorter: so
+// a tenth for what is wrong with the prediction, and two standard deviations for chance, answers'
+// lengths being spread about as widely as their mean.
+absl::Duration WaitAtMost(absl::Duration predicted, int64_t requests) {
+  return predicted * (1.1 + 2 / std::sqrt(static_cast<double>(std::max<int64_t>(requests, 1))));
+}
 
 absl::Status NoReplica(const std::string& model) {
   absl::Status status =
@@ -105,7 +112,7 @@ class PlacementQueue::Replicas {
 
 QueueWork PlacementQueue::WorkOf(const Lane& lane, const PlaceCost& cost) {
   const int64_t n = cost.sequences;
-  return {n * cost.prompt_tokens, n * lane.predictor.MeanAnswer(cost.max_tokens)};
+  return {n * cost.prompt_tokens, n * lane.predictor.MeanAnswer(cost.max_tokens), 1};
 }
 
 PlacementQueue::Entry* PlacementQueue::Insert(PlacementRequest request,
@@ -203,8 +210,9 @@ PlacementQueue::Verdict PlacementQueue::Judge(const Lane& lane, const PlacementR
   const absl::Duration work = predictor.Start(request.cost.prompt_tokens) +
                               predictor.Decode(predictor.LongAnswer(request.cost.max_tokens));
   const absl::Duration left = request.deadline - now;
-  if (*wait * kDoorShare + work > left) {
-    return {DeadlineUnreachable(*wait * kDoorShare, work, left), GatewayMetrics::kShedDeadline};
+  const absl::Duration at_most = WaitAtMost(*wait, ahead.requests);
+  if (at_most + work > left) {
+    return {DeadlineUnreachable(at_most, work, left), GatewayMetrics::kShedDeadline};
   }
   if (settings_.max_wait > absl::ZeroDuration() && *wait > settings_.max_wait) {
     return {WaitTooLong(*wait, settings_.max_wait), GatewayMetrics::kShedWait};

@@ -12,13 +12,15 @@ namespace qwenserve {
 struct QueueWork {
   int64_t prompt_tokens = 0;
   int64_t answer_tokens = 0;  // an estimate
+  int64_t requests = 0;
 
   QueueWork& operator+=(const QueueWork& other) {
     prompt_tokens += other.prompt_tokens;
     answer_tokens += other.answer_tokens;
+    requests += other.requests;
     return *this;
   }
-  QueueWork operator-() const { return {-prompt_tokens, -answer_tokens}; }
+  QueueWork operator-() const { return {-prompt_tokens, -answer_tokens, -requests}; }
 };
 
 // The work that waits at each priority, summed from the top: a Fenwick tree over ranks (P. Fenwick,

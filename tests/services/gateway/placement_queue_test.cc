@@ -220,18 +220,18 @@ TEST_F(PlacementQueueTest, ADeadlineThatCannotBeMetIsRefusedAtOnce) {
   PlacementRequest request;
   request.cost = {1, 10, 100};
   // A second of others' work, a second of its own place's turn.
-  request.deadline = now_ + absl::Seconds(1.7);
+  request.deadline = now_ + absl::Seconds(3.7);
   auto hasty = Place(request);
   EXPECT_EQ(hasty->status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(ErrorReason(hasty->status), kReasonDeadlineUnreachable);
   EXPECT_GT(ErrorRetryAfter(hasty->status), absl::ZeroDuration());
   EXPECT_EQ(Sheds(GatewayMetrics::kShedDeadline), 1);
-  request.deadline = now_ + absl::Seconds(3);
+  request.deadline = now_ + absl::Seconds(6);
   auto patient = Place(request);
   EXPECT_EQ(patient->calls, 0);
   // A higher priority has less ahead of it.
   request.priority = 1;
-  request.deadline = now_ + absl::Seconds(1.7);
+  request.deadline = now_ + absl::Seconds(3.7);
   EXPECT_EQ(Place(request)->calls, 0);
 }
 
