@@ -1,6 +1,11 @@
 #include "services/common/grpc_settings.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "grpcpp/create_channel.h"
+#include "grpcpp/impl/server_builder_option.h"
+#include "grpcpp/impl/server_builder_plugin.h"
 #include "grpcpp/resource_quota.h"
 #include "grpcpp/security/credentials.h"
 
@@ -12,7 +17,23 @@ constexpr int kPublicMessageBytes = 16 * kMiB;
 constexpr int kInternalMessageBytes = 64 * kMiB;
 constexpr int kMetadataBytes = 16 << 10;
 
+class WithoutReflection final : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments*) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    plugins->erase(std::remove_if(plugins->begin(), plugins->end(),
+                                  [](const auto& plugin) {
+                                    return plugin->name() == "proto_server_reflection";
+                                  }),
+                   plugins->end());
+  }
+};
+
 }  // namespace
+
+void TurnOffReflection(grpc::ServerBuilder& builder) {
+  builder.SetOption(std::make_unique<WithoutReflection>());
+}
 
 void ApplyServerSettings(grpc::ServerBuilder& builder, Exposure exposure) {
   const bool is_public = exposure == Exposure::kPublic;

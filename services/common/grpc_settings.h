@@ -18,6 +18,9 @@ enum class Exposure {
 // Message sizes, keepalive, stream and memory limits of a server.
 void ApplyServerSettings(grpc::ServerBuilder& builder, Exposure exposure);
 
+// gRPC serves reflection in every program that has its library linked; this takes it away again.
+void TurnOffReflection(grpc::ServerBuilder& builder);
+
 // A channel from the gateway to a worker. Each call makes a connection of its own, also for the
 // same address: Prepare and Detokenize must not share one. A peer that vanished without a word is
 // noticed after 15 s by keepalive (heartbeats notice sooner).

@@ -65,6 +65,8 @@ Histogram& AddHistogram(Metrics& metrics, const char* name, const char* help, Bu
 constexpr char kRefusedName[] = "qwenserve_grpc_connections_refused_total";
 constexpr char kHttpRefusedName[] = "qwenserve_http_connections_refused_total";
 constexpr char kRefusedHelp[] = "Connections reset instead of accepted, by cause";
+constexpr char kReloadsName[] = "qwenserve_file_reloads_total";
+constexpr char kReloadsHelp[] = "Watched files read anew, by file and result";
 constexpr char kFinishedName[] = "qwenserve_sequences_finished_total";
 constexpr char kFinishedHelp[] = "Sequences that ended, by reason";
 constexpr char kSampledRowsName[] = "qwenserve_sampled_rows_total";
@@ -183,6 +185,19 @@ ServerMetrics::ServerMetrics(Metrics& metrics)
           AddCounter(metrics, kRefusedName, kRefusedHelp, {{"cause", "peer_limit"}})),
       refused_descriptors(
           AddCounter(metrics, kRefusedName, kRefusedHelp, {{"cause", "descriptors"}})) {}
+
+AuthMetrics::AuthMetrics(Metrics& metrics)
+    : keys(AddGauge(metrics, "qwenserve_gateway_api_keys", "API keys in force")),
+      reloads_ok(AddCounter(metrics, kReloadsName, kReloadsHelp,
+                            {{"file", "api_keys"}, {"result", "ok"}})),
+      reloads_failed(AddCounter(metrics, kReloadsName, kReloadsHelp,
+                                {{"file", "api_keys"}, {"result", "failed"}})) {
+  for (int i = 0; i < kNumFailures; ++i) {
+    failures[i] = &AddCounter(metrics, "qwenserve_gateway_auth_failures_total",
+                              "Requests without a valid API key, by what is wrong with it",
+                              {{"reason", kFailureNames[i]}});
+  }
+}
 
 TokenizerMetrics::TokenizerMetrics(Metrics& metrics)
     : prepare_requests(Counters(metrics, "qwenserve_tokenizer_prepare_requests_total",

@@ -92,6 +92,19 @@ struct TokenizerMetrics {
   Counter& detokenize_item_errors;
 };
 
+// Of the gateway's API keys.
+struct AuthMetrics {
+  enum Failure { kMissing, kMalformed, kUnknown, kExpired, kNumFailures };
+  static constexpr const char* kFailureNames[kNumFailures] = {"missing", "malformed", "unknown",
+                                                              "expired"};
+
+  explicit AuthMetrics(Metrics& metrics);
+  Gauge& keys;
+  Counter& reloads_ok;
+  Counter& reloads_failed;
+  std::array<Counter*, kNumFailures> failures;
+};
+
 // qwenserve_model_info: always 1, its labels tell how a replica holds its model.
 void SetModelInfo(Metrics& metrics, const std::string& model, const std::string& device,
                   const std::string& weight_format, const std::string& kv_format, int tp);

@@ -54,6 +54,19 @@ std::string RandomId() {
   return absl::StrFormat("%08x%08x%08x%08x", random(), random(), random(), random());
 }
 
+bool ReflectionWanted(const ServerOptions& options) {
+  if (options.reflection == "auto") return !options.api_keys;
+  return options.reflection == "on" || options.reflection == "true";
+}
+
+absl::StatusOr<bool> AdminWanted(const ServerOptions& options, const ListenSocket& socket) {
+  if (options.admin == "auto") return socket.loopback && !options.api_keys;
+  if (options.admin == "off") return false;
+  if (socket.loopback) return true;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--admin on needs a loopback address, ", socket.address, " is none"));
+}
+
 class Process : public ServerContext {
  public:
   Process(absl::string_view role_name, Exposure exposure, const ServerOptions& options)
@@ -213,9 +226,11 @@ absl::Status Process::StartOps() {
 absl::Status Process::StartGrpc(ListenSocket socket) {
   grpc::ServerBuilder builder;
   ApplyServerSettings(builder, exposure_);
+  if (!ReflectionWanted(options_)) TurnOffReflection(builder);
   for (grpc::Service* service : role_->services()) builder.RegisterService(service);
   builder.RegisterService(&health_);
-  if (socket.loopback) builder.RegisterService(&admin_);
+  QS_ASSIGN_OR_RETURN(const bool admin, AdminWanted(options_, socket));
+  if (admin) builder.RegisterService(&admin_);
   acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
       grpc::InsecureServerCredentials());
@@ -248,7 +263,8 @@ absl::Status Process::Start(const RoleFactory& make_role) {
   // Bound before the model is loaded, so that a port in use is told at once.
   QS_ASSIGN_OR_RETURN(ListenSocket socket, BindSocket(options_.listen));
   QS_RETURN_IF_ERROR(StartOps());
-  if (options_.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  // Idempotent; also what makes the linker keep the library.
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   QS_ASSIGN_OR_RETURN(role_, make_role(*this));
   QS_RETURN_IF_ERROR(StartGrpc(std::move(socket)));
   loading_ = false;
@@ -354,7 +370,13 @@ void AddServerFlags(Flags& flags, ServerOptions* options, int grpc_port, int ops
   flags.Add("max-connections", &options->max_connections, "gRPC connections in all");
   flags.Add("max-connections-per-peer", &options->max_connections_per_peer,
             "gRPC connections from one address; 0 = no limit of its own");
-  flags.Add("reflection", &options->reflection, "Serve gRPC reflection");
+  flags.Add("reflection", &options->reflection,
+            "Serve gRPC reflection: auto (unless there are API keys), on or off");
+  flags.OneOf({"auto", "on", "off", "true", "false"});
+  flags.Add("admin", &options->admin,
+            "Serve the Admin service on the gRPC port: auto (on loopback, unless there are API\n"
+            "keys), on or off; on needs loopback");
+  flags.OneOf({"auto", "on", "off"});
 }
 
 int RunServer(absl::string_view role_name, Exposure exposure, const ServerOptions& options,

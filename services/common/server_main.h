@@ -24,7 +24,12 @@ struct ServerOptions {
   absl::Duration drain_timeout = absl::Seconds(600);
   int64_t max_connections = 10000;
   int64_t max_connections_per_peer = 0;
-  bool reflection = true;
+  // Served to whoever connects: auto, on or off. By default reflection is on without API keys, and
+  // the Admin service on loopback without them: with keys a proxy on this host may let in others.
+  std::string reflection = "auto";
+  std::string admin = "auto";
+  // Not a flag: the role asks its callers for keys.
+  bool api_keys = false;
 };
 
 // What a role may use of its process. Thread-safe, lives longer than the role.

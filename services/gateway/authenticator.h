@@ -1,13 +1,16 @@
 #ifndef QWENSERVE_SERVICES_GATEWAY_AUTHENTICATOR_H_
 #define QWENSERVE_SERVICES_GATEWAY_AUTHENTICATOR_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 
 namespace qwenserve {
 
@@ -22,10 +25,13 @@ struct KeyGrant {
   int64_t tokens_per_minute = 0;  // prompt and answer
   int64_t concurrent_requests = 0;
   int32_t priority_max = 0;
+  absl::Time expires = absl::InfiniteFuture();
 };
 
 // Who makes a request, as the gateway itself has found out.
 struct Caller {
+  // Not OK: the credentials are not good. Nothing may be done for the request but to refuse it so.
+  absl::Status refusal;
   std::shared_ptr<const KeyGrant> grant;  // null: no keys are configured
   std::string peer;                       // IP address, behind trusted proxies the one they tell
   std::string traceparent;                // W3C, checked; empty: none
@@ -33,6 +39,10 @@ struct Caller {
   const std::string& tenant() const {
     static const std::string kNone;
     return grant == nullptr ? kNone : grant->tenant;
+  }
+  bool MayUse(const std::string& model) const {
+    return grant == nullptr || grant->models.empty() ||
+           std::find(grant->models.begin(), grant->models.end(), model) != grant->models.end();
   }
 };
 

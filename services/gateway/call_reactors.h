@@ -56,8 +56,7 @@ class CallReactor : public Reactor, public CallSink {
   explicit CallReactor(grpc::CallbackServerContext* context) : context_(context) {}
 
   static Reactor* Begin(std::shared_ptr<CallReactor> reactor, Gateway& gateway,
-                        GatewayMetrics::Method method, absl::StatusOr<GenerateRequest> request,
-                        size_t bytes) {
+                        GatewayMetrics::Method method, IncomingCall incoming) {
     auto call = std::make_shared<GenerateCall>(method, DeadlineOf(*reactor->context_),
                                                gateway.services(), reactor);
     {
@@ -66,7 +65,7 @@ class CallReactor : public Reactor, public CallSink {
       reactor->call_ = call;
     }
     gateway.Register(call);
-    call->Start(std::move(request), bytes);
+    call->Start(std::move(incoming));
     return reactor.get();
   }
 
@@ -94,10 +93,9 @@ class StreamReactor final : public CallReactor<grpc::ServerWriteReactor<Response
  public:
   static grpc::ServerWriteReactor<Response>* Start(grpc::CallbackServerContext* context,
                                                    Gateway& gateway, GatewayMetrics::Method method,
-                                                   absl::StatusOr<GenerateRequest> request,
-                                                   size_t bytes) {
+                                                   IncomingCall incoming) {
     return Base::Begin(std::make_shared<StreamReactor>(context), gateway, method,
-                       std::move(request), bytes);
+                       std::move(incoming));
   }
   explicit StreamReactor(grpc::CallbackServerContext* context) : Base(context) {}
 
@@ -149,10 +147,10 @@ class UnaryReactor final : public CallReactor<grpc::ServerUnaryReactor> {
  public:
   static grpc::ServerUnaryReactor* Start(grpc::CallbackServerContext* context, Response* response,
                                          Gateway& gateway, GatewayMetrics::Method method,
-                                         absl::StatusOr<GenerateRequest> request, size_t bytes) {
-    if (request.ok()) request->whole = true;
+                                         IncomingCall incoming) {
+    if (incoming.request.ok()) incoming.request->whole = true;
     return Base::Begin(std::make_shared<UnaryReactor>(context, response), gateway, method,
-                       std::move(request), bytes);
+                       std::move(incoming));
   }
   UnaryReactor(grpc::CallbackServerContext* context, Response* response)
       : Base(context), response_(response) {}

@@ -8,6 +8,8 @@ Gateway::Gateway(const GatewayOptions& options, GatewayMetrics* metrics, OnCatal
     : options_(options),
       metrics_(metrics),
       on_catalog_(std::move(on_catalog)),
+      authenticator_(options.authenticator != nullptr ? options.authenticator
+                                                      : std::make_shared<OpenDoor>()),
       admission_(options.admission, metrics),
       key_limits_(MonotonicNow, metrics),
       catalog_(std::make_shared<const ModelCatalog>(std::vector<KnownTokenizer>(),
@@ -32,6 +34,7 @@ Gateway::Gateway(const GatewayOptions& options, GatewayMetrics* metrics, OnCatal
   services_.retries = &retries_;
   services_.clock = MonotonicNow;
   services_.settings = options.call;
+  services_.cache_salt = options.cache_salt.get();
 
   ticker_ = std::thread([this] { Run(); });
   tokenizer_discovery_ =

@@ -14,6 +14,7 @@
 #include "services/common/metrics.h"
 #include "services/gateway/admission.h"
 #include "services/gateway/authenticator.h"
+#include "services/gateway/cache_salt.h"
 #include "services/gateway/discovery.h"
 #include "services/gateway/generate_call.h"
 #include "services/gateway/key_limits.h"
@@ -26,10 +27,19 @@
 
 namespace qwenserve {
 
+struct SecurityOptions {
+  std::string api_keys;                               // path; empty: anyone may call
+  std::string cache_salt_secret_file;                 // empty: random if there are keys
+  absl::Duration reload_interval = absl::Seconds(1);  // of what is watched
+};
+
 struct GatewayOptions {
   std::vector<std::string> tokenizers;  // sources, as Discovery takes them
   std::vector<std::string> generators;
   std::string instance_id;
+  SecurityOptions security;                            // the next two are made from it
+  std::shared_ptr<const Authenticator> authenticator;  // null: OpenDoor
+  std::shared_ptr<const CacheSalt> cache_salt;         // null: the client's own is used as it is
   RequestLimits request_limits;
   Admission::Limits admission;
   PlacementQueue::Settings queue;
@@ -79,7 +89,7 @@ class Gateway {
   GatewayMetrics* const metrics_;
   const OnCatalog on_catalog_;
   CallServices services_;
-  const std::unique_ptr<Authenticator> authenticator_ = std::make_unique<OpenDoor>();
+  const std::shared_ptr<const Authenticator> authenticator_;
   Admission admission_;
   KeyLimits key_limits_;
   RetryBudget retries_;

@@ -5,6 +5,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
+#include "services/common/digest.h"
+#include "services/gateway/api_keys.h"
+#include "spdlog/spdlog.h"
 
 namespace qwenserve {
 namespace {
@@ -34,6 +37,26 @@ absl::Status CheckLimits(const GatewayOptions& options) {
   return absl::OkStatus();
 }
 
+// Keys and secrets, from their files.
+absl::Status Secure(GatewayOptions* options, Metrics& metrics) {
+  const SecurityOptions& security = options->security;
+  const bool keys = !security.api_keys.empty();
+  if (keys) {
+    QS_ASSIGN_OR_RETURN(options->authenticator,
+                        ApiKeys::Create(security.api_keys, security.reload_interval, metrics));
+  }
+  if (!security.cache_salt_secret_file.empty()) {
+    QS_ASSIGN_OR_RETURN(CacheSalt salt, CacheSalt::FromFile(security.cache_salt_secret_file));
+    options->cache_salt = std::make_shared<const CacheSalt>(std::move(salt));
+  } else if (keys) {
+    spdlog::warn(
+        "no --cache-salt-secret-file: tenants are kept apart, but share no cached prompts over "
+        "several gateways or a restart");
+    options->cache_salt = std::make_shared<const CacheSalt>(RandomBytes(32));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ServerRole>> GatewayRole::Create(GatewayOptions options,
@@ -44,6 +67,7 @@ absl::StatusOr<std::unique_ptr<ServerRole>> GatewayRole::Create(GatewayOptions o
   }
   QS_RETURN_IF_ERROR(CheckDnsServer(options.discovery.dns.server));
   QS_RETURN_IF_ERROR(CheckLimits(options));
+  QS_RETURN_IF_ERROR(Secure(&options, context.metrics()));
   options.instance_id = context.instance_id();
   auto role = std::make_unique<GatewayRole>(options, http.api, context);
   if (!http.listen.empty()) QS_RETURN_IF_ERROR(role->StartHttp(http));

@@ -4,23 +4,38 @@
 #include <utility>
 
 #include "services/gateway/call_reactors.h"
+#include "services/gateway/grpc_caller.h"
 #include "services/gateway/text_calls.h"
 
 namespace qwenserve {
+namespace {
+
+// Credentials first: a stranger's request is not even looked at.
+template <typename Request>
+IncomingCall Accept(const grpc::CallbackServerContext& context, const Gateway& gateway,
+                    const Request& request,
+                    absl::StatusOr<GenerateRequest> (*validate)(const Request&,
+                                                                const RequestLimits&)) {
+  Caller caller = FindCaller(context, gateway.authenticator());
+  absl::StatusOr<GenerateRequest> valid =
+      caller.refusal.ok() ? validate(request, gateway.options().request_limits) : caller.refusal;
+  return {std::move(caller), std::move(valid), request.ByteSizeLong()};
+}
+
+}  // namespace
 
 grpc::ServerUnaryReactor* GatewayService::Chat(grpc::CallbackServerContext* context,
                                                const v1::ChatRequest* request,
                                                v1::ChatResponse* response) {
-  return UnaryReactor<v1::ChatResponse>::Start(
-      context, response, gateway_, GatewayMetrics::kChat,
-      ValidateChat(*request, gateway_.options().request_limits), request->ByteSizeLong());
+  return UnaryReactor<v1::ChatResponse>::Start(context, response, gateway_, GatewayMetrics::kChat,
+                                               Accept(*context, gateway_, *request, ValidateChat));
 }
 
 grpc::ServerWriteReactor<v1::StreamChatResponse>* GatewayService::StreamChat(
     grpc::CallbackServerContext* context, const v1::ChatRequest* request) {
   return StreamReactor<v1::StreamChatResponse>::Start(
       context, gateway_, GatewayMetrics::kStreamChat,
-      ValidateChat(*request, gateway_.options().request_limits), request->ByteSizeLong());
+      Accept(*context, gateway_, *request, ValidateChat));
 }
 
 grpc::ServerUnaryReactor* GatewayService::Complete(grpc::CallbackServerContext* context,
@@ -28,21 +43,22 @@ grpc::ServerUnaryReactor* GatewayService::Complete(grpc::CallbackServerContext* 
                                                    v1::CompleteResponse* response) {
   return UnaryReactor<v1::CompleteResponse>::Start(
       context, response, gateway_, GatewayMetrics::kComplete,
-      ValidateComplete(*request, gateway_.options().request_limits), request->ByteSizeLong());
+      Accept(*context, gateway_, *request, ValidateComplete));
 }
 
 grpc::ServerWriteReactor<v1::StreamCompleteResponse>* GatewayService::StreamComplete(
     grpc::CallbackServerContext* context, const v1::CompleteRequest* request) {
   return StreamReactor<v1::StreamCompleteResponse>::Start(
       context, gateway_, GatewayMetrics::kStreamComplete,
-      ValidateComplete(*request, gateway_.options().request_limits), request->ByteSizeLong());
+      Accept(*context, gateway_, *request, ValidateComplete));
 }
 
 grpc::ServerUnaryReactor* GatewayService::Tokenize(grpc::CallbackServerContext* context,
                                                    const v1::TokenizeRequest* request,
                                                    v1::TokenizeResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  RunTokenize(gateway_, GatewayMetrics::kTokenize, DeadlineOf(*context), *request,
+  RunTokenize(gateway_, GatewayMetrics::kTokenize, FindCaller(*context, gateway_.authenticator()),
+              DeadlineOf(*context), *request,
               [reactor, response](absl::StatusOr<v1::TokenizeResponse> result) {
                 if (result.ok()) *response = *std::move(result);
                 reactor->Finish(ToGrpcStatus(result.status()));
@@ -56,7 +72,8 @@ grpc::ServerUnaryReactor* GatewayService::Detokenize(grpc::CallbackServerContext
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   // gRPC counts a deadline that has passed as a cancellation.
   auto given_up = [context] { return context->IsCancelled(); };
-  RunDetokenize(gateway_, GatewayMetrics::kDetokenize, given_up, *request,
+  RunDetokenize(gateway_, GatewayMetrics::kDetokenize,
+                FindCaller(*context, gateway_.authenticator()), given_up, *request,
                 [reactor, response](absl::StatusOr<std::string> text) {
                   if (text.ok()) response->set_text(*std::move(text));
                   reactor->Finish(ToGrpcStatus(text.status()));
@@ -67,23 +84,22 @@ grpc::ServerUnaryReactor* GatewayService::Detokenize(grpc::CallbackServerContext
 grpc::ServerUnaryReactor* GatewayService::ListModels(grpc::CallbackServerContext* context,
                                                      const v1::ListModelsRequest* request,
                                                      v1::ListModelsResponse* response) {
-  SmallCall call(gateway_, GatewayMetrics::kListModels);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const auto catalog = gateway_.catalog();
-  response->mutable_models()->Add(catalog->models().begin(), catalog->models().end());
-  call.End(absl::OkStatus());
-  reactor->Finish(grpc::Status::OK);
+  const auto models = RunListModels(gateway_, GatewayMetrics::kListModels,
+                                    FindCaller(*context, gateway_.authenticator()));
+  if (models.ok()) response->mutable_models()->Add(models->begin(), models->end());
+  reactor->Finish(ToGrpcStatus(models.status()));
   return reactor;
 }
 
 grpc::ServerUnaryReactor* GatewayService::GetModel(grpc::CallbackServerContext* context,
                                                    const v1::GetModelRequest* request,
                                                    v1::GetModelResponse* response) {
-  SmallCall call(gateway_, GatewayMetrics::kGetModel);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  absl::StatusOr<v1::Model> model = gateway_.catalog()->Find(request->model());
+  absl::StatusOr<v1::Model> model =
+      RunGetModel(gateway_, GatewayMetrics::kGetModel,
+                  FindCaller(*context, gateway_.authenticator()), request->model());
   if (model.ok()) *response->mutable_model() = *std::move(model);
-  call.End(model.status());
   reactor->Finish(ToGrpcStatus(model.status()));
   return reactor;
 }

@@ -51,27 +51,34 @@ GenerateCall::GenerateCall(GatewayMetrics::Method method, absl::Time deadline,
       start_(services.clock()),
       deadline_(std::min(deadline, start_ + services.settings.max_request_time)) {}
 
-void GenerateCall::Start(absl::StatusOr<GenerateRequest> request, size_t bytes) {
+void GenerateCall::Start(IncomingCall incoming) {
   {
     absl::MutexLock lock(&mutex_);
     if (phase_ != Phase::kNew) return;
-    if (absl::Status status = Admit(std::move(request), bytes); !status.ok()) End(status);
+    if (absl::Status status = Admit(std::move(incoming)); !status.ok()) End(status);
   }
   sink_->Wake();
 }
 
-absl::Status GenerateCall::Admit(absl::StatusOr<GenerateRequest> request, size_t bytes) {
-  QS_RETURN_IF_ERROR(request.status());
-  request_ = *std::move(request);
+absl::Status GenerateCall::Admit(IncomingCall incoming) {
+  request_.caller = incoming.caller;
+  QS_RETURN_IF_ERROR(incoming.caller.refusal);
+  QS_RETURN_IF_ERROR(incoming.request.status());
+  request_ = *std::move(incoming.request);
+  request_.caller = std::move(incoming.caller);
   if (request_.request_id.empty()) request_.request_id = RandomId("req-");
   v1::SamplingParams* sampling = request_.options.mutable_sampling();
   if (!sampling->has_seed()) sampling->set_seed(DrawSeed());
+  if (services_.cache_salt != nullptr) {
+    request_.options.set_cache_salt(
+        services_.cache_salt->Make(request_.caller.tenant(), request_.options.cache_salt()));
+  }
   const KeyGrant* grant = request_.caller.grant.get();
   QS_RETURN_IF_ERROR(KeyLimits::CheckPriority(grant, request_.options.priority()));
   QS_ASSIGN_OR_RETURN(model_, services_.catalog()->Resolve(request_.model));
   QS_RETURN_IF_ERROR(KeyLimits::CheckModel(grant, model_.name));
   QS_ASSIGN_OR_RETURN(key_ticket_, services_.key_limits->Enter(request_.caller.grant));
-  QS_ASSIGN_OR_RETURN(ticket_, services_.admission->Enter(bytes));
+  QS_ASSIGN_OR_RETURN(ticket_, services_.admission->Enter(incoming.bytes));
   if (services_.clock() >= deadline_) return absl::DeadlineExceededError("deadline exceeded");
   PlacementRequest least;
   least.model = model_.name;

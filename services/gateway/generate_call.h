@@ -19,6 +19,7 @@
 #include "qwenserve/v1/inference.pb.h"
 #include "services/common/metrics.h"
 #include "services/gateway/admission.h"
+#include "services/gateway/cache_salt.h"
 #include "services/gateway/call_services.h"
 #include "services/gateway/choice.h"
 #include "services/gateway/failover.h"
@@ -59,6 +60,14 @@ struct CallServices {
   RetryBudget* retries = nullptr;
   Clock clock;
   CallSettings settings;
+  const CacheSalt* cache_salt = nullptr;  // null: the client's own is used as it is
+};
+
+// What a transport has received.
+struct IncomingCall {
+  Caller caller;
+  absl::StatusOr<GenerateRequest> request;  // or what is wrong with it
+  size_t bytes = 0;                         // as sent
 };
 
 // One generation from its request to its terminal status, without knowledge of any transport:
@@ -84,8 +93,7 @@ class GenerateCall final : public SequenceListener,
   GenerateCall(GatewayMetrics::Method method, absl::Time deadline, const CallServices& services,
                std::shared_ptr<CallSink> sink);
 
-  // `bytes`: size of the request as sent.
-  void Start(absl::StatusOr<GenerateRequest> request, size_t bytes);
+  void Start(IncomingCall incoming);
 
   // Hands out the next message; while one is handed out and not Taken, nothing.
   Output Next();
@@ -142,8 +150,7 @@ class GenerateCall final : public SequenceListener,
     std::shared_ptr<Relocation> relocation;
   };
 
-  absl::Status Admit(absl::StatusOr<GenerateRequest> request, size_t bytes)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Admit(IncomingCall incoming) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnPrepared(absl::StatusOr<v1::PrepareResponse> response);
   absl::StatusOr<PlacementRequest> Plan(v1::PrepareResponse response)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -47,7 +47,12 @@ int main(int argc, char** argv) {
             "HTTP connections from one address; 0 = no limit of its own");
   flags.Add("http-allowed-origins", &http.api.allowed_origins,
             "Origins whose web pages may call from a browser; * for all");
+  flags.Add("api-keys", &gateway.security.api_keys,
+            "File of API keys, one JSON object a line; without it anyone may call");
+  flags.Add("cache-salt-secret-file", &gateway.security.cache_salt_secret_file,
+            "Secret, the same for all gateways, that keeps the cached prompts of tenants apart");
   if (std::optional<int> exit = flags.ParseOrExit(argc, argv)) return *exit;
+  server.api_keys = !gateway.security.api_keys.empty();
   return qwenserve::RunServer("gateway", qwenserve::Exposure::kPublic, server,
                               [&](qwenserve::ServerContext& context) {
                                 return qwenserve::GatewayRole::Create(gateway, http, context);

@@ -18,17 +18,6 @@ struct Workers {
   std::vector<const KnownGenerator*> generators;
 };
 
-absl::Status NotFound(const std::string& name) {
-  absl::Status status = absl::NotFoundError(absl::StrCat("model '", name, "' is not served here"));
-  status = WithMetadata(WithReason(status, kReasonModelNotFound), "model", name);
-  google::rpc::ResourceInfo info;
-  info.set_resource_type("model");
-  info.set_resource_name(name);
-  status.SetPayload(absl::StrCat("type.googleapis.com/", info.descriptor()->full_name()),
-                    absl::Cord(info.SerializeAsString()));
-  return status;
-}
-
 absl::Status Unavailable(const std::string& message, absl::string_view reason) {
   return WithRetryAfter(WithReason(absl::UnavailableError(message), reason), absl::Seconds(1));
 }
@@ -87,6 +76,17 @@ void Describe(const std::string& name, const Workers& workers, const std::string
 
 }  // namespace
 
+absl::Status ModelNotFound(const std::string& name) {
+  absl::Status status = absl::NotFoundError(absl::StrCat("model '", name, "' is not served here"));
+  status = WithMetadata(WithReason(status, kReasonModelNotFound), "model", name);
+  google::rpc::ResourceInfo info;
+  info.set_resource_type("model");
+  info.set_resource_name(name);
+  status.SetPayload(absl::StrCat("type.googleapis.com/", info.descriptor()->full_name()),
+                    absl::Cord(info.SerializeAsString()));
+  return status;
+}
+
 ModelCatalog::ModelCatalog(const std::vector<KnownTokenizer>& tokenizers,
                            const std::vector<KnownGenerator>& generators) {
   std::map<std::string, Workers> by_name;
@@ -128,7 +128,7 @@ absl::StatusOr<const ModelCatalog::Entry*> ModelCatalog::FindEntry(const std::st
   for (const Entry& entry : entries_) {
     if (entry.served.name == name) return &entry;
   }
-  return NotFound(name);
+  return ModelNotFound(name);
 }
 
 absl::StatusOr<ServedModel> ModelCatalog::Resolve(const std::string& name) const {

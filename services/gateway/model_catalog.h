@@ -38,6 +38,10 @@ struct ServedModel {
   bool chat_supported = false;
 };
 
+// NOT_FOUND, reason MODEL_NOT_FOUND, with ResourceInfo. Also for a model that the caller must not
+// know of.
+absl::Status ModelNotFound(const std::string& name);
+
 // Immutable: one is made whenever a worker comes or goes, and read without locks.
 class ModelCatalog {
  public:

@@ -14,11 +14,15 @@ namespace qwenserve {
 namespace {
 
 absl::Status StartTokenize(const std::shared_ptr<SmallCall>& call, Gateway& gateway,
-                           absl::Time deadline, const v1::TokenizeRequest& request,
+                           absl::Time deadline, const absl::StatusOr<v1::TokenizeRequest>& parsed,
                            const std::function<void(absl::StatusOr<v1::TokenizeResponse>)>& done) {
+  QS_RETURN_IF_ERROR(call->caller().refusal);
+  QS_RETURN_IF_ERROR(parsed.status());
+  const auto& request = *parsed;
   QS_RETURN_IF_ERROR(ValidateTokenize(request, gateway.options().request_limits));
   QS_RETURN_IF_ERROR(call->Enter(request.ByteSizeLong()));
   QS_ASSIGN_OR_RETURN(const ServedModel model, gateway.catalog()->ResolveForText(request.model()));
+  QS_RETURN_IF_ERROR(KeyLimits::CheckModel(call->caller().grant.get(), model.name));
   v1::PrepareRequest prepare;
   prepare.set_model(model.name);
   prepare.set_with_pieces(request.with_pieces());
@@ -60,11 +64,15 @@ absl::Status CheckIds(const google::protobuf::RepeatedField<uint32_t>& ids, uint
 
 absl::Status StartDetokenize(const std::shared_ptr<SmallCall>& call, Gateway& gateway,
                              std::function<bool()> given_up,
-                             const v1::DetokenizeTextRequest& request,
+                             const absl::StatusOr<v1::DetokenizeTextRequest>& parsed,
                              const std::function<void(absl::StatusOr<std::string>)>& done) {
+  QS_RETURN_IF_ERROR(call->caller().refusal);
+  QS_RETURN_IF_ERROR(parsed.status());
+  const auto& request = *parsed;
   QS_RETURN_IF_ERROR(ValidateDetokenize(request, gateway.options().request_limits));
   QS_RETURN_IF_ERROR(call->Enter(request.ByteSizeLong()));
   QS_ASSIGN_OR_RETURN(const ServedModel model, gateway.catalog()->ResolveForText(request.model()));
+  QS_RETURN_IF_ERROR(KeyLimits::CheckModel(call->caller().grant.get(), model.name));
   QS_RETURN_IF_ERROR(CheckIds(request.token_ids(), model.vocab_size));
   DetokenizeJob job;
   job.ids.assign(request.token_ids().begin(), request.token_ids().end());
@@ -83,6 +91,7 @@ absl::Status StartDetokenize(const std::shared_ptr<SmallCall>& call, Gateway& ga
 }  // namespace
 
 absl::Status SmallCall::Enter(size_t bytes) {
+  QS_RETURN_IF_ERROR(caller_.refusal);
   QS_ASSIGN_OR_RETURN(ticket_, gateway_.admission().Enter(bytes));
   return absl::OkStatus();
 }
@@ -94,24 +103,52 @@ void SmallCall::End(const absl::Status& status) {
   ticket_ = Admission::Ticket();
 }
 
-void RunTokenize(Gateway& gateway, GatewayMetrics::Method method, absl::Time deadline,
-                 const v1::TokenizeRequest& request,
+void RunTokenize(Gateway& gateway, GatewayMetrics::Method method, Caller caller,
+                 absl::Time deadline, const absl::StatusOr<v1::TokenizeRequest>& request,
                  std::function<void(absl::StatusOr<v1::TokenizeResponse>)> done) {
-  auto call = std::make_shared<SmallCall>(gateway, method);
+  auto call = std::make_shared<SmallCall>(gateway, method, std::move(caller));
   const absl::Status status = StartTokenize(call, gateway, deadline, request, done);
   if (status.ok()) return;
   call->End(status);
   done(status);
 }
 
-void RunDetokenize(Gateway& gateway, GatewayMetrics::Method method, std::function<bool()> given_up,
-                   const v1::DetokenizeTextRequest& request,
+void RunDetokenize(Gateway& gateway, GatewayMetrics::Method method, Caller caller,
+                   std::function<bool()> given_up,
+                   const absl::StatusOr<v1::DetokenizeTextRequest>& request,
                    std::function<void(absl::StatusOr<std::string>)> done) {
-  auto call = std::make_shared<SmallCall>(gateway, method);
+  auto call = std::make_shared<SmallCall>(gateway, method, std::move(caller));
   const absl::Status status = StartDetokenize(call, gateway, std::move(given_up), request, done);
   if (status.ok()) return;
   call->End(status);
   done(status);
+}
+
+absl::StatusOr<std::vector<v1::Model>> RunListModels(Gateway& gateway,
+                                                     GatewayMetrics::Method method, Caller caller) {
+  SmallCall call(gateway, method, std::move(caller));
+  const absl::Status status = call.caller().refusal;
+  call.End(status);
+  if (!status.ok()) return status;
+  std::vector<v1::Model> models;
+  for (const v1::Model& model : gateway.catalog()->models()) {
+    if (call.caller().MayUse(model.id())) models.push_back(model);
+  }
+  return models;
+}
+
+absl::StatusOr<v1::Model> RunGetModel(Gateway& gateway, GatewayMetrics::Method method,
+                                      Caller caller, const std::string& name) {
+  SmallCall call(gateway, method, std::move(caller));
+  absl::StatusOr<v1::Model> model = absl::InternalError("not looked for");
+  if (!call.caller().refusal.ok()) {
+    model = call.caller().refusal;
+  } else {
+    model = gateway.catalog()->Find(name);
+    if (model.ok() && !call.caller().MayUse(model->id())) model = ModelNotFound(name);
+  }
+  call.End(model.status());
+  return model;
 }
 
 }  // namespace qwenserve

@@ -3,6 +3,8 @@
 
 #include <functional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -10,6 +12,7 @@
 #include "qwenserve/v1/inference.pb.h"
 #include "services/common/metrics.h"
 #include "services/gateway/admission.h"
+#include "services/gateway/authenticator.h"
 #include "services/gateway/gateway.h"
 
 namespace qwenserve {
@@ -19,9 +22,11 @@ namespace qwenserve {
 // What each of them has: a place at the gateway's door, and exactly one end. Thread-compatible.
 class SmallCall {
  public:
-  SmallCall(Gateway& gateway, GatewayMetrics::Method method)
-      : gateway_(gateway), method_(method), start_(MonotonicNow()) {}
+  SmallCall(Gateway& gateway, GatewayMetrics::Method method, Caller caller)
+      : gateway_(gateway), method_(method), caller_(std::move(caller)), start_(MonotonicNow()) {}
 
+  const Caller& caller() const { return caller_; }
+  // The caller's refusal, or RESOURCE_EXHAUSTED.
   absl::Status Enter(size_t bytes);
   // Counts the call and gives its place back.
   void End(const absl::Status& status);
@@ -29,18 +34,26 @@ class SmallCall {
  private:
   Gateway& gateway_;
   const GatewayMetrics::Method method_;
+  const Caller caller_;
   const absl::Time start_;
   Admission::Ticket ticket_;
 };
 
-// `done` is called exactly once, from any thread, perhaps from within. `gateway` outlives it.
-void RunTokenize(Gateway& gateway, GatewayMetrics::Method method, absl::Time deadline,
-                 const v1::TokenizeRequest& request,
+// The caller may be refused, and a request may be the error of its parsing: both end so. `done` is
+// called exactly once, from any thread, perhaps from within. `gateway` outlives it.
+void RunTokenize(Gateway& gateway, GatewayMetrics::Method method, Caller caller,
+                 absl::Time deadline, const absl::StatusOr<v1::TokenizeRequest>& request,
                  std::function<void(absl::StatusOr<v1::TokenizeResponse>)> done);
 // `given_up` is asked now and then whether anybody still waits.
-void RunDetokenize(Gateway& gateway, GatewayMetrics::Method method, std::function<bool()> given_up,
-                   const v1::DetokenizeTextRequest& request,
+void RunDetokenize(Gateway& gateway, GatewayMetrics::Method method, Caller caller,
+                   std::function<bool()> given_up,
+                   const absl::StatusOr<v1::DetokenizeTextRequest>& request,
                    std::function<void(absl::StatusOr<std::string>)> done);
+// The models that the caller may use; NOT_FOUND for others.
+absl::StatusOr<std::vector<v1::Model>> RunListModels(Gateway& gateway,
+                                                     GatewayMetrics::Method method, Caller caller);
+absl::StatusOr<v1::Model> RunGetModel(Gateway& gateway, GatewayMetrics::Method method,
+                                      Caller caller, const std::string& name);
 
 }  // namespace qwenserve
 

@@ -16,18 +16,18 @@ GenerateHandler::GenerateHandler(Gateway* gateway, std::weak_ptr<HttpExchange> e
 void GenerateHandler::Start(HttpRequest request, Parse parse, ParseThread* thread) {
   const std::shared_ptr<HttpExchange> exchange = exchange_.lock();
   if (exchange == nullptr) return;
-  absl::StatusOr<Caller> caller = FindCaller(request, gateway_.authenticator());
-  if (!caller.ok()) return RespondError(caller.status(), exchange);
+  Caller caller = FindCaller(request, gateway_.authenticator());
+  if (!caller.refusal.ok()) return RespondError(caller.refusal, exchange);
   const absl::StatusOr<absl::Duration> timeout = RequestTimeout(request);
   if (!timeout.ok()) return RespondError(timeout.status(), exchange);
   const absl::Time deadline = MonotonicNow() + *timeout;
   const RequestLimits& limits = gateway_.options().request_limits;
   const size_t bytes = request.body.size();
   if (bytes <= ParseThread::kLongBody) {
-    return StartCall(parse(request.body, limits), *std::move(caller), deadline, bytes);
+    return StartCall(parse(request.body, limits), std::move(caller), deadline, bytes);
   }
   thread->Post([self = shared_from_this(), body = std::move(request.body), parse = std::move(parse),
-                caller = *std::move(caller), deadline, &limits] {
+                caller = std::move(caller), deadline, &limits] {
     const std::shared_ptr<HttpExchange> waiting = self->exchange_.lock();
     if (waiting == nullptr) return;
     // std::function wants what it holds to be copyable.
@@ -43,14 +43,13 @@ void GenerateHandler::StartCall(Job job, Caller caller, absl::Time deadline, siz
   stream_ = job.stream;
   answer_ = std::move(job.answer);
   if (job.request.ok()) {
-    job.request->caller = std::move(caller);
     job.request->request_id = id_;
     job.request->whole = !job.stream;
   }
   call_ =
       std::make_shared<GenerateCall>(job.method, deadline, gateway_.services(), shared_from_this());
   gateway_.Register(call_);
-  call_->Start(std::move(job.request), bytes);
+  call_->Start({std::move(caller), std::move(job.request), bytes});
 }
 
 void GenerateHandler::Wake() {

@@ -42,24 +42,21 @@ std::string ModelJson(const v1::Model& model) {
   return json;
 }
 
-HttpResponse ModelsResponse(Gateway& gateway) {
-  SmallCall call(gateway, GatewayMetrics::kHttpListModels);
+HttpResponse ModelsResponse(Gateway& gateway, Caller caller) {
+  const auto models = RunListModels(gateway, GatewayMetrics::kHttpListModels, std::move(caller));
+  if (!models.ok()) return OpenAiErrorResponse(models.status());
   HttpResponse response;
   response.body = "{\"object\":\"list\",\"data\":[";
-  const auto catalog = gateway.catalog();
-  for (const v1::Model& model : catalog->models()) {
-    absl::StrAppend(&response.body, &model == &catalog->models().front() ? "" : ",",
-                    ModelJson(model));
+  for (const v1::Model& model : *models) {
+    absl::StrAppend(&response.body, &model == &models->front() ? "" : ",", ModelJson(model));
   }
   response.body += "]}";
-  call.End(absl::OkStatus());
   return response;
 }
 
-HttpResponse ModelResponse(Gateway& gateway, const std::string& name) {
-  SmallCall call(gateway, GatewayMetrics::kHttpGetModel);
-  const absl::StatusOr<v1::Model> model = gateway.catalog()->Find(name);
-  call.End(model.status());
+HttpResponse ModelResponse(Gateway& gateway, Caller caller, const std::string& name) {
+  const absl::StatusOr<v1::Model> model =
+      RunGetModel(gateway, GatewayMetrics::kHttpGetModel, std::move(caller), name);
   if (!model.ok()) return OpenAiErrorResponse(model.status());
   HttpResponse response;
   response.body = ModelJson(*model);
@@ -98,8 +95,8 @@ std::optional<HttpResponse> OpenAiApi::Refuse(const HttpRequest& head) {
   const HttpRoute route = FindRoute(head.path);
   std::optional<HttpResponse> refused;
   if (!IsPublic(head, route)) {
-    const auto caller = FindCaller(head, gateway_.authenticator());
-    if (!caller.ok()) refused = OpenAiErrorResponse(caller.status());
+    const Caller caller = FindCaller(head, gateway_.authenticator());
+    if (!caller.refusal.ok()) refused = OpenAiErrorResponse(caller.refusal);
   }
   if (!refused.has_value()) refused = RefuseRoute(head, route);
   if (refused.has_value()) {
@@ -163,9 +160,9 @@ HttpResponse OpenAiApi::Preflight(const HttpRequest& request, const HttpRoute& r
 HttpResponse OpenAiApi::AnswerAtOnce(const HttpRequest& request, const HttpRoute& route) const {
   switch (route.endpoint) {
     case Endpoint::kModels:
-      return ModelsResponse(gateway_);
+      return ModelsResponse(gateway_, FindCaller(request, gateway_.authenticator()));
     case Endpoint::kModel:
-      return ModelResponse(gateway_, route.name);
+      return ModelResponse(gateway_, FindCaller(request, gateway_.authenticator()), route.name);
     case Endpoint::kHealth:
       return HealthResponse(gateway_);
     case Endpoint::kAsset:

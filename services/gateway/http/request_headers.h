@@ -15,11 +15,8 @@ namespace qwenserve {
 // Infinite without it; INVALID_ARGUMENT for anything but a number above 0.
 absl::StatusOr<absl::Duration> RequestTimeout(const HttpRequest& request);
 
-// The W3C traceparent (https://www.w3.org/TR/trace-context/) if it is well-formed, else "".
-std::string CheckedTraceparent(absl::string_view value);
-
-// Who calls; UNAUTHENTICATED as the authenticator says.
-absl::StatusOr<Caller> FindCaller(const HttpRequest& request, const Authenticator& authenticator);
+// Who calls. More than one Authorization is as none.
+Caller FindCaller(const HttpRequest& request, const Authenticator& authenticator);
 
 }  // namespace qwenserve
 

@@ -84,14 +84,12 @@ std::shared_ptr<HttpHandler> StartTokenizeHandler(Gateway* gateway, HttpRequest 
   auto handler = std::make_shared<SmallHandler>(exchange, std::move(base));
   const absl::StatusOr<absl::Duration> timeout = RequestTimeout(request);
   const size_t bytes = request.body.size();
-  RunOn(thread, bytes, [gateway, handler, timeout, body = std::move(request.body)] {
+  const Caller caller = FindCaller(request, gateway->authenticator());
+  RunOn(thread, bytes, [gateway, handler, timeout, caller, body = std::move(request.body)] {
     absl::StatusOr<v1::TokenizeRequest> parsed =
         timeout.ok() ? ParseTokenizeRequest(body) : timeout.status();
-    if (!parsed.ok()) {
-      SmallCall(*gateway, GatewayMetrics::kHttpTokenize).End(parsed.status());
-      return handler->Answer(parsed.status());
-    }
-    RunTokenize(*gateway, GatewayMetrics::kHttpTokenize, MonotonicNow() + *timeout, *parsed,
+    const absl::Time deadline = MonotonicNow() + timeout.value_or(absl::ZeroDuration());
+    RunTokenize(*gateway, GatewayMetrics::kHttpTokenize, caller, deadline, parsed,
                 [handler](absl::StatusOr<v1::TokenizeResponse> response) {
                   if (!response.ok()) return handler->Answer(response.status());
                   handler->Answer(TokenizeJson(*response));
@@ -105,14 +103,12 @@ std::shared_ptr<HttpHandler> StartDetokenizeHandler(Gateway* gateway, HttpReques
                                                     HttpResponse base, ParseThread* thread) {
   auto handler = std::make_shared<SmallHandler>(exchange, std::move(base));
   const size_t bytes = request.body.size();
-  RunOn(thread, bytes, [gateway, handler, body = std::move(request.body)] {
+  const Caller caller = FindCaller(request, gateway->authenticator());
+  RunOn(thread, bytes, [gateway, handler, caller, body = std::move(request.body)] {
     absl::StatusOr<v1::DetokenizeTextRequest> parsed = ParseDetokenizeRequest(body);
-    if (!parsed.ok()) {
-      SmallCall(*gateway, GatewayMetrics::kHttpDetokenize).End(parsed.status());
-      return handler->Answer(parsed.status());
-    }
     RunDetokenize(
-        *gateway, GatewayMetrics::kHttpDetokenize, [handler] { return handler->gone(); }, *parsed,
+        *gateway, GatewayMetrics::kHttpDetokenize, caller, [handler] { return handler->gone(); },
+        parsed,
         [handler](absl::StatusOr<std::string> text) {
           if (!text.ok()) return handler->Answer(text.status());
           handler->Answer(DetokenizeJson(*text));

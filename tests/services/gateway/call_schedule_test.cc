@@ -253,6 +253,7 @@ class Schedule {
     request.options.set_max_tokens(1 + Draw(40));
     request.options.set_priority(static_cast<int32_t>(Draw(3)));
     if (Draw(3) == 0) request.options.set_top_logprobs(Draw(3));
+    Caller caller;
     if (Draw(3) > 0) {
       auto grant = std::make_shared<KeyGrant>();
       grant->sha256 = std::to_string(Draw(3));
@@ -260,10 +261,10 @@ class Schedule {
       grant->tokens_per_minute = 1000;
       grant->concurrent_requests = 3;
       grant->priority_max = 1;
-      request.caller.grant = std::move(grant);
+      caller.grant = std::move(grant);
     }
     calls_.push_back(call);
-    call.call->Start(std::move(request), Draw(1000));
+    call.call->Start({std::move(caller), std::move(request), Draw(1000)});
   }
 
   void AnswerPrepare(bool well) {

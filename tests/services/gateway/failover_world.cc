@@ -334,7 +334,7 @@ WorldResult World::Run(const GenerateRequest& request) {
   result.answers.resize(request.n());
   call_ = std::make_shared<GenerateCall>(GatewayMetrics::kComplete, absl::InfiniteFuture(),
                                          services_, std::make_shared<Sink>());
-  call_->Start(request, 1);
+  call_->Start({Caller(), request, 1});
   v1::PrepareResponse prompt;
   for (char c : std::string("a prompt")) prompt.add_prompt_ids(static_cast<uint8_t>(c));
   prompt.set_tokenizer_hash("h");

@@ -103,7 +103,7 @@ class GenerateCallTest : public testing::Test {
     GenerateRequest request;
     request.prompt_logprobs = prompt_logprobs;
     request.prompt.set_text("x");
-    call_->Start(std::move(request), 1);
+    call_->Start({Caller(), std::move(request), 1});
     ASSERT_TRUE(text_.prepared);
   }
   void Prepared(int prompt_tokens = 1) {

@@ -1,0 +1,39 @@
+#include "services/gateway/grpc_caller.h"
+
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/strip.h"
+#include "services/gateway/caller.h"
+
+namespace qwenserve {
+namespace {
+
+// Two values could be read differently here and by a proxy: then there is none.
+absl::string_view OnlyValue(const grpc::ServerContextBase& context, const char* name) {
+  const auto [begin, end] = context.client_metadata().equal_range(name);
+  if (begin == end || std::next(begin) != end) return "";
+  return absl::string_view(begin->second.data(), begin->second.size());
+}
+
+}  // namespace
+
+std::string AddressOfPeer(absl::string_view peer) {
+  absl::string_view rest = peer;
+  if (absl::ConsumePrefix(&rest, "ipv6:")) {
+    if (!absl::ConsumePrefix(&rest, "%5B") && !absl::ConsumePrefix(&rest, "[")) {
+      return std::string(peer);
+    }
+    rest = rest.substr(0, rest.find(']'));
+    return std::string(rest.substr(0, rest.find('%')));
+  }
+  if (absl::ConsumePrefix(&rest, "ipv4:")) return std::string(rest.substr(0, rest.rfind(':')));
+  return std::string(peer);
+}
+
+Caller FindCaller(const grpc::ServerContextBase& context, const Authenticator& authenticator) {
+  return MakeCaller(authenticator, OnlyValue(context, "authorization"),
+                    AddressOfPeer(context.peer()), OnlyValue(context, "traceparent"));
+}
+
+}  // namespace qwenserve
