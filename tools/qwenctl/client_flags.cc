@@ -13,12 +13,6 @@ CLI::Option* AddOptional(CLI::App& command, const std::string& name, const std::
   return command.add_option_function<T>(name, setter, help);
 }
 
-// gRPC itself takes a port modulo 65536 and asks the name service about what is no address at all.
-std::string CheckAddress(const std::string& address) {
-  const absl::Status status = CheckHostPort(address);
-  return status.ok() ? "" : std::string(status.message());
-}
-
 }  // namespace
 
 std::string CheckText(const std::string& text) {
@@ -30,6 +24,12 @@ std::string CheckText(const std::string& text) {
     p += step.size;
   }
   return "";
+}
+
+// gRPC itself takes a port modulo 65536 and asks the name service about what is no address at all.
+std::string CheckAddress(const std::string& address) {
+  const absl::Status status = CheckHostPort(address);
+  return status.ok() ? "" : std::string(status.message());
 }
 
 std::string CheckTokenId(const std::string& id) { return id.empty() ? "needs an id" : ""; }

@@ -18,6 +18,8 @@ void AddDoctorCommand(CLI::App& app, int* exit_code);
 void AddServeCommand(CLI::App& app, int* exit_code);
 void AddQuantizeCommand(CLI::App& app, int* exit_code);
 void AddPerplexityCommand(CLI::App& app, int* exit_code);
+void AddBenchCommand(CLI::App& app, int* exit_code);
+void AddLiveCommands(CLI::App& app, int* exit_code);  // top, requests
 
 // Version of this program, and what its GPU kernels were compiled for.
 std::string VersionText();
@@ -33,6 +35,7 @@ void AddGenerationFlags(CLI::App& command, v1::GenerationOptions* options);
 // empty id would be read as 0.
 std::string CheckText(const std::string& text);
 std::string CheckTokenId(const std::string& id);
+std::string CheckAddress(const std::string& address);
 
 }  // namespace qwenserve
 

@@ -14,6 +14,7 @@ enum ExitCode : int {
   kExitRefused = 4,      // the server refused the request: bad field, unknown model, not built yet
   kExitTimeout = 5,      // --timeout passed
   kExitOverloaded = 6,   // the server is full: try again later
+  kExitLimit = 7,        // fewer good requests than `bench` was asked for
   kExitInterrupted = 130,
 };
 
