@@ -24,15 +24,13 @@ using Clock = std::chrono::steady_clock;
 constexpr int64_t kChatPrompt = 64;
 constexpr size_t kTokensAlone = 64;  // of each chat before the long prompt comes
 
-struct Settings {
+struct BesideSettings {
   EngineFlags flags;
   int64_t prompt = 8192;
   int64_t chats = 4;
   double max_step_ms = 0;
   int repeat = 3;
 };
-
-double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
 double Quantile(std::vector<double> values, double q) {
   std::sort(values.begin(), values.end());
@@ -76,7 +74,7 @@ class TokenTimes {
 
 class BesideMeasurement {
  public:
-  explicit BesideMeasurement(const Settings& settings)
+  explicit BesideMeasurement(const BesideSettings& settings)
       : settings_(settings),
         // A step with both has at least 16 rows of the prompt, and few have none.
         chat_tokens_(static_cast<int64_t>(2 * kTokensAlone) + settings.prompt / 8) {}
@@ -152,7 +150,7 @@ class BesideMeasurement {
     return absl::OkStatus();
   }
 
-  const Settings settings_;
+  const BesideSettings settings_;
   const int64_t chat_tokens_;
   int64_t seed_ = 0;
   TokenTimes times_;
@@ -164,7 +162,7 @@ class BesideMeasurement {
 }  // namespace
 
 void AddBesideCommand(CLI::App& app, BenchOutput* output) {
-  auto settings = std::make_shared<Settings>();
+  auto settings = std::make_shared<BesideSettings>();
   CLI::App& command = *app.add_subcommand("beside", "one long prompt beside chats");
   AddEngineFlags(command, &settings->flags);
   command.add_option("--prompt", settings->prompt, "tokens of the long prompt")

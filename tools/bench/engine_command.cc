@@ -21,7 +21,7 @@
 namespace qwenserve {
 namespace {
 
-struct Settings {
+struct EngineSettings {
   EngineFlags flags;
   int64_t prompt = 512;
   int64_t decode = 64;
@@ -29,13 +29,9 @@ struct Settings {
   int repeat = 5;
 };
 
-double Seconds(StepLog::Clock::duration duration) {
-  return std::chrono::duration<double>(duration).count();
-}
-
 class EngineMeasurement {
  public:
-  explicit EngineMeasurement(const Settings& settings) : settings_(settings) {}
+  explicit EngineMeasurement(const EngineSettings& settings) : settings_(settings) {}
 
   absl::StatusOr<Json> Run() {
     QS_RETURN_IF_ERROR(Load());
@@ -150,7 +146,7 @@ class EngineMeasurement {
     return result;
   }
 
-  const Settings settings_;
+  const EngineSettings settings_;
   int threads_ = 1;
   double load_seconds_ = 0;
   int64_t seed_ = 0;
@@ -163,7 +159,7 @@ class EngineMeasurement {
 }  // namespace
 
 void AddEngineCommand(CLI::App& app, BenchOutput* output) {
-  auto settings = std::make_shared<Settings>();
+  auto settings = std::make_shared<EngineSettings>();
   CLI::App& command = *app.add_subcommand("engine", "prefill and decode speed of one replica");
   AddEngineFlags(command, &settings->flags);
   command.add_option("--prompt", settings->prompt, "tokens of a prompt")

@@ -79,12 +79,12 @@ absl::StatusOr<double> PlainWeightBytes(const std::string& model_dir, const std:
   return bytes;
 }
 
-struct Settings {
+struct LoadSettings {
   EngineFlags flags;
   int64_t max_model_len = 8192;
 };
 
-absl::StatusOr<Json> Measure(const Settings& settings) {
+absl::StatusOr<Json> MeasureLoad(const LoadSettings& settings) {
   const std::string& dir = settings.flags.options.model_dir;
   const int64_t source_bytes = WarmPageCache(dir);
   QS_ASSIGN_OR_RETURN(EngineOptions options, OptionsFrom(settings.flags));
@@ -94,7 +94,7 @@ absl::StatusOr<Json> Measure(const Settings& settings) {
   QS_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
                       Engine::Create(
                           options, [](const StepEvents&) {}, nullptr));
-  const double seconds = std::chrono::duration<double>(StepLog::Clock::now() - began).count();
+  const double seconds = Seconds(StepLog::Clock::now() - began);
   const EngineInfo& info = engine->info();
   const char* rollup = "/proc/self/smaps_rollup";
   const double held = static_cast<double>(ProcBytes(rollup, "Anonymous")) +
@@ -123,14 +123,14 @@ absl::StatusOr<Json> Measure(const Settings& settings) {
 }  // namespace
 
 void AddLoadCommand(CLI::App& app, BenchOutput* output) {
-  auto settings = std::make_shared<Settings>();
+  auto settings = std::make_shared<LoadSettings>();
   CLI::App& command = *app.add_subcommand("load", "speed of loading, and the memory held after it");
   AddEngineFlags(command, &settings->flags);
   command.add_option("--max-model-len", settings->max_model_len, "tokens that the KV cache holds")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   command.callback([settings, output] {
-    absl::StatusOr<Json> result = Measure(*settings);
+    absl::StatusOr<Json> result = MeasureLoad(*settings);
     output->status = result.status();
     if (result.ok()) output->result = *std::move(result);
   });

@@ -14,7 +14,7 @@
 namespace qwenserve {
 namespace {
 
-struct Settings {
+struct StepSettings {
   EngineFlags flags;
   std::vector<int64_t> batches = {1, 64};
   int64_t prompt = 512;
@@ -25,7 +25,7 @@ struct Settings {
 
 // The mean of the steps that the whole batch takes part in: events are handed over by another
 // thread, several at a time when steps are this short, so single distances mean nothing.
-absl::StatusOr<double> StepSeconds(Engine& engine, StepLog& log, const Settings& settings,
+absl::StatusOr<double> StepSeconds(Engine& engine, StepLog& log, const StepSettings& settings,
                                    int64_t batch, int64_t* seed) {
   for (int64_t i = 0; i < batch; ++i) {
     const SequenceRequest request =
@@ -44,8 +44,8 @@ absl::StatusOr<double> StepSeconds(Engine& engine, StepLog& log, const Settings&
          static_cast<double>(steps.size() - 1);
 }
 
-absl::StatusOr<Json> Repeat(Engine& engine, StepLog& log, const Settings& settings, int64_t batch,
-                            int64_t* seed) {
+absl::StatusOr<Json> Repeat(Engine& engine, StepLog& log, const StepSettings& settings,
+                            int64_t batch, int64_t* seed) {
   std::vector<double> seconds;
   for (int i = 0; i < settings.repeat; ++i) {
     QS_ASSIGN_OR_RETURN(const double one, StepSeconds(engine, log, settings, batch, seed));
@@ -54,7 +54,7 @@ absl::StatusOr<Json> Repeat(Engine& engine, StepLog& log, const Settings& settin
   return Json{{"batch", batch}, {"seconds", Median(seconds)}, {"seconds_all", seconds}};
 }
 
-absl::StatusOr<Json> Measure(const Settings& settings) {
+absl::StatusOr<Json> MeasureStep(const StepSettings& settings) {
   QS_ASSIGN_OR_RETURN(EngineOptions options, OptionsFrom(settings.flags));
   const absl::Duration busy = absl::Microseconds(settings.busy_us);
   options.wrap_backend = [busy](std::unique_ptr<Backend> device) -> std::unique_ptr<Backend> {
@@ -86,7 +86,7 @@ absl::StatusOr<Json> Measure(const Settings& settings) {
 }  // namespace
 
 void AddStepCommand(CLI::App& app, BenchOutput* output) {
-  auto settings = std::make_shared<Settings>();
+  auto settings = std::make_shared<StepSettings>();
   CLI::App& command = *app.add_subcommand("step", "time of a decode step outside the kernels");
   AddEngineFlags(command, &settings->flags);
   command.add_option("--batch", settings->batches, "sequences decoded together")
@@ -107,7 +107,7 @@ void AddStepCommand(CLI::App& app, BenchOutput* output) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   command.callback([settings, output] {
-    absl::StatusOr<Json> result = Measure(*settings);
+    absl::StatusOr<Json> result = MeasureStep(*settings);
     output->status = result.status();
     if (result.ok()) output->result = *std::move(result);
   });

@@ -40,6 +40,10 @@ class StepLog {
 // from the first one on, so that no two seeds share a cached prefix.
 SequenceRequest BenchRequest(int64_t vocab_size, int64_t prompt, int64_t tokens, int64_t seed);
 
+inline double Seconds(StepLog::Clock::duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+
 }  // namespace qwenserve
 
 #endif  // QWENSERVE_TOOLS_BENCH_STEP_LOG_H_

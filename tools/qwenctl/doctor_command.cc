@@ -69,7 +69,7 @@ class Doctor {
   std::optional<ModelConfig> config_;
 };
 
-std::string Gibibytes(int64_t bytes) {
+std::string GibibytesText(int64_t bytes) {
   return absl::StrFormat("%.1f GiB", static_cast<double>(bytes) / (1 << 30));
 }
 
@@ -81,7 +81,7 @@ void Doctor::Machine() {
   const CpuLimits cpus = ReadCpuLimits();
   Ok("processors", absl::StrCat(cpus.usable(), " usable of ", cpus.machine));
   const MemoryLimits memory = ReadMemoryLimits();
-  Ok("memory", absl::StrCat(Gibibytes(memory.available), " available (", memory.reason, ")"));
+  Ok("memory", absl::StrCat(GibibytesText(memory.available), " available (", memory.reason, ")"));
   const auto backend = MakeCpuBackend({});
   if (backend.ok()) {
     const auto isa = CpuIsaName("auto");
@@ -118,8 +118,9 @@ void Doctor::Gpus() {
     }
     const DeviceMemory memory = (*gpu)->memory().value_or(DeviceMemory());
     Ok(absl::StrCat("gpu ", i),
-       absl::StrCat((*gpu)->description(), ", ", Gibibytes(static_cast<int64_t>(memory.free_bytes)),
-                    " free of ", Gibibytes(static_cast<int64_t>(memory.total_bytes)), ", numerics ",
+       absl::StrCat((*gpu)->description(), ", ",
+                    GibibytesText(static_cast<int64_t>(memory.free_bytes)), " free of ",
+                    GibibytesText(static_cast<int64_t>(memory.total_bytes)), ", numerics ",
                     (*gpu)->kernel_table(WeightFormat::kBf16)));
   }
 }

@@ -45,7 +45,7 @@ struct PerplexityFlags {
   bool compares() const { return !against.dir.empty(); }
 };
 
-constexpr const char* kFooter =
+constexpr const char* kPerplexityFooter =
     "Cuts the text into windows of --sequence-length tokens, each read without what came before, "
     "and\n"
     "tells how well the model predicts every token but the windows' first: perplexity is\n"
@@ -240,7 +240,7 @@ void AddPerplexityCommand(CLI::App& app, int* exit_code) {
   command->add_option("--output", flags->output, "text or json")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
-  command->footer(kFooter);
+  command->footer(kPerplexityFooter);
   command->callback([flags, exit_code] { *exit_code = RunPerplexity(*flags); });
 }
 

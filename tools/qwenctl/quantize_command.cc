@@ -26,7 +26,7 @@ struct QuantizeFlags {
   int64_t sequence_length = 512;
 };
 
-constexpr const char* kFooter =
+constexpr const char* kQuantizeFooter =
     "Reads a bf16, fp16 or f32 checkpoint and writes one with 4 or 8 bits per weight in the GPTQ\n"
     "layout, which qwenserve, transformers, vLLM and others load. Each column of a matrix is\n"
     "rounded with regard to the inputs that it has on the calibration text, and the columns "
@@ -150,7 +150,7 @@ void AddQuantizeCommand(CLI::App& app, int* exit_code) {
   command->add_option("--threads", options.num_threads, "Threads")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
-  command->footer(kFooter);
+  command->footer(kQuantizeFooter);
   command->callback([flags, exit_code] { *exit_code = RunQuantize(*flags); });
 }
 
