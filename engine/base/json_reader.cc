@@ -49,7 +49,8 @@ class DocumentBuilder : public nlohmann::json_sax<Json> {
     if (absl::StartsWith(what, "[") && name_end != absl::string_view::npos) {
       what.remove_prefix(name_end + 2);
     }
-    // The library quotes the token that it was reading, whole.
+    // The library quotes what it was reading: perhaps somebody's prompt. The place is enough.
+    what = what.substr(0, what.find("; last read:"));
     error_ = absl::StrCat("byte ", position, ": ", ShownText(what));
     return false;
   }

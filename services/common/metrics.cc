@@ -65,6 +65,13 @@ Histogram& AddHistogram(Metrics& metrics, const char* name, const char* help, Bu
 constexpr char kRefusedName[] = "qwenserve_grpc_connections_refused_total";
 constexpr char kHttpRefusedName[] = "qwenserve_http_connections_refused_total";
 constexpr char kRefusedHelp[] = "Connections reset instead of accepted, by cause";
+constexpr const char* kMethodNames[GatewayMetrics::kNumMethods] = {
+    "Chat",         "StreamChat",     "Complete",       "StreamComplete",
+    "Tokenize",     "Detokenize",     "ListModels",     "GetModel",
+    "HttpChat",     "HttpStreamChat", "HttpComplete",   "HttpStreamComplete",
+    "HttpTokenize", "HttpDetokenize", "HttpListModels", "HttpGetModel"};
+constexpr char kAccessLinesName[] = "qwenserve_gateway_access_log_lines_total";
+constexpr char kAccessLinesHelp[] = "Lines of the access log, by what became of them";
 constexpr char kReloadsName[] = "qwenserve_file_reloads_total";
 constexpr char kReloadsHelp[] = "Watched files read anew, by file and result";
 constexpr char kFinishedName[] = "qwenserve_sequences_finished_total";
@@ -199,6 +206,10 @@ AuthMetrics::AuthMetrics(Metrics& metrics)
   }
 }
 
+AccessLogMetrics::AccessLogMetrics(Metrics& metrics)
+    : written(AddCounter(metrics, kAccessLinesName, kAccessLinesHelp, {{"result", "written"}})),
+      dropped(AddCounter(metrics, kAccessLinesName, kAccessLinesHelp, {{"result", "dropped"}})) {}
+
 TokenizerMetrics::TokenizerMetrics(Metrics& metrics)
     : prepare_requests(Counters(metrics, "qwenserve_tokenizer_prepare_requests_total",
                                 "Prompts prepared, by status"),
@@ -310,6 +321,8 @@ HttpMetrics::HttpMetrics(Metrics& metrics)
       abandoned(AddCounter(metrics, "qwenserve_http_abandoned_requests_total",
                            "Requests whose client left before the end of the answer")) {}
 
+const char* GatewayMetrics::MethodName(Method method) { return kMethodNames[method]; }
+
 GatewayMetrics::GatewayMetrics(Metrics& metrics)
     : in_flight(AddGauge(metrics, "qwenserve_gateway_requests_in_flight", "Requests in flight")),
       waiting(AddGauge(metrics, "qwenserve_gateway_requests_waiting",
@@ -375,14 +388,9 @@ GatewayMetrics::GatewayMetrics(Metrics& metrics)
                                     "from the last one",
                                     {{"cause", cause}}));
   }
-  const char* const kMethods[kNumMethods] = {
-      "Chat",         "StreamChat",     "Complete",       "StreamComplete",
-      "Tokenize",     "Detokenize",     "ListModels",     "GetModel",
-      "HttpChat",     "HttpStreamChat", "HttpComplete",   "HttpStreamComplete",
-      "HttpTokenize", "HttpDetokenize", "HttpListModels", "HttpGetModel"};
   auto& requests_family =
       Counters(metrics, "qwenserve_gateway_requests_total", "Requests ended, by method and status");
-  for (const char* method : kMethods) {
+  for (const char* method : kMethodNames) {
     requests.emplace_back(requests_family, Labels{{"method", method}});
     duration.push_back(&AddHistogram(metrics, "qwenserve_gateway_request_duration_seconds",
                                      "From arrival to the end", RequestSeconds(),

@@ -105,6 +105,12 @@ struct AuthMetrics {
   std::array<Counter*, kNumFailures> failures;
 };
 
+struct AccessLogMetrics {
+  explicit AccessLogMetrics(Metrics& metrics);
+  Counter& written;
+  Counter& dropped;
+};
+
 // qwenserve_model_info: always 1, its labels tell how a replica holds its model.
 void SetModelInfo(Metrics& metrics, const std::string& model, const std::string& device,
                   const std::string& weight_format, const std::string& kv_format, int tp);
@@ -178,6 +184,7 @@ struct GatewayMetrics {
     kHttpGetModel,
     kNumMethods
   };
+  static const char* MethodName(Method method);
 
   // Why a request was turned away or ended for want of room. Index into `sheds`.
   enum Shed {

@@ -34,6 +34,7 @@ Gateway::Gateway(const GatewayOptions& options, GatewayMetrics* metrics, OnCatal
   services_.retries = &retries_;
   services_.clock = MonotonicNow;
   services_.settings = options.call;
+  services_.access_log = options.access_log.get();
   services_.cache_salt = options.cache_salt.get();
 
   ticker_ = std::thread([this] { Run(); });

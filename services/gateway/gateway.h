@@ -29,6 +29,7 @@ namespace qwenserve {
 
 struct SecurityOptions {
   std::string api_keys;                               // path; empty: anyone may call
+  std::string access_log = "off";                     // path, "-" or off
   std::string cache_salt_secret_file;                 // empty: random if there are keys
   absl::Duration reload_interval = absl::Seconds(1);  // of what is watched
 };
@@ -37,8 +38,9 @@ struct GatewayOptions {
   std::vector<std::string> tokenizers;  // sources, as Discovery takes them
   std::vector<std::string> generators;
   std::string instance_id;
-  SecurityOptions security;                            // the next two are made from it
+  SecurityOptions security;                            // the next three are made from it
   std::shared_ptr<const Authenticator> authenticator;  // null: OpenDoor
+  std::shared_ptr<AccessLog> access_log;               // null: none
   std::shared_ptr<const CacheSalt> cache_salt;         // null: the client's own is used as it is
   RequestLimits request_limits;
   Admission::Limits admission;

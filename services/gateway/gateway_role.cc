@@ -45,6 +45,9 @@ absl::Status Secure(GatewayOptions* options, Metrics& metrics) {
     QS_ASSIGN_OR_RETURN(options->authenticator,
                         ApiKeys::Create(security.api_keys, security.reload_interval, metrics));
   }
+  if (security.access_log != "off") {
+    QS_ASSIGN_OR_RETURN(options->access_log, AccessLog::Open(security.access_log, metrics));
+  }
   if (!security.cache_salt_secret_file.empty()) {
     QS_ASSIGN_OR_RETURN(CacheSalt salt, CacheSalt::FromFile(security.cache_salt_secret_file));
     options->cache_salt = std::make_shared<const CacheSalt>(std::move(salt));

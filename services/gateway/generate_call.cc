@@ -62,11 +62,12 @@ void GenerateCall::Start(IncomingCall incoming) {
 
 absl::Status GenerateCall::Admit(IncomingCall incoming) {
   request_.caller = incoming.caller;
+  request_.id = RandomId("req-");  // for what has no request too
   QS_RETURN_IF_ERROR(incoming.caller.refusal);
   QS_RETURN_IF_ERROR(incoming.request.status());
+  if (incoming.request->id.empty()) incoming.request->id = request_.id;
   request_ = *std::move(incoming.request);
   request_.caller = std::move(incoming.caller);
-  if (request_.request_id.empty()) request_.request_id = RandomId("req-");
   v1::SamplingParams* sampling = request_.options.mutable_sampling();
   if (!sampling->has_seed()) sampling->set_seed(DrawSeed());
   if (services_.cache_salt != nullptr) {
@@ -91,7 +92,7 @@ absl::Status GenerateCall::Admit(IncomingCall incoming) {
 
   phase_ = Phase::kPreparing;
   request_.prompt.set_model(model_.name);
-  request_.prompt.set_request_id(request_.request_id);
+  request_.prompt.set_request_id(request_.id);
   request_.prompt.set_max_prompt_tokens(model_.max_model_len);
   auto self = shared_from_this();
   cancel_prepare_ =
@@ -231,7 +232,7 @@ void GenerateCall::SubmitAll(const std::shared_ptr<GeneratorReplica>& replica) {
 }
 
 void GenerateCall::MakeSubmit() {
-  submit_.set_request_id(request_.request_id);
+  submit_.set_request_id(request_.id);
   submit_.mutable_prompt_ids()->Swap(prompt_.mutable_prompt_ids());
   submit_.set_max_tokens(max_tokens_);
   submit_.set_min_tokens(request_.options.min_tokens());
@@ -372,6 +373,7 @@ void GenerateCall::RecordTokens(const Choice& choice, int tokens) {
   if (tokens == 0) return;
   const absl::Time now = services_.clock();
   if (last_token_ == absl::InfinitePast()) {
+    first_token_ = now;
     services_.metrics->time_to_first_token.Observe(absl::ToDoubleSeconds(now - start_));
   } else {
     services_.metrics->inter_token.Observe(absl::ToDoubleSeconds(now - last_token_) / tokens);
@@ -434,7 +436,7 @@ GenerateCall::Output GenerateCall::Next() {
     if (!samples_.empty()) {
       error_ = WithMetadata(error_, "tokens_sent", absl::StrCat(TokensSent()));
     }
-    RecordEnd(error_.code());
+    RecordEnd(error_);
     return error_;
   }
   const bool complete = !samples_.empty() &&
@@ -444,7 +446,7 @@ GenerateCall::Output GenerateCall::Next() {
   phase_ = Phase::kEnded;
   terminal_given_ = true;
   HandOut(0, 0);
-  RecordEnd(absl::StatusCode::kOk);
+  RecordEnd(absl::OkStatus());
   return MakeFinished();
 }
 
@@ -525,7 +527,7 @@ void GenerateCall::Tick(absl::Time now) {
 bool GenerateCall::Summarize(v1::RequestSummary* summary) const {
   absl::MutexLock lock(&mutex_);
   if (phase_ == Phase::kNew || phase_ == Phase::kEnded) return false;
-  summary->set_request_id(request_.request_id);
+  summary->set_request_id(request_.shown_id());
   summary->set_model(model_.name);
   ToProtoTimestamp(absl::Now() - (services_.clock() - start_), summary->mutable_start_time());
   summary->set_prompt_tokens(prompt_tokens_);
@@ -544,15 +546,35 @@ bool GenerateCall::Summarize(v1::RequestSummary* summary) const {
   return true;
 }
 
-void GenerateCall::RecordEnd(absl::StatusCode code) {
+void GenerateCall::RecordEnd(const absl::Status& status) {
   if (std::exchange(recorded_, true)) return;
   // Before the client hears of the end, since its next request may depend on it.
   key_ticket_ = KeyLimits::Ticket();
-  services_.metrics->requests[method_].Increment(code);
+  services_.metrics->requests[method_].Increment(status.code());
   services_.metrics->duration[method_]->Observe(absl::ToDoubleSeconds(services_.clock() - start_));
   if (!samples_.empty()) {
     services_.metrics->completion_tokens_per_request.Observe(TokensSent());
   }
+  if (services_.access_log != nullptr) WriteAccessLine(status);
+}
+
+void GenerateCall::WriteAccessLine(const absl::Status& status) const {
+  AccessRecord record;
+  record.id = request_.id;
+  record.client_id = request_.request_id;
+  record.method = GatewayMetrics::MethodName(method_);
+  record.model = model_.name;
+  record.status = status;
+  record.prompt_tokens = prompt_tokens_;
+  record.cached_tokens = cached_tokens_;
+  record.completion_tokens = TokensSent();
+  if (first_token_ != absl::InfinitePast()) record.time_to_first_token = first_token_ - start_;
+  record.duration = services_.clock() - start_;
+  if (failover_.has_value()) {
+    record.failovers = failover_->failovers();
+    record.replicas = failover_->replicas();
+  }
+  services_.access_log->Write(record, request_.caller);
 }
 
 uint32_t GenerateCall::TokensSent() const {

@@ -18,6 +18,7 @@
 #include "qwenserve/v1/admin.pb.h"
 #include "qwenserve/v1/inference.pb.h"
 #include "services/common/metrics.h"
+#include "services/gateway/access_log.h"
 #include "services/gateway/admission.h"
 #include "services/gateway/cache_salt.h"
 #include "services/gateway/call_services.h"
@@ -60,6 +61,7 @@ struct CallServices {
   RetryBudget* retries = nullptr;
   Clock clock;
   CallSettings settings;
+  AccessLog* access_log = nullptr;        // null: none
   const CacheSalt* cache_salt = nullptr;  // null: the client's own is used as it is
 };
 
@@ -190,7 +192,8 @@ class GenerateCall final : public SequenceListener,
   void End(absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void HandOut(uint32_t choice, uint32_t tokens) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   v1::Finished MakeFinished() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RecordEnd(absl::StatusCode code) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RecordEnd(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WriteAccessLine(const absl::Status& status) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint32_t TokensSent() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const GatewayMetrics::Method method_;
@@ -219,6 +222,7 @@ class GenerateCall final : public SequenceListener,
   std::optional<Failover> failover_ ABSL_GUARDED_BY(mutex_);
   std::vector<Sample> samples_ ABSL_GUARDED_BY(mutex_);
   std::vector<Seeking> seeking_ ABSL_GUARDED_BY(mutex_);
+  absl::Time first_token_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   absl::Time last_token_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 
   std::optional<v1::Started> started_ ABSL_GUARDED_BY(mutex_);

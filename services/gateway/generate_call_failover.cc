@@ -89,7 +89,7 @@ void GenerateCall::OnFirstSubmit(const v1::ServerHello& hello) {
   services_.metrics->prompt_tokens.Increment(prompt_tokens_);
   services_.metrics->prompt_tokens_per_request.Observe(prompt_tokens_);
   started_.emplace();
-  started_->set_request_id(request_.request_id);
+  started_->set_request_id(request_.shown_id());
   started_->set_seed(request_.options.sampling().seed());
   started_->set_model(model_.name);
   started_->set_prompt_tokens(prompt_tokens_);

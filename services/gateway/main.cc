@@ -49,6 +49,8 @@ int main(int argc, char** argv) {
             "Origins whose web pages may call from a browser; * for all");
   flags.Add("api-keys", &gateway.security.api_keys,
             "File of API keys, one JSON object a line; without it anyone may call");
+  flags.Add("access-log", &gateway.security.access_log,
+            "File for one line of JSON a request, without content; - for stdout, or off");
   flags.Add("cache-salt-secret-file", &gateway.security.cache_salt_secret_file,
             "Secret, the same for all gateways, that keeps the cached prompts of tenants apart");
   if (std::optional<int> exit = flags.ParseOrExit(argc, argv)) return *exit;

@@ -41,8 +41,11 @@ struct RequestLimits {
 // A generation as the rest of the gateway knows it, whichever method asked for it.
 struct GenerateRequest {
   bool chat = false;
-  std::string model;       // may be empty
-  std::string request_id;  // may be empty
+  std::string model;  // may be empty
+  // Ours, which workers and logs know; drawn when it is empty, so that no client can make two
+  // requests look like one.
+  std::string id;
+  std::string request_id;  // the client's name for it, given back; may be empty
   v1::PrepareRequest prompt;
   v1::GenerationOptions options;
   // Comes before the answer's text.
@@ -55,6 +58,8 @@ struct GenerateRequest {
   Caller caller;
   bool whole = false;
 
+  // What the client knows the request by.
+  const std::string& shown_id() const { return request_id.empty() ? id : request_id; }
   uint32_t n() const { return options.n() == 0 ? 1 : options.n(); }
 };
 

@@ -23,8 +23,10 @@ absl::Status StartTokenize(const std::shared_ptr<SmallCall>& call, Gateway& gate
   QS_RETURN_IF_ERROR(call->Enter(request.ByteSizeLong()));
   QS_ASSIGN_OR_RETURN(const ServedModel model, gateway.catalog()->ResolveForText(request.model()));
   QS_RETURN_IF_ERROR(KeyLimits::CheckModel(call->caller().grant.get(), model.name));
+  call->SetModel(model.name);
   v1::PrepareRequest prepare;
   prepare.set_model(model.name);
+  prepare.set_request_id(call->id());
   prepare.set_with_pieces(request.with_pieces());
   if (request.has_chat()) {
     *prepare.mutable_chat() = request.chat();
@@ -44,6 +46,7 @@ absl::Status StartTokenize(const std::shared_ptr<SmallCall>& call, Gateway& gate
     *response.mutable_token_ids() = std::move(*result->mutable_prompt_ids());
     *response.mutable_pieces() = std::move(*result->mutable_pieces());
     response.set_max_model_len(model.max_model_len);
+    call->SetTokens(static_cast<uint32_t>(response.token_ids_size()));
     call->End(absl::OkStatus());
     done(std::move(response));
   };
@@ -73,6 +76,7 @@ absl::Status StartDetokenize(const std::shared_ptr<SmallCall>& call, Gateway& ga
   QS_RETURN_IF_ERROR(call->Enter(request.ByteSizeLong()));
   QS_ASSIGN_OR_RETURN(const ServedModel model, gateway.catalog()->ResolveForText(request.model()));
   QS_RETURN_IF_ERROR(KeyLimits::CheckModel(call->caller().grant.get(), model.name));
+  call->SetModel(model.name);
   QS_RETURN_IF_ERROR(CheckIds(request.token_ids(), model.vocab_size));
   DetokenizeJob job;
   job.ids.assign(request.token_ids().begin(), request.token_ids().end());
@@ -101,6 +105,15 @@ void SmallCall::End(const absl::Status& status) {
   metrics.requests[method_].Increment(status.code());
   metrics.duration[method_]->Observe(absl::ToDoubleSeconds(MonotonicNow() - start_));
   ticket_ = Admission::Ticket();
+  if (gateway_.services().access_log == nullptr) return;
+  AccessRecord record;
+  record.id = id_;
+  record.method = GatewayMetrics::MethodName(method_);
+  record.model = model_;
+  record.status = status;
+  record.prompt_tokens = tokens_;
+  record.duration = MonotonicNow() - start_;
+  gateway_.services().access_log->Write(record, caller_);
 }
 
 void RunTokenize(Gateway& gateway, GatewayMetrics::Method method, Caller caller,

@@ -14,6 +14,7 @@
 #include "services/gateway/admission.h"
 #include "services/gateway/authenticator.h"
 #include "services/gateway/gateway.h"
+#include "services/gateway/text_util.h"
 
 namespace qwenserve {
 
@@ -26,6 +27,10 @@ class SmallCall {
       : gateway_(gateway), method_(method), caller_(std::move(caller)), start_(MonotonicNow()) {}
 
   const Caller& caller() const { return caller_; }
+  const std::string& id() const { return id_; }
+  // For the access log.
+  void SetModel(const std::string& model) { model_ = model; }
+  void SetTokens(uint32_t tokens) { tokens_ = tokens; }
   // The caller's refusal, or RESOURCE_EXHAUSTED.
   absl::Status Enter(size_t bytes);
   // Counts the call and gives its place back.
@@ -35,6 +40,9 @@ class SmallCall {
   Gateway& gateway_;
   const GatewayMetrics::Method method_;
   const Caller caller_;
+  const std::string id_ = RandomId("req-");
+  std::string model_;
+  uint32_t tokens_ = 0;
   const absl::Time start_;
   Admission::Ticket ticket_;
 };

@@ -15,7 +15,7 @@ START_TIMEOUT = 120
 
 
 class ServerProcess:
-    def __init__(self, role, *flags, listen="127.0.0.1:0"):
+    def __init__(self, role, *flags, listen="127.0.0.1:0", log=None):
         """`listen`: a fixed address, to come back where another process was."""
         self.role = role
         self.flags = flags
@@ -23,9 +23,9 @@ class ServerProcess:
         self._lines = queue.Queue()
         self._process = subprocess.Popen(
             [BIN / f"qwenserve-{role}", "--listen", listen, "--ops-listen", "127.0.0.1:0",
-             "--drain-delay", "0", "--log-level", "warn",
+             "--drain-delay", "0", "--log-level", "info" if log else "warn",
              *(["--http-listen", "127.0.0.1:0"] if role == "gateway" else []), *map(str, flags)],
-            stdout=subprocess.PIPE, text=True)
+            stdout=subprocess.PIPE, stderr=log, text=True)
         threading.Thread(target=self._read, daemon=True).start()
         while "grpc" not in self.addresses:
             self._take_line()

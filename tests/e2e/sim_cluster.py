@@ -58,15 +58,18 @@ class SimCluster:
     generator_flags, tokenizer_flags, gateway_flags: for all of a kind.
     each_generator: a list of flags for each generator, besides.
     script: rules of --sim-script for all generators; scripts: {number of a generator: its own rules}.
+    log: an open file, which gets what every process logs at level info.
     model: the folder; default: that of make_sim_model, served as "sim".
     """
 
     def __init__(self, generators=1, tokenizers=1, gateways=1, generator_flags=(),
-                 tokenizer_flags=("--chat-template", "qwen3"), gateway_flags=(), each_generator=None, script=None, scripts=None, model=None):
+                 tokenizer_flags=("--chat-template", "qwen3"), gateway_flags=(), each_generator=None, script=None, scripts=None,
+                 model=None, log=None):
         self.stack = contextlib.ExitStack()
         self.folder = pathlib.Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
         self.model = model or make_sim_model(self.folder / "sim")
         self._gateway_flags = gateway_flags
+        self._log = log
         each = each_generator or [()] * generators
         assert len(each) == generators
         try:
@@ -92,7 +95,7 @@ class SimCluster:
         return ("--sim-script", path)
 
     def _start(self, role, flags, **options):
-        process = ServerProcess(role, *flags, **options)
+        process = ServerProcess(role, *flags, log=self._log, **options)
         self.stack.callback(lambda: process.running() and process.kill())
         return process
 

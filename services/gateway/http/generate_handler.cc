@@ -43,7 +43,7 @@ void GenerateHandler::StartCall(Job job, Caller caller, absl::Time deadline, siz
   stream_ = job.stream;
   answer_ = std::move(job.answer);
   if (job.request.ok()) {
-    job.request->request_id = id_;
+    job.request->id = id_;
     job.request->whole = !job.stream;
   }
   call_ =

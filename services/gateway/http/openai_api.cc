@@ -94,16 +94,32 @@ OpenAiApi::OpenAiApi(Gateway* gateway, OpenAiOptions options)
 std::optional<HttpResponse> OpenAiApi::Refuse(const HttpRequest& head) {
   const HttpRoute route = FindRoute(head.path);
   std::optional<HttpResponse> refused;
+  Caller caller;
+  caller.peer = head.peer;
   if (!IsPublic(head, route)) {
-    const Caller caller = FindCaller(head, gateway_.authenticator());
+    caller = FindCaller(head, gateway_.authenticator());
     if (!caller.refusal.ok()) refused = OpenAiErrorResponse(caller.refusal);
   }
   if (!refused.has_value()) refused = RefuseRoute(head, route);
   if (refused.has_value()) {
-    refused->headers.emplace_back("x-request-id", RandomId("req-"));
+    const std::string id = RandomId("req-");
+    LogRefusal(id, caller, refused->status);
+    refused->headers.emplace_back("x-request-id", id);
     AllowOrigin(head, &*refused);
   }
   return refused;
+}
+
+void OpenAiApi::LogRefusal(const std::string& id, const Caller& caller, int status) const {
+  if (gateway_.services().access_log == nullptr) return;
+  AccessRecord record;
+  record.id = id;
+  // Not the path, which is the client's text.
+  record.method = "Http";
+  record.status = !caller.refusal.ok() ? caller.refusal
+                  : status == 404      ? absl::NotFoundError("")
+                                       : absl::InvalidArgumentError("");
+  gateway_.services().access_log->Write(record, caller);
 }
 
 std::optional<HttpResponse> OpenAiApi::RefuseRoute(const HttpRequest& head,

@@ -32,6 +32,7 @@ class OpenAiApi final : public HttpApplication {
 
  private:
   std::optional<HttpResponse> RefuseRoute(const HttpRequest& head, const HttpRoute& route) const;
+  void LogRefusal(const std::string& id, const Caller& caller, int status) const;
   void AllowOrigin(const HttpRequest& request, HttpResponse* response) const;
   HttpResponse Preflight(const HttpRequest& request, const HttpRoute& route) const;
   HttpResponse AnswerAtOnce(const HttpRequest& request, const HttpRoute& route) const;
