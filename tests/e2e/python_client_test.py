@@ -1,20 +1,17 @@
 """The Python examples: built as a wheel, and run against simulated generators."""
 
-import contextlib
 import importlib
 import socket
 import subprocess
 import sys
 import time
 import zipfile
-from concurrent import futures
 from importlib.metadata import version
 
 import grpc
 import pytest
-from google.protobuf import any_pb2
-from google.rpc import error_details_pb2, status_pb2
 
+from fake_gateway import abort, fake_gateway
 from server_process import ROOT
 
 EXAMPLES = ROOT / "examples" / "python"
@@ -137,22 +134,6 @@ def test_another_answer_is_an_error_and_not_mixed(client_module, sim_cluster):
                     gateways[0].kill()
 
 
-@contextlib.contextmanager
-def chat_server(api, answer):
-    """A server of our own, whose Chat is `answer(request, context)`. Its port."""
-    handler = grpc.method_handlers_generic_handler("qwenserve.v1.Inference", {
-        "Chat": grpc.unary_unary_rpc_method_handler(
-            answer, request_deserializer=api.ChatRequest.FromString,
-            response_serializer=api.ChatResponse.SerializeToString)})
-    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[handler])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield port
-    finally:
-        server.stop(None)
-
-
 def test_a_busy_server_is_asked_again_when_it_says(client_module):
     api = client_module.api
     times = []
@@ -160,21 +141,15 @@ def test_a_busy_server_is_asked_again_when_it_says(client_module):
     def answer(_, context):
         times.append(time.monotonic())
         if len(times) <= 2:
-            retry = error_details_pb2.RetryInfo()
-            retry.retry_delay.FromMilliseconds(150)
-            detail = any_pb2.Any()
-            detail.Pack(retry)
-            status = status_pb2.Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], details=[detail])
-            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
+            abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "busy", retry_ms=150)
         if len(times) == 4:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "no use to ask again")
         return api.ChatResponse()
 
     # The first address has nobody: the client moves on.
-    with chat_server(api, answer) as port, socket.socket() as nobody:
+    with fake_gateway(api, chat=answer) as address, socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        with client_module.Client(f"127.0.0.1:{nobody.getsockname()[1]},127.0.0.1:{port}") as client:
+        with client_module.Client(f"127.0.0.1:{nobody.getsockname()[1]},{address}") as client:
             client.chat(api.ChatRequest())
             assert len(times) == 3
             assert times[1] - times[0] >= 0.15 and times[2] - times[1] >= 0.15
@@ -195,11 +170,31 @@ def test_the_sample_service_config_retries(client_module):
         return api.ChatResponse()
 
     config = (EXAMPLES / "service_config.json").read_text()
-    with chat_server(api, answer) as port:
+    with fake_gateway(api, chat=answer) as address:
         # One attempt of ours: what is more comes from gRPC.
-        with client_module.Client(f"127.0.0.1:{port}", attempts=1, options=[("grpc.service_config", config)]) as client:
+        with client_module.Client(address, attempts=1, options=[("grpc.service_config", config)]) as client:
             client.chat(api.ChatRequest(), timeout=60)
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize("code, messages", [("UNAVAILABLE", 1), ("RESOURCE_EXHAUSTED", 0), ("INTERNAL", 0)])
+def test_the_sample_service_config_repeats_nothing_else(client_module, code, messages):
+    api = client_module.api
+    calls = []
+
+    def stream(_, context):
+        calls.append(1)
+        for _ in range(messages):
+            yield api.StreamChatResponse(started=api.Started(seed=7))
+        context.abort(grpc.StatusCode[code], "no")
+
+    config = (EXAMPLES / "service_config.json").read_text()
+    with fake_gateway(api, stream_chat=stream) as address:
+        with client_module.Client(address, attempts=1, options=[("grpc.service_config", config)]) as client:
+            with pytest.raises(grpc.RpcError) as raised:
+                list(client.stream_chat(api.ChatRequest(), timeout=60))
+    assert raised.value.code() == grpc.StatusCode[code]
+    assert len(calls) == 1
 
 
 AGENT_SCRIPT = [
