@@ -64,7 +64,8 @@ void ApplyServerSettings(grpc::ServerBuilder& builder, Exposure exposure) {
   builder.SetResourceQuota(quota);
 }
 
-std::shared_ptr<grpc::Channel> MakeWorkerChannel(const std::string& address) {
+std::shared_ptr<grpc::Channel> MakeWorkerChannel(
+    const std::string& address, std::shared_ptr<grpc::ChannelCredentials> credentials) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kInternalMessageBytes);
   arguments.SetMaxSendMessageSize(kInternalMessageBytes);
@@ -80,7 +81,8 @@ std::shared_ptr<grpc::Channel> MakeWorkerChannel(const std::string& address) {
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
   // Proxy variables of the environment are not for our own links.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  if (credentials == nullptr) credentials = grpc::InsecureChannelCredentials();
+  return grpc::CreateCustomChannel(address, credentials, arguments);
 }
 
 }  // namespace qwenserve

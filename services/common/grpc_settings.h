@@ -5,6 +5,7 @@
 #include <string>
 
 #include "grpcpp/channel.h"
+#include "grpcpp/security/credentials.h"
 #include "grpcpp/server_builder.h"
 #include "grpcpp/support/channel_arguments.h"
 
@@ -23,8 +24,9 @@ void TurnOffReflection(grpc::ServerBuilder& builder);
 
 // A channel from the gateway to a worker. Each call makes a connection of its own, also for the
 // same address: Prepare and Detokenize must not share one. A peer that vanished without a word is
-// noticed after 15 s by keepalive (heartbeats notice sooner).
-std::shared_ptr<grpc::Channel> MakeWorkerChannel(const std::string& address);
+// noticed after 15 s by keepalive (heartbeats notice sooner). `credentials`: null for plaintext.
+std::shared_ptr<grpc::Channel> MakeWorkerChannel(
+    const std::string& address, std::shared_ptr<grpc::ChannelCredentials> credentials = nullptr);
 
 }  // namespace qwenserve
 

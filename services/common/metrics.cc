@@ -206,6 +206,14 @@ AuthMetrics::AuthMetrics(Metrics& metrics)
   }
 }
 
+TlsMetrics::TlsMetrics(Metrics& metrics, const std::string& name)
+    : not_after(AddGauge(metrics, "qwenserve_tls_cert_not_after_seconds",
+                         "End of the certificate in use, in seconds since 1970", {{"file", name}})),
+      reloads_ok(
+          AddCounter(metrics, kReloadsName, kReloadsHelp, {{"file", name}, {"result", "ok"}})),
+      reloads_failed(AddCounter(metrics, kReloadsName, kReloadsHelp,
+                                {{"file", name}, {"result", "failed"}})) {}
+
 AccessLogMetrics::AccessLogMetrics(Metrics& metrics)
     : written(AddCounter(metrics, kAccessLinesName, kAccessLinesHelp, {{"result", "written"}})),
       dropped(AddCounter(metrics, kAccessLinesName, kAccessLinesHelp, {{"result", "dropped"}})) {}

@@ -105,6 +105,14 @@ struct AuthMetrics {
   std::array<Counter*, kNumFailures> failures;
 };
 
+// Of certificates; `name` is tls or worker_tls.
+struct TlsMetrics {
+  TlsMetrics(Metrics& metrics, const std::string& name);
+  Gauge& not_after;
+  Counter& reloads_ok;
+  Counter& reloads_failed;
+};
+
 struct AccessLogMetrics {
   explicit AccessLogMetrics(Metrics& metrics);
   Counter& written;

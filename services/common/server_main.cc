@@ -22,6 +22,7 @@
 #include "grpcpp/server.h"
 #include "services/common/accept_loop.h"
 #include "services/common/admin_service.h"
+#include "services/common/grpc_tls.h"
 #include "services/common/health_service.h"
 #include "services/common/listen_socket.h"
 #include "services/common/logging.h"
@@ -89,6 +90,7 @@ class Process : public ServerContext {
   void Announce(const std::string& name, const std::string& address) override {
     PrintLine(absl::StrCat("listening ", name, " ", address));
   }
+  const TlsMaterial* tls() override { return tls_.get(); }
   const std::string& instance_id() const override { return instance_id_; }
   void RequestDrain() override { RequestDrain(options_.drain_delay, options_.drain_timeout); }
   void Fail(const absl::Status& status) override;
@@ -124,6 +126,8 @@ class Process : public ServerContext {
   bool was_ready_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<DrainPlan> drain_ ABSL_GUARDED_BY(mutex_);
   std::atomic<bool> loading_{true};
+
+  std::unique_ptr<TlsMaterial> tls_;  // null: plaintext
 
   // In the order of construction: each uses those before it.
   std::unique_ptr<ServerRole> role_;
@@ -233,7 +237,7 @@ absl::Status Process::StartGrpc(ListenSocket socket) {
   if (admin) builder.RegisterService(&admin_);
   acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
-      grpc::InsecureServerCredentials());
+      tls_ == nullptr ? grpc::InsecureServerCredentials() : TlsServerCredentials(*tls_));
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) return absl::InternalError("gRPC refuses to start");
   AcceptLoop::Options limits;
@@ -262,6 +266,17 @@ absl::Status Process::Start(const RoleFactory& make_role) {
                std::string(Version()), instance_id_, descriptors);
   // Bound before the model is loaded, so that a port in use is told at once.
   QS_ASSIGN_OR_RETURN(ListenSocket socket, BindSocket(options_.listen));
+  if (options_.tls.enabled()) {
+    if (options_.tls.cert.empty()) {
+      return absl::InvalidArgumentError("--tls-client-ca needs --tls-cert and --tls-key");
+    }
+    QS_ASSIGN_OR_RETURN(tls_, TlsMaterial::Load(options_.tls, "tls", absl::Seconds(1), metrics_));
+  } else if (!options_.tls.key.empty() || !options_.tls.peer_names.empty()) {
+    return absl::InvalidArgumentError("--tls-key and --tls-client-names need --tls-cert");
+  }
+  if (!options_.tls.peer_names.empty() && options_.tls.ca.empty()) {
+    return absl::InvalidArgumentError("--tls-client-names needs --tls-client-ca");
+  }
   QS_RETURN_IF_ERROR(StartOps());
   // Idempotent; also what makes the linker keep the library.
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -370,6 +385,13 @@ void AddServerFlags(Flags& flags, ServerOptions* options, int grpc_port, int ops
   flags.Add("max-connections", &options->max_connections, "gRPC connections in all");
   flags.Add("max-connections-per-peer", &options->max_connections_per_peer,
             "gRPC connections from one address; 0 = no limit of its own");
+  flags.Add("tls-cert", &options->tls.cert,
+            "Certificates of the server, in PEM: its own first; replaced ones are taken up");
+  flags.Add("tls-key", &options->tls.key, "Private key of the first of them, in PEM");
+  flags.Add("tls-client-ca", &options->tls.ca,
+            "Clients need a certificate that one of these has signed");
+  flags.Add("tls-client-names", &options->tls.peer_names,
+            "And one of these DNS names or URIs, such as spiffe://cluster/gateway, must be in it");
   flags.Add("reflection", &options->reflection,
             "Serve gRPC reflection: auto (unless there are API keys), on or off");
   flags.OneOf({"auto", "on", "off", "true", "false"});

@@ -13,6 +13,7 @@
 #include "services/common/flags.h"
 #include "services/common/grpc_settings.h"
 #include "services/common/metrics.h"
+#include "services/common/tls_material.h"
 
 namespace qwenserve {
 
@@ -28,6 +29,7 @@ struct ServerOptions {
   // the Admin service on loopback without them: with keys a proxy on this host may let in others.
   std::string reflection = "auto";
   std::string admin = "auto";
+  TlsFiles tls;
   // Not a flag: the role asks its callers for keys.
   bool api_keys = false;
 };
@@ -43,6 +45,8 @@ class ServerContext {
   virtual Metrics& metrics() = 0;
   // `listening NAME HOST:PORT` on stdout, for a further port of the role.
   virtual void Announce(const std::string& name, const std::string& address) = 0;
+  // Of the server's ports; null without TLS.
+  virtual const TlsMaterial* tls() = 0;
   // Random, new with every start.
   virtual const std::string& instance_id() const = 0;
   // As SIGTERM.

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "qwenserve/v1/admin.pb.h"
 #include "services/common/metrics.h"
+#include "services/common/tls_material.h"
 #include "services/gateway/admission.h"
 #include "services/gateway/authenticator.h"
 #include "services/gateway/cache_salt.h"
@@ -29,6 +30,7 @@ namespace qwenserve {
 
 struct SecurityOptions {
   std::string api_keys;                               // path; empty: anyone may call
+  TlsFiles worker_tls;                                // without a ca: plaintext
   std::string access_log = "off";                     // path, "-" or off
   std::string cache_salt_secret_file;                 // empty: random if there are keys
   absl::Duration reload_interval = absl::Seconds(1);  // of what is watched
@@ -38,10 +40,11 @@ struct GatewayOptions {
   std::vector<std::string> tokenizers;  // sources, as Discovery takes them
   std::vector<std::string> generators;
   std::string instance_id;
-  SecurityOptions security;                            // the next three are made from it
+  SecurityOptions security;                            // the next four are made from it
   std::shared_ptr<const Authenticator> authenticator;  // null: OpenDoor
-  std::shared_ptr<AccessLog> access_log;               // null: none
-  std::shared_ptr<const CacheSalt> cache_salt;         // null: the client's own is used as it is
+  std::shared_ptr<const TlsMaterial> worker_tls;
+  std::shared_ptr<AccessLog> access_log;        // null: none
+  std::shared_ptr<const CacheSalt> cache_salt;  // null: the client's own is used as it is
   RequestLimits request_limits;
   Admission::Limits admission;
   PlacementQueue::Settings queue;

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "services/common/digest.h"
+#include "services/common/grpc_tls.h"
 #include "services/gateway/api_keys.h"
 #include "spdlog/spdlog.h"
 
@@ -44,6 +45,14 @@ absl::Status Secure(GatewayOptions* options, Metrics& metrics) {
   if (keys) {
     QS_ASSIGN_OR_RETURN(options->authenticator,
                         ApiKeys::Create(security.api_keys, security.reload_interval, metrics));
+  }
+  if (!security.worker_tls.ca.empty()) {
+    QS_ASSIGN_OR_RETURN(options->worker_tls, TlsMaterial::Load(security.worker_tls, "worker_tls",
+                                                               security.reload_interval, metrics));
+    options->session.credentials = TlsClientCredentials(*options->worker_tls);
+    options->tokenizer.credentials = TlsClientCredentials(*options->worker_tls);
+  } else if (security.worker_tls.enabled() || !security.worker_tls.peer_names.empty()) {
+    return absl::InvalidArgumentError("the other --worker-tls flags need --worker-tls-ca");
   }
   if (security.access_log != "off") {
     QS_ASSIGN_OR_RETURN(options->access_log, AccessLog::Open(security.access_log, metrics));
@@ -88,6 +97,13 @@ GatewayRole::GatewayRole(const GatewayOptions& options, const OpenAiOptions& api
 
 absl::Status GatewayRole::StartHttp(const HttpEdgeOptions& http) {
   QS_ASSIGN_OR_RETURN(ListenSocket socket, BindSocket(http.listen));
+  // Who asks for TLS must not find keys and prompts in the clear on another port.
+  if (context_.tls() != nullptr && !socket.loopback) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "HTTP has no TLS of its own: with --tls-cert, --http-listen must be on loopback, for a "
+        "proxy, or empty; ",
+        socket.address, " is neither"));
+  }
   QS_ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(socket), http.server, &api_));
   context_.metrics().OnScrape([this] { UpdateHttpMetrics(); });
   context_.Announce("http", http_->address());

@@ -17,6 +17,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "grpcpp/client_context.h"
+#include "grpcpp/security/credentials.h"
 #include "qwenserve/v1/generator.grpc.pb.h"
 #include "services/gateway/call_services.h"
 #include "services/gateway/placement_queue.h"
@@ -26,6 +27,7 @@
 namespace qwenserve {
 
 struct SessionSettings {
+  std::shared_ptr<grpc::ChannelCredentials> credentials;  // null: plaintext
   absl::Duration handshake_timeout = absl::Seconds(5);
   absl::Duration heartbeat_interval = absl::Milliseconds(500);
   // A generator that says nothing for so long is lost.

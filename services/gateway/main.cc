@@ -51,6 +51,13 @@ int main(int argc, char** argv) {
             "File of API keys, one JSON object a line; without it anyone may call");
   flags.Add("access-log", &gateway.security.access_log,
             "File for one line of JSON a request, without content; - for stdout, or off");
+  flags.Add("worker-tls-ca", &gateway.security.worker_tls.ca,
+            "Connect to workers with TLS: their certificates must be signed by one of these");
+  flags.Add("worker-tls-cert", &gateway.security.worker_tls.cert,
+            "The gateway's own certificate for workers that ask for one");
+  flags.Add("worker-tls-key", &gateway.security.worker_tls.key, "Its private key");
+  flags.Add("worker-tls-names", &gateway.security.worker_tls.peer_names,
+            "One of these DNS names or URIs must be in a worker's certificate");
   flags.Add("cache-salt-secret-file", &gateway.security.cache_salt_secret_file,
             "Secret, the same for all gateways, that keeps the cached prompts of tenants apart");
   if (std::optional<int> exit = flags.ParseOrExit(argc, argv)) return *exit;

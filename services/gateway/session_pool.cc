@@ -55,7 +55,7 @@ void SessionPool::SetAddresses(const std::vector<std::string>& addresses) {
   for (const std::string& address : listed) {
     Endpoint& endpoint = endpoints_[address];
     if (endpoint.stub == nullptr) {
-      endpoint.stub = v1::Generator::NewStub(MakeWorkerChannel(address));
+      endpoint.stub = v1::Generator::NewStub(MakeWorkerChannel(address, settings_.credentials));
       endpoint.health = health_.Of(address);
     }
   }

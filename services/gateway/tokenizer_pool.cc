@@ -98,8 +98,10 @@ void TokenizerPool::SetAddresses(const std::vector<std::string>& addresses) {
   for (const std::string& address : listed) {
     Endpoint& endpoint = endpoints_[address];
     if (endpoint.prepare_stub != nullptr) continue;
-    endpoint.prepare_stub = v1::Tokenizer::NewStub(MakeWorkerChannel(address));
-    endpoint.detokenize_stub = v1::Tokenizer::NewStub(MakeWorkerChannel(address));
+    endpoint.prepare_stub =
+        v1::Tokenizer::NewStub(MakeWorkerChannel(address, settings_.credentials));
+    endpoint.detokenize_stub =
+        v1::Tokenizer::NewStub(MakeWorkerChannel(address, settings_.credentials));
   }
 }
 

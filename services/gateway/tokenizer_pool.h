@@ -15,6 +15,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "grpcpp/security/credentials.h"
 #include "qwenserve/v1/admin.pb.h"
 #include "qwenserve/v1/tokenizer.grpc.pb.h"
 #include "services/common/metrics.h"
@@ -26,6 +27,7 @@
 namespace qwenserve {
 
 struct TokenizerSettings {
+  std::shared_ptr<grpc::ChannelCredentials> credentials;  // null: plaintext
   absl::Duration describe_interval = absl::Seconds(2);
   absl::Duration describe_timeout = absl::Seconds(5);
   // A worker that leaves an item unanswered for so long is given up.

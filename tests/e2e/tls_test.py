@@ -1,0 +1,206 @@
+"""TLS and mTLS between all processes, with certificates that are replaced while they run."""
+
+import datetime
+import os
+import subprocess
+import time
+
+import grpc
+import pytest
+
+from server_process import BIN, ServerProcess
+
+
+class Authority:
+    """Signs certificates with openssl."""
+
+    def __init__(self, folder, name):
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        self.cert, self.key = folder / f"{name}.crt", folder / f"{name}.key"
+        run("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30",
+            "-subj", f"/CN={name}", "-keyout", self.key, "-out", self.cert)
+
+    def issue(self, name, sans, days=10):
+        """(certificate, key); with `days` < 0 one that has expired."""
+        cert, key, request = (self.folder / f"{name}.{end}" for end in ("crt", "key", "csr"))
+        run("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={name}",
+            "-keyout", key, "-out", request)
+        extensions = self.folder / f"{name}.ext"
+        extensions.write_text(f"subjectAltName={sans}\n")
+        if days > 0:
+            run("x509", "-req", "-in", request, "-CA", self.cert, "-CAkey", self.key, "-CAcreateserial",
+                "-days", days, "-extfile", extensions, "-out", cert)
+        else:
+            for file in ("index", "serial"):
+                (self.folder / file).write_text("" if file == "index" else "77\n")
+            config = self.folder / "ca.cnf"
+            config.write_text(f"[ca]\ndefault_ca=d\n[d]\ndatabase={self.folder}/index\nserial={self.folder}/serial\n"
+                              f"new_certs_dir={self.folder}\ndefault_md=sha256\npolicy=p\n[p]\ncommonName=supplied\n")
+            begin = datetime.datetime(2020, 1, 1).strftime("%Y%m%d%H%M%SZ")
+            end = datetime.datetime(2020, 2, 1).strftime("%Y%m%d%H%M%SZ")
+            run("ca", "-batch", "-config", config, "-cert", self.cert, "-keyfile", self.key, "-in", request,
+                "-startdate", begin, "-enddate", end, "-extfile", extensions, "-out", cert, "-notext")
+        return cert, key
+
+
+def run(*arguments):
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+class Mounted:
+    """Certificate, key and authority in a folder whose content is swapped in one step."""
+
+    def __init__(self, folder):
+        self.folder, self.versions = folder, 0
+        folder.mkdir()
+
+    def swap(self, pair, ca):
+        self.versions += 1
+        version = self.folder / f"v{self.versions}"
+        version.mkdir()
+        for name, source in (("cert", pair[0]), ("key", pair[1]), ("ca", ca)):
+            (version / name).write_bytes(source if isinstance(source, bytes) else source.read_bytes())
+        os.symlink(version.name, self.folder / "new")
+        os.rename(self.folder / "new", self.folder / "..data")
+        for name in ("cert", "key", "ca"):
+            if not (self.folder / name).is_symlink():
+                (self.folder / name).symlink_to(f"..data/{name}")
+        return self
+
+    def flags(self, prefix="tls", ca="tls-client-ca"):
+        return (f"--{prefix}-cert", self.folder / "cert", f"--{prefix}-key", self.folder / "key",
+                f"--{ca}", self.folder / "ca")
+
+
+def client(address, ca, pair=None, target="gateway.test"):
+    credentials = grpc.ssl_channel_credentials(
+        ca.cert.read_bytes(), *((pair[1].read_bytes(), pair[0].read_bytes()) if pair else ()))
+    return grpc.secure_channel(address, credentials, (("grpc.ssl_target_name_override", target),
+                                                      ("grpc.use_local_subchannel_pool", 1)))
+
+
+def models(channel, api, timeout=10):
+    with channel:
+        return api.InferenceStub(channel).ListModels(api.ListModelsRequest(), timeout=timeout).models
+
+
+def fails(channel, api):
+    with pytest.raises(grpc.RpcError) as error:
+        models(channel, api, timeout=5)
+    assert error.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def eventually(condition, patience=20):
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def ca(tmp_path):
+    return Authority(tmp_path / "ca", "ours")
+
+
+def test_all_links_are_encrypted_and_both_ends_known(sim_cluster, ca, tmp_path, api):
+    worker = Mounted(tmp_path / "worker").swap(ca.issue("worker", "DNS:worker.test"), ca.cert)
+    gateway = Mounted(tmp_path / "gateway").swap(
+        ca.issue("gateway", "DNS:gateway.test,URI:spiffe://cluster/gateway"), ca.cert)
+    worker_flags = (*worker.flags(), "--tls-client-names", "spiffe://cluster/gateway")
+    links = gateway.flags("worker-tls", "worker-tls-ca")
+    cluster = sim_cluster(
+        generator_flags=worker_flags, tokenizer_flags=("--chat-template", "qwen3", *worker_flags),
+        gateway_flags=(*gateway.flags(), *links, "--worker-tls-names", "worker.test"))
+    own = ca.issue("client", "DNS:client.test")
+    address = cluster.gateway.address
+    with client(address, ca, own) as channel:
+        stub = api.InferenceStub(channel)
+        answer = stub.Complete(api.CompleteRequest(text="x", options=api.GenerationOptions(max_tokens=3, ignore_eos=True)))
+        assert len(answer.choices[0].token_ids) == 3
+    # Plaintext, no certificate, one of another authority: no entry, at the gateway and at workers.
+    stranger = Authority(tmp_path / "other", "other")
+    for process, name in ((cluster.gateway, "gateway.test"), (cluster.generators[0], "worker.test"),
+                          (cluster.tokenizers[0], "worker.test")):
+        fails(grpc.insecure_channel(process.address), api)
+        fails(client(process.address, ca, target=name), api)
+        fails(client(process.address, ca, stranger.issue("client", "DNS:client.test,URI:spiffe://cluster/gateway"),
+                     target=name), api)
+    # A worker takes the gateway's name only; a client's certificate is not enough.
+    fails(client(cluster.generators[0].address, ca, own, target="worker.test"), api)
+    # A gateway takes its workers' names only, and never plaintext instead.
+    for flags in (("--worker-tls-names", "other.test"), ()):
+        other = cluster.start_gateway(flags=(*(links if flags else ()), *flags), ready=False)
+        time.sleep(2)
+        assert other.http("/readyz")[0] == 503
+        other.kill()
+
+
+def test_certificates_are_replaced_and_bad_ones_are_not(sim_cluster, ca, tmp_path, api):
+    good = ca.issue("first", "DNS:gateway.test")
+    mounted = Mounted(tmp_path / "gateway").swap(good, ca.cert)
+    cluster = sim_cluster(gateway_flags=mounted.flags())
+    gateway, own = cluster.gateway, ca.issue("client", "DNS:client.test")
+
+    def reloads(result):
+        return gateway.metric("qwenserve_file_reloads_total", file="tls", result=result)
+
+    def serves(authority, pair=None):
+        try:
+            return len(models(client(gateway.address, authority, pair or own), api, timeout=3)) == 1
+        except grpc.RpcError:
+            return False
+
+    assert serves(ca)
+    end = gateway.metric("qwenserve_tls_cert_not_after_seconds", file="tls")
+    assert 9 * 86400 < end - time.time() < 11 * 86400
+    expired, other = ca.issue("expired", "DNS:gateway.test", days=-1), ca.issue("other", "DNS:gateway.test")
+    bad = [(b"garbage", b"garbage"), (good[0], other[1]), (good[0], b""), expired,
+           (good[0].read_bytes()[:200], good[1])]
+    with client(gateway.address, ca, own) as before:
+        stub = api.InferenceStub(before)
+        stub.ListModels(api.ListModelsRequest())
+        for pair in bad:
+            failed = reloads("failed")
+            mounted.swap(pair, ca.cert)
+            eventually(lambda: reloads("failed") > failed)
+            time.sleep(1.2)  # gRPC looks once a second
+            assert serves(ca), pair
+        failed = reloads("failed")
+        mounted.swap(good, b"no authority")
+        eventually(lambda: reloads("failed") > failed)
+        assert serves(ca)
+
+        # A longer one, and then another authority by way of both: no handshake fails on the way.
+        mounted.swap(ca.issue("second", "DNS:gateway.test", days=20), ca.cert)
+        eventually(lambda: gateway.metric("qwenserve_tls_cert_not_after_seconds", file="tls") > end + 86400)
+        new = Authority(tmp_path / "new", "new")
+        new_client = new.issue("client", "DNS:client.test")
+        bundle = ca.cert.read_bytes() + new.cert.read_bytes()
+        mounted.swap(ca.issue("third", "DNS:gateway.test"), bundle)
+        eventually(lambda: serves(ca, new_client))
+        for _ in range(10):
+            assert serves(ca) and serves(ca, new_client)
+        mounted.swap(new.issue("fourth", "DNS:gateway.test"), new.cert)
+        eventually(lambda: serves(new, new_client))
+        assert not serves(ca)
+        # The connection from before is still there.
+        stub.ListModels(api.ListModelsRequest())
+
+
+def test_a_server_does_not_start_with_what_is_bad(ca, tmp_path):
+    pair, other = ca.issue("a", "DNS:a"), ca.issue("b", "DNS:b")
+    workers = ("--tokenizers", "127.0.0.1:1", "--generators", "127.0.0.1:1")
+    for flags in (("--tls-cert", pair[0]), ("--tls-key", pair[1]), ("--tls-client-ca", ca.cert),
+                  ("--tls-client-names", "a"), ("--tls-cert", pair[0], "--tls-key", other[1]),
+                  ("--tls-cert", "/nowhere", "--tls-key", pair[1]),
+                  ("--worker-tls-cert", pair[0], "--worker-tls-key", pair[1]), ("--worker-tls-names", "a"),
+                  ("--worker-tls-ca", pair[1])):
+        with pytest.raises(RuntimeError, match="ended with status 1"):
+            ServerProcess("gateway", *workers, *flags)
+    # HTTP has no TLS: not in the clear beside it.
+    result = subprocess.run(
+        [BIN / "qwenserve-gateway", *workers, "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0",
+         "--http-listen", "0.0.0.0:0", "--tls-cert", pair[0], "--tls-key", pair[1]],
+        capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1 and "HTTP has no TLS" in result.stderr
