@@ -1,6 +1,7 @@
 #include "services/common/grpc_settings.h"
 
 #include <algorithm>
+#include <climits>
 #include <vector>
 
 #include "grpcpp/create_channel.h"
@@ -35,13 +36,15 @@ void TurnOffReflection(grpc::ServerBuilder& builder) {
   builder.SetOption(std::make_unique<WithoutReflection>());
 }
 
-void ApplyServerSettings(grpc::ServerBuilder& builder, Exposure exposure) {
+void ApplyServerSettings(grpc::ServerBuilder& builder, Exposure exposure,
+                         const StreamLimits& limits) {
   const bool is_public = exposure == Exposure::kPublic;
   const int message_bytes = is_public ? kPublicMessageBytes : kInternalMessageBytes;
   builder.SetMaxReceiveMessageSize(message_bytes);
   builder.SetMaxSendMessageSize(kInternalMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMetadataBytes);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, is_public ? 1024 : 100000);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
+                             is_public ? limits.max_concurrent_streams : 100000);
   // A half-open peer would hold its streams for two hours by default.
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000);
@@ -52,7 +55,9 @@ void ApplyServerSettings(grpc::ServerBuilder& builder, Exposure exposure) {
   if (is_public) {
     // Clients behind a balancer spread over new gateways within half an hour; gRPC adds jitter.
     builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, 30 * 60 * 1000);
-    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, 10 * 60 * 1000);
+    builder.AddChannelArgument(
+        GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS,
+        static_cast<int>(std::min<int64_t>(absl::ToInt64Milliseconds(limits.age_grace), INT_MAX)));
   }
   // Only reflection uses the synchronous API; two threads are plenty for it.
   builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);

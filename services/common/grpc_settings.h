@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/time/time.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/security/credentials.h"
 #include "grpcpp/server_builder.h"
@@ -16,8 +17,16 @@ enum class Exposure {
   kInternal,  // the gateway's links to workers
 };
 
-// Message sizes, keepalive, stream and memory limits of a server.
-void ApplyServerSettings(grpc::ServerBuilder& builder, Exposure exposure);
+struct StreamLimits {
+  // Calls at a time that a client may have on one connection; others wait in the client.
+  int max_concurrent_streams = 1024;
+  // What a call gets to end when its connection is renewed: as long as a request may take.
+  absl::Duration age_grace = absl::Minutes(10);
+};
+
+// Message sizes, keepalive, stream and memory limits of a server. `limits` are for kPublic.
+void ApplyServerSettings(grpc::ServerBuilder& builder, Exposure exposure,
+                         const StreamLimits& limits = {});
 
 // gRPC serves reflection in every program that has its library linked; this takes it away again.
 void TurnOffReflection(grpc::ServerBuilder& builder);

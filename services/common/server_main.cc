@@ -229,7 +229,7 @@ absl::Status Process::StartOps() {
 
 absl::Status Process::StartGrpc(ListenSocket socket) {
   grpc::ServerBuilder builder;
-  ApplyServerSettings(builder, exposure_);
+  ApplyServerSettings(builder, exposure_, options_.streams);
   if (!ReflectionWanted(options_)) TurnOffReflection(builder);
   for (grpc::Service* service : role_->services()) builder.RegisterService(service);
   builder.RegisterService(&health_);
@@ -266,6 +266,11 @@ absl::Status Process::Start(const RoleFactory& make_role) {
                std::string(Version()), instance_id_, descriptors);
   // Bound before the model is loaded, so that a port in use is told at once.
   QS_ASSIGN_OR_RETURN(ListenSocket socket, BindSocket(options_.listen));
+  if (options_.streams.max_concurrent_streams < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("--max-concurrent-streams is ",
+                                                   options_.streams.max_concurrent_streams,
+                                                   ", not at least 1"));
+  }
   if (options_.tls.enabled()) {
     if (options_.tls.cert.empty()) {
       return absl::InvalidArgumentError("--tls-client-ca needs --tls-cert and --tls-key");

@@ -30,6 +30,7 @@ struct ServerOptions {
   std::string reflection = "auto";
   std::string admin = "auto";
   TlsFiles tls;
+  StreamLimits streams;
   // Not a flag: the role asks its callers for keys.
   bool api_keys = false;
 };

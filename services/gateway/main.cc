@@ -47,6 +47,8 @@ int main(int argc, char** argv) {
             "HTTP connections from one address; 0 = no limit of its own");
   flags.Add("http-allowed-origins", &http.api.allowed_origins,
             "Origins whose web pages may call from a browser; * for all");
+  flags.Add("max-concurrent-streams", &server.streams.max_concurrent_streams,
+            "Calls at a time on one gRPC connection; a client's further ones wait in the client");
   flags.Add("api-keys", &gateway.security.api_keys,
             "File of API keys, one JSON object a line; without it anyone may call");
   flags.Add("access-log", &gateway.security.access_log,
@@ -61,6 +63,8 @@ int main(int argc, char** argv) {
   flags.Add("cache-salt-secret-file", &gateway.security.cache_salt_secret_file,
             "Secret, the same for all gateways, that keeps the cached prompts of tenants apart");
   if (std::optional<int> exit = flags.ParseOrExit(argc, argv)) return *exit;
+  // A connection that is renewed must not cut off what may still run on it.
+  server.streams.age_grace = gateway.call.max_request_time + absl::Seconds(30);
   server.api_keys = !gateway.security.api_keys.empty();
   return qwenserve::RunServer("gateway", qwenserve::Exposure::kPublic, server,
                               [&](qwenserve::ServerContext& context) {

@@ -98,6 +98,24 @@ def test_every_http_path_asks_for_a_key(cluster):
     assert http_status(address, "/", False, ()) == 200
 
 
+def test_a_connection_has_no_more_calls_at_a_time_than_it_may(sim_cluster, api):
+    """The third call of a connection waits until one of the two ends; another connection need not."""
+    cluster = sim_cluster(gateway_flags=("--max-concurrent-streams", "2"))
+    request = api.CompleteRequest(text="x", options=api.GenerationOptions(max_tokens=100000, ignore_eos=True))
+    with cluster.channel() as channel, cluster.channel(options=(("grpc.use_local_subchannel_pool", 1),)) as other:
+        stub = api.InferenceStub(channel)
+        running = [stub.StreamComplete(request) for _ in range(2)]
+        for call in running:
+            next(call)
+        with pytest.raises(grpc.RpcError) as error:
+            stub.ListModels(api.ListModelsRequest(), timeout=1)
+        assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        api.InferenceStub(other).ListModels(api.ListModelsRequest(), timeout=10)
+        running[0].cancel()
+        stub.ListModels(api.ListModelsRequest(), timeout=10)
+        running[1].cancel()
+
+
 def test_without_keys_all_is_as_before(sim_cluster):
     with sim_cluster().channel() as channel:
         assert call_raw(channel, f"/{INFERENCE}/ListModels") == grpc.StatusCode.OK
