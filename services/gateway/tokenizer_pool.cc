@@ -66,9 +66,11 @@ struct TokenizerPool::PrepareOperation {
     context->TryCancel();
   }
 
-  bool WasAbandoned() {
+  // Whether the attempt failed because its worker left: it was given up here, or it shut down,
+  // which ends calls with CANCELLED.
+  bool WorkerLeft(const grpc::Status& status) {
     absl::MutexLock lock(&mutex);
-    return abandoned && !cancelled;
+    return !cancelled && (abandoned || status.error_code() == grpc::StatusCode::CANCELLED);
   }
 };
 
@@ -346,8 +348,8 @@ void TokenizerPool::OnPrepareDone(std::shared_ptr<PrepareOperation> operation,
     auto found = endpoints_.find(operation->address);
     if (found != endpoints_.end()) --found->second.prepares;
   }
-  const bool gave_up = !status.ok() && operation->WasAbandoned();
-  const absl::Status error = gave_up ? Lost("the tokenizer was lost") : ForClient(status);
+  const bool left = !status.ok() && operation->WorkerLeft(status);
+  const absl::Status error = left ? Lost("the tokenizer was lost") : ForClient(status);
   const bool retry = ErrorReason(error) == kReasonWorkerLost && StartPrepare(operation);
   if (!retry) {
     if (error.ok()) {

@@ -28,10 +28,10 @@ namespace qwenserve {
 
 struct TokenizerSettings {
   std::shared_ptr<grpc::ChannelCredentials> credentials;  // null: plaintext
-  absl::Duration describe_interval = absl::Seconds(2);
-  absl::Duration describe_timeout = absl::Seconds(5);
+  absl::Duration describe_interval = absl::Seconds(1);
+  absl::Duration describe_timeout = absl::Seconds(2);
   // A worker that leaves an item unanswered for so long is given up.
-  absl::Duration item_timeout = absl::Seconds(5);
+  absl::Duration item_timeout = absl::Seconds(2);
   // How long an answer waits for a tokenizer when there is none.
   absl::Duration no_worker_grace = absl::Seconds(5);
   // An item that was out at so many workers when they were lost is not given to another.

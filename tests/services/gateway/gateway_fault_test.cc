@@ -332,6 +332,29 @@ TEST(GatewayTokenizersTest, PromptsOfAFrozenTokenizerGoElsewhere) {
   EXPECT_EQ(chosen.num_prepared(), 2);
 }
 
+TEST(GatewayTokenizersTest, PromptsThatAStoppingTokenizerCancelsGoElsewhere) {
+  FakeTokenizer first;
+  FakeTokenizer second;
+  FakeGenerator generator;
+  GatewayHarness harness(OptionsFor({first.address(), second.address()}, {generator.address()}));
+  ASSERT_TRUE(Eventually(
+      [&] { return harness.Scrape().find("{role=\"tokenizer\"} 2") != std::string::npos; }));
+  ASSERT_TRUE(harness.WaitServed());
+  ChatStream probe(harness.stub(), UserSays("hello"));
+  generator.WaitSubmit(0);
+  FakeTokenizer& chosen = first.num_prepared() > 0 ? first : second;
+  // As a server does with calls that come while it shuts down.
+  chosen.FailPrepare(grpc::Status(grpc::StatusCode::CANCELLED, "Cancelled"));
+  ChatStream stream(harness.stub(), UserSays("hello"));
+  const uint64_t sequence = generator.WaitSubmit(1).sequence();
+  generator.SendTokens(sequence, "text");
+  generator.SendFinish(sequence, v1::SEQUENCE_FINISH_REASON_EOS);
+  std::string text;
+  EXPECT_TRUE(End(stream, &text).ok());
+  EXPECT_EQ(text, "text");
+  EXPECT_EQ(chosen.num_prepared(), 2);
+}
+
 TEST_F(GatewayTest, NoTokenizerLeftEndsTheAnswer) {
   Start({}, {}, [](GatewayOptions& options) {
     options.tokenizer.no_worker_grace = absl::Milliseconds(200);
