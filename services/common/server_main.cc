@@ -17,6 +17,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "engine/base/status_macros.h"
+#include "google/protobuf/stubs/logging.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
@@ -416,6 +417,9 @@ int RunServer(absl::string_view role_name, Exposure exposure, const ServerOption
   const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
+  // It would write a line, which is not ours, for each string of a client that is no UTF-8; the
+  // call is refused with a status anyway.
+  google::protobuf::SetLogHandler(nullptr);
   Process process(role_name, exposure, options);
   SignalThread signal_thread(process);
   if (absl::Status status = process.Start(make_role); !status.ok()) {
