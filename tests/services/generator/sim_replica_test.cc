@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numeric>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/ascii.h"
@@ -207,6 +209,40 @@ TEST(SimReplicaTest, ALongPromptIsComputedInParts) {
   const SimAnswer answer = driver.Answer(SimDriver::Request(Prompt(1000), 2));
   EXPECT_EQ(answer.first_at - begin, absl::Seconds(1));
   EXPECT_GE(driver.replica.Stats(driver.now).step, 4u);
+}
+
+TEST(SimReplicaTest, LongPromptsBesideChatsAtMostDoubleTheTimeBetweenTokens) {
+  SimReplicaOptions options = SimDriver::DefaultOptions();
+  options.timing = {absl::Milliseconds(20), absl::ZeroDuration(), 20000};
+  options.scheduler.max_batch_tokens = 2048;
+  options.scheduler.num_blocks = 8192;
+  SimDriver driver(options);
+  std::vector<uint64_t> chats;
+  for (int i = 0; i < 8; ++i) {
+    chats.push_back(*driver.Submit(SimDriver::Request(Prompt(20, 100 * i + 1), 500)));
+  }
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(driver.Step());
+  const absl::Duration alone = driver.last_step;
+  std::vector<uint64_t> prompts;
+  std::vector<absl::Duration> gaps;
+  while (!driver.answers[chats[0]].ended()) {
+    // Always one of the greatest length to be computed, and others behind it.
+    while (prompts.size() < 4 || driver.answers[prompts[prompts.size() - 4]].ended()) {
+      SequenceRequest request = SimDriver::Request(Prompt(2040), 2);
+      request.cache_salt = std::to_string(prompts.size());
+      prompts.push_back(*driver.Submit(std::move(request)));
+    }
+    const size_t before = driver.answers[chats[0]].ids.size();
+    ASSERT_TRUE(driver.Step());
+    if (driver.answers[chats[0]].ended()) break;
+    ASSERT_EQ(driver.answers[chats[0]].ids.size(), before + 1) << "every step has the chats in it";
+    gaps.push_back(driver.last_step);
+  }
+  std::sort(gaps.begin(), gaps.end());
+  EXPECT_GT(gaps.size(), 400u);
+  EXPECT_LE(gaps[gaps.size() * 99 / 100], 2 * alone);
+  // And the prompts are not starved: 20 ms of each step are theirs, 400 tokens.
+  EXPECT_GT(prompts.size(), 400u * 400 / 2040);
 }
 
 TEST(SimReplicaTest, CachedBlocksAreNotComputedAgain) {
