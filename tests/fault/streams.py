@@ -1,0 +1,171 @@
+"""Many streams from one process, and a log of what each received.
+
+A client of a cluster with several gateways as it is meant to be written: when its gateway is lost, it
+sends the request with the seed from Started to another one. It drops nothing: the log has all attempts,
+one JSON object in a line,
+
+    {"key": ..., "attempt": 0, "t": monotonic seconds, "event": "sent" | "started" | "delta" | "finished" | "status", ...}
+
+which history.py judges. Reads batches of jobs from stdin, one JSON object in a line, and answers each
+with a line when all its streams have ended:
+
+    {"gateways": [ADDRESS, ...], "log": PATH, "stall": seconds,
+     "jobs": [{"key", "method", "request" (base64), "gateway", "at" (seconds)}]}
+
+Nothing for `stall` seconds: the gateway is taken to be lost. It should be well above what a lost replica
+costs.
+"""
+
+import asyncio
+import base64
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from proto_api import load_api
+
+ATTEMPTS = 4
+TIMEOUT = 90.0
+CHANNEL_OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 100),
+                   ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500))
+
+
+def reason_of(error):
+    """ErrorInfo.reason of a failed call, empty for what is not the gateway's own word."""
+    info = error_details_pb2.ErrorInfo()
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            for detail in status_pb2.Status.FromString(value).details:
+                if detail.Unpack(info):
+                    return info.reason
+    return ""
+
+
+def delta_fields(delta):
+    fields = {"choice": delta.choice, "first": delta.first_token_index, "ids": list(delta.token_ids),
+              "text": delta.text}
+    if delta.logprobs:
+        fields["logprobs"] = [zlib.crc32(p.SerializeToString()) for p in delta.logprobs]
+    if getattr(delta, "reasoning", ""):
+        fields["reasoning"] = delta.reasoning
+    if getattr(delta, "tool_calls", None):
+        fields["calls"] = [[c.index, c.id, c.name, c.arguments_json] for c in delta.tool_calls]
+    return fields
+
+
+class Client:
+    def __init__(self, api):
+        self.api, self.stubs, self.active, self.stall = api, {}, {}, None
+
+    def stub(self, address):
+        if address not in self.stubs:
+            self.stubs[address] = self.api.InferenceStub(grpc.aio.insecure_channel(address, CHANNEL_OPTIONS))
+        return self.stubs[address]
+
+    async def watch(self):
+        while True:
+            await asyncio.sleep(0.25)
+            now = time.monotonic()
+            for call, state in list(self.active.items()):
+                if now - state["last"] > self.stall:
+                    state["stalled"] = True
+                    call.cancel()
+
+    async def attempt(self, stub, method, request, write):
+        """Returns code, reason and seed."""
+        call = getattr(stub, method)(request, timeout=TIMEOUT)
+        state = self.active[call] = {"last": time.monotonic(), "stalled": False}
+        seed = None
+        try:
+            async for message in call:
+                state["last"] = time.monotonic()
+                kind = message.WhichOneof("event")
+                if kind == "delta":
+                    write("delta", **delta_fields(message.delta))
+                elif kind == "started":
+                    seed = message.started.seed
+                    write("started", seed=seed)
+                else:
+                    write("finished", choices=[
+                        [c.index, c.finish_reason, c.completion_tokens, c.stop_string]
+                        for c in message.finished.choices])
+            return "OK", "", seed
+        except grpc.aio.AioRpcError as error:
+            return error.code().name, reason_of(error), seed
+        except asyncio.CancelledError:
+            if not state["stalled"]:
+                raise
+            return "STALLED", "", seed
+        finally:
+            del self.active[call]
+
+    async def run_job(self, job, gateways, log, begin):
+        await asyncio.sleep(begin + job["at"] - time.monotonic())
+        method = job["method"]
+        kind = {"StreamChat": self.api.ChatRequest, "StreamComplete": self.api.CompleteRequest}[method]
+        request = kind.FromString(base64.b64decode(job["request"]))
+        gateway = job["gateway"]
+        for attempt in range(ATTEMPTS):
+            def write(event, **fields):
+                log.write(json.dumps({"key": job["key"], "attempt": attempt, "t": time.monotonic(),
+                                      "event": event, **fields}) + "\n")
+            write("sent", gateway=gateway)
+            code, reason, seed = await self.attempt(self.stub(gateways[gateway]), method, request, write)
+            write("status", code=code, reason=reason)
+            # What the gateway itself says is final.
+            if code not in ("UNAVAILABLE", "STALLED", "CANCELLED") or reason:
+                return
+            if seed is not None:
+                request.options.sampling.seed = seed
+            gateway = (gateway + 1) % len(gateways)
+            await asyncio.sleep(0.05)
+
+    async def serve(self):
+        watcher = asyncio.ensure_future(self.watch())
+        loop = asyncio.get_running_loop()
+        print("ready", flush=True)
+        while line := await loop.run_in_executor(None, sys.stdin.readline):
+            batch = json.loads(line)
+            self.stall = batch["stall"]
+            begin, cpu = time.monotonic(), time.process_time()
+            with open(batch["log"], "w") as log:
+                await asyncio.gather(*(self.run_job(job, batch["gateways"], log, begin) for job in batch["jobs"]))
+            busy = (time.process_time() - cpu) / (time.monotonic() - begin)
+            print(json.dumps({"begin": begin, "busy": busy}), flush=True)
+        watcher.cancel()
+
+
+class Streams:
+    """The clients' process. start(batch), then wait() until all of its streams have ended."""
+
+    def __init__(self):
+        self._process = subprocess.Popen([sys.executable, __file__], text=True, bufsize=1,
+                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdout.readline() == "ready\n"
+
+    def start(self, gateways, log, jobs, stall):
+        batch = {"gateways": gateways, "log": str(log), "stall": stall, "jobs": jobs}
+        self._process.stdin.write(json.dumps(batch) + "\n")
+
+    def wait(self):
+        """Share of a core that the process had."""
+        return json.loads(self._process.stdout.readline())["busy"]
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait(10)
+
+
+async def main():
+    with tempfile.TemporaryDirectory() as folder:
+        await Client(load_api(folder)).serve()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
