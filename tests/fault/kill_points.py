@@ -112,9 +112,10 @@ class Run:
     """`lengths`: tokens of an answer, from and to. `double`: share of the rounds in which a process of
     another role is struck too, where the schedule has one next. `stall`: as in streams.py."""
 
-    def __init__(self, streams=200, seed=1, real=False, lengths=(20, 60), double=0.35, stall=STALL):
+    def __init__(self, streams=200, seed=1, real=False, lengths=(20, 60), double=0.35, stall=STALL,
+                 step_ms=STEP_MS):
         self.draw = random.Random(seed)
-        self.seed, self.real, self.double, self.stall = seed, real, double, stall
+        self.seed, self.real, self.double, self.stall, self.step_ms = seed, real, double, stall, step_ms
         self._folder = tempfile.TemporaryDirectory()
         self.folder = pathlib.Path(self._folder.name)
         self.api = load_api(self.folder)
@@ -122,7 +123,7 @@ class Run:
         self.sequences = sum(max(1, request.options.n) for _, request in self.requests)
         self.max_running = int(self.sequences / (GENERATORS - 1) / FULLNESS) + 1
         self.duration = None
-        self.world = World(GENERATORS, TOKENIZERS, GATEWAYS, real, SCRIPT, STEP_MS, self.max_running)
+        self.world = World(GENERATORS, TOKENIZERS, GATEWAYS, real, SCRIPT, step_ms, self.max_running)
         self.streams, self.other = Streams(), Streams()
         self.rounds, self.complaints = -1, []  # the first one warms up
         self.faults = collections.Counter()
@@ -270,7 +271,7 @@ class Run:
         return {
             "seed": self.seed, "streams_at_a_time": len(self.requests), "engine": "demo model" if self.real else "sim", "kill_points": sum(self.faults.values()),
             "rounds": self.rounds, "faults": dict(sorted(self.faults.items())), **self.sums,
-            "sequences_at_a_time": self.sequences, "step_ms": STEP_MS,
+            "sequences_at_a_time": self.sequences, "step_ms": self.step_ms,
             "prefill_tokens_per_second": 20000, "survivors_loaded": round(
                 self.sequences / (GENERATORS - 1) / self.max_running, 2),
             "failover_gap": {fault: figures(gaps) for fault, gaps in sorted(self.gaps.items()) if gaps},

@@ -31,7 +31,7 @@ def check(run, schedule):
 
 @pytest.mark.skipif(KILL_POINTS > 0, reason="the long form instead")
 def test_no_token_is_lost_wrong_or_doubled():
-    check(Run(48, 1, lengths=(10, 24), double=1, stall=6), SHORT)
+    check(Run(48, 1, lengths=(10, 24), double=1, stall=6, step_ms=25), SHORT)
 
 
 @pytest.mark.skipif(KILL_POINTS == 0, reason="the short form instead")
