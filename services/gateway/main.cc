@@ -62,6 +62,7 @@ int main(int argc, char** argv) {
             "One of these DNS names or URIs must be in a worker's certificate");
   flags.Add("cache-salt-secret-file", &gateway.security.cache_salt_secret_file,
             "Secret, the same for all gateways, that keeps the cached prompts of tenants apart");
+  flags.Add("no-ui", &http.api.no_ui, "Serve no chat page at / of the HTTP port");
   if (std::optional<int> exit = flags.ParseOrExit(argc, argv)) return *exit;
   // A connection that is renewed must not cut off what may still run on it.
   server.streams.age_grace = gateway.call.max_request_time + absl::Seconds(30);

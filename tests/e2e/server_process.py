@@ -15,8 +15,8 @@ START_TIMEOUT = 120
 
 
 class ServerProcess:
-    def __init__(self, role, *flags, listen="127.0.0.1:0", log=None):
-        """`listen`: a fixed address, to come back where another process was."""
+    def __init__(self, role, *flags, listen="127.0.0.1:0", http_listen=None, log=None):
+        """`listen`, `http_listen`: fixed addresses, to come back where another process was."""
         self.role = role
         self.flags = flags
         self.addresses = {}
@@ -24,7 +24,7 @@ class ServerProcess:
         self._process = subprocess.Popen(
             [BIN / f"qwenserve-{role}", "--listen", listen, "--ops-listen", "127.0.0.1:0",
              "--drain-delay", "0", "--log-level", "info" if log else "warn",
-             *(["--http-listen", "127.0.0.1:0"] if role == "gateway" else []), *map(str, flags)],
+             *(["--http-listen", http_listen or "127.0.0.1:0"] if role == "gateway" else []), *map(str, flags)],
             stdout=subprocess.PIPE, stderr=log, text=True)
         threading.Thread(target=self._read, daemon=True).start()
         while "grpc" not in self.addresses:

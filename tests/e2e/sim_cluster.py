@@ -108,11 +108,12 @@ class SimCluster:
         return gateway.wait_ready() if ready else gateway
 
     def restart(self, processes, number, *flags):
-        """Starts processes[number], which must have ended, anew at its address, with its flags and
+        """Starts processes[number], which must have ended, anew at its addresses, with its flags and
         these: restart(cluster.gateways, 0)."""
         old = processes[number]
         assert not old.running()
-        processes[number] = self._start(old.role, (*old.flags, *flags), listen=old.address).wait_ready()
+        processes[number] = self._start(old.role, (*old.flags, *flags), listen=old.address,
+                                        http_listen=old.addresses.get("http")).wait_ready()
         return processes[number]
 
     def restart_generator(self, number, *flags):

@@ -33,8 +33,8 @@ std::string SerializeHead(const HttpResponse& response, HttpFraming framing, siz
       absl::StrCat("HTTP/1.1 ", response.status, " ",
                    absl::string_view(reason.data(), reason.size()), "\r\nDate: ",
                    absl::FormatTime("%a, %d %b %Y %H:%M:%S GMT", absl::Now(), absl::UTCTimeZone()));
-  // 204 has neither a body nor a length.
-  if (response.status != 204) {
+  // These have neither a body nor a length.
+  if (response.status != 204 && response.status != 304) {
     absl::StrAppend(&head, "\r\nContent-Type: ", response.content_type);
     if (framing == HttpFraming::kLength) absl::StrAppend(&head, "\r\nContent-Length: ", length);
     if (framing == HttpFraming::kChunked) head += "\r\nTransfer-Encoding: chunked";

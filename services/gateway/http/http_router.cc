@@ -60,7 +60,7 @@ HttpRoute FindRoute(absl::string_view path) {
     const std::optional<std::string> name = DecodePercent(path.substr(kModelPath.size()));
     if (name.has_value()) return {Endpoint::kModel, false, *name};
   }
-  if (FindAsset(path) != nullptr) return {Endpoint::kAsset, false, std::string(path)};
+  if (HasAsset(path)) return {Endpoint::kAsset, false, std::string(path)};
   return {};
 }
 

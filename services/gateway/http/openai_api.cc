@@ -71,21 +71,6 @@ HttpResponse HealthResponse(const Gateway& gateway) {
   return response;
 }
 
-HttpResponse AssetResponse(absl::string_view path) {
-  const StaticAsset& asset = *FindAsset(path);
-  HttpResponse response;
-  response.content_type = std::string(asset.content_type);
-  response.body = std::string(asset.body);
-  response.headers = {{"Cache-Control", "no-cache"},
-                      {"X-Content-Type-Options", "nosniff"},
-                      {"Referrer-Policy", "no-referrer"}};
-  if (!asset.content_security_policy.empty()) {
-    response.headers.emplace_back("Content-Security-Policy",
-                                  std::string(asset.content_security_policy));
-  }
-  return response;
-}
-
 }  // namespace
 
 OpenAiApi::OpenAiApi(Gateway* gateway, OpenAiOptions options)
@@ -125,7 +110,10 @@ void OpenAiApi::LogRefusal(const std::string& id, const Caller& caller, int stat
 std::optional<HttpResponse> OpenAiApi::RefuseRoute(const HttpRequest& head,
                                                    const HttpRoute& route) const {
   if (head.method() == verb::options) return std::nullopt;
-  if (route.endpoint == Endpoint::kNone) return OpenAiErrorResponse(404, "there is no such path");
+  const bool hidden = options_.no_ui && route.endpoint == Endpoint::kAsset;
+  if (hidden || route.endpoint == Endpoint::kNone) {
+    return OpenAiErrorResponse(404, "there is no such path");
+  }
   const bool get = head.method() == verb::get || head.method() == verb::head;
   const bool fits = route.post ? head.method() == verb::post : get;
   if (!fits) {
@@ -182,7 +170,7 @@ HttpResponse OpenAiApi::AnswerAtOnce(const HttpRequest& request, const HttpRoute
     case Endpoint::kHealth:
       return HealthResponse(gateway_);
     case Endpoint::kAsset:
-      return AssetResponse(route.name);
+      return AssetResponse(route.name, request.header("if-none-match"));
     default:
       return OpenAiErrorResponse(404, "there is no such path");
   }

@@ -17,6 +17,7 @@ struct OpenAiOptions {
   // Web pages of these origins may call from a browser; "*" stands for all. A page that the gateway
   // itself serves needs no entry.
   std::vector<std::string> allowed_origins;
+  bool no_ui = false;  // without the chat page
 };
 
 // OpenAI's HTTP API over a gateway: credentials, paths, and a handler for each request.

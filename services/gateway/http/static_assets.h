@@ -2,20 +2,17 @@
 #define QWENSERVE_SERVICES_GATEWAY_HTTP_STATIC_ASSETS_H_
 
 #include "absl/strings/string_view.h"
+#include "services/gateway/http/http_message.h"
 
 namespace qwenserve {
 
-// A file that is part of the program.
-struct StaticAsset {
-  absl::string_view path;
-  absl::string_view content_type;
-  absl::string_view body;
-  // Empty: no Content-Security-Policy.
-  absl::string_view content_security_policy;
-};
+// The chat page: at `/`, and what belongs to it below `/ui/`.
+bool HasAsset(absl::string_view path);
 
-// Null when there is none at `path`.
-const StaticAsset* FindAsset(absl::string_view path);
+// The answer to a GET of a path that HasAsset: 304 when `if_none_match`, the field of that name, is
+// what the client would get. The policy lets the page load nothing that is not from here, and no
+// other page show it in a frame.
+HttpResponse AssetResponse(absl::string_view path, absl::string_view if_none_match);
 
 }  // namespace qwenserve
 
