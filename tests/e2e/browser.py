@@ -8,6 +8,7 @@
 """
 
 import base64
+import fcntl
 import json
 import os
 import pathlib
@@ -41,13 +42,20 @@ class Browser:
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         read_commands, self._commands = os.pipe()
         self._answers, write_answers = os.pipe()
-        # The browser reads file descriptor 3 and writes 4.
+
+        def place_pipes():
+            """The browser reads descriptor 3 and writes 4."""
+            high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (read_commands, write_answers)]
+            os.dup2(high[0], 3)
+            os.dup2(high[1], 4)
+            os.close(high[0])
+            os.close(high[1])
+
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{read_commands} 4>&{write_answers}', "sh", find_program(),
-             "--headless", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-             "--no-first-run", "--hide-scrollbars", "--force-color-profile=srgb",
+            [find_program(), "--headless", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu",
+             "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars", "--force-color-profile=srgb",
              f"--user-data-dir={self._folder.name}", "about:blank"],
-            pass_fds=(read_commands, write_answers), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            close_fds=False, preexec_fn=place_pipes, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(read_commands)
         os.close(write_answers)
         self._changed = threading.Condition()

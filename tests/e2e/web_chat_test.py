@@ -1,163 +1,23 @@
-"""The chat page in a real browser against real processes."""
+"""The files of the chat page, its answers and what goes wrong with them."""
 
 import json
-import pathlib
-import random
 import re
 import urllib.error
 import urllib.request
 
 import pytest
 
-from browser import Browser, find_program
-from security import key_line
+from chat_page import Chat, address, browser, chat, cluster, needs_browser  # noqa: F401
+from security import key_line, write_keys
 from server_process import ROOT
 from sim_cluster import SimCluster
 
 WEB = ROOT / "services" / "gateway" / "web"
 MAX_BYTES = 100 * 1000
-
-XSS = """<img src=x onerror="window.pwned=1"><script>window.pwned=2</script>
-
-# <svg onload=window.pwned=3>
-
-[one](javascript:window.pwned=4) [two](data:text/html,<script>window.pwned=5</script>) [three](//evil.example/)
-[four](https://good.example/" onmouseover="window.pwned=6) ![five](https://good.example/pixel.png)
-<a href="javascript:window.pwned=7">six</a> https://good.example/?a=<b>"'
-
-| <b>bold</b> | `<i>` |
-|---|---|
-| <iframe src="javascript:window.pwned=8"> | &lt;script&gt; |
-
-```html"><script>window.pwned=9</script>
-</code></pre><script>window.pwned=10</script>
-```
-"""
-
-MARKDOWN = """# Top
-
-Some **bold**, *slanted*, ***both***, ~~gone~~ and `a < b` with [a link](https://example.org/x_y_z).
-2 * 3 * 4 stays, snake_case_name too.
-
-## List
-
-1. one
-   - inner **a**
-   - inner b
-2. two
-
-- [x] done
-- [ ] open
-
-> quoted
-
-| a | b |
-|:--|--:|
-| 1 | 2\\|3 |
-
-```go
-\tfunc main() { **not bold** }
-```
-"""
-
-CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Ulm"}}\n</tool_call>'
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {
     "type": "object", "properties": {"city": {"type": "string"}}}}}]
 
-# The first rule counts whose text is anywhere in the prompt: conversations are new ones but where said.
-SCRIPT = [
-    {"when": "<tool_response>", "answer": "It is **sunny** in Ulm."},
-    {"when": "weather", "answer": CALL},
-    {"when": "a pirate", "answer": "Arr!"},
-    {"when": "attack", "answer": XSS},
-    {"when": "format", "answer": MARKDOWN},
-    {"when": "ponder", "answer": "<think>\nHm, let me see.\n</think>\n\nYes."},
-    {"when": "paced", "length": 2000, "step_delay": 0.01},
-    {"when": "refuse", "fault": "refuse"},
-    {"when": "sampled", "length": 12},
-    {"answer": "All right."},
-]
-
-pytestmark = pytest.mark.skipif(find_program() is None, reason="this distribution has no browser for it")
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    cluster = SimCluster(generator_flags=("--sim-step-ms", 1), script=SCRIPT)
-    yield cluster
-    cluster.stop()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with Browser() as browser:
-        yield browser
-
-
-def address(gateway):
-    return f"http://{gateway.addresses['http']}/"
-
-
-@pytest.fixture
-def chat(browser, cluster):
-    """A page in a new profile. What the page or its policy complains about fails the test."""
-    page = Chat(browser, address(cluster.gateway))
-    yield page
-    page.check()
-    page.close()
-
-
-class Chat:
-    def __init__(self, browser, url, **options):
-        self.page = browser.open(url, **options)
-        self.expected = ()  # substrings of complaints that belong to the test
-        self.page.wait("document.getElementById('model').value")
-
-    def check(self):
-        unexpected = [p for p in self.page.problems if not any(e in p for e in self.expected)]
-        assert unexpected == []
-        assert self.page.run("policyViolations") == []
-
-    def close(self):
-        self.page.close()
-
-    def ask(self, text, wait=True):
-        self.page.run("document.getElementById('input').focus()")
-        self.page.type(text)
-        self.page.press("Enter")
-        if wait:
-            self.wait_idle()
-
-    def wait_idle(self):
-        self.page.wait("document.getElementById('send').getAttribute('aria-label') === 'Send' && "
-                       "document.querySelector('.answer:last-child[aria-busy=false]')")
-
-    def wait_text(self):
-        self.page.wait("document.querySelector('.answer:last-child .md').innerText.length > 20")
-
-    def answers(self):
-        return self.page.texts(".answer .md")
-
-    def questions(self):
-        return self.page.texts(".bubble")
-
-    def button(self, label):
-        self.page.click(f'[aria-label="{label}"]')
-
-    def click_text(self, selector, text):
-        """The button in `selector` that says `text`."""
-        self.page.wait(f"[...document.querySelectorAll({json.dumps(selector)})].some((b) => b.innerText === {json.dumps(text)})")
-        self.page.run(f"[...document.querySelectorAll({json.dumps(selector)})].find((b) => b.innerText === {json.dumps(text)}).click()")
-
-    def settings(self, **values):
-        self.page.click("#open-settings")
-        for name, value in values.items():
-            self.page.run(f"document.getElementById('{name}').value = {json.dumps(value)}")
-        self.page.click("#settings .primary")
-
-    def stored(self):
-        return self.page.run("Object.keys(localStorage).filter((k) => k.startsWith('qwenserve.chat.'))"
-                             ".map((k) => JSON.parse(localStorage[k]))")
+pytestmark = needs_browser
 
 
 def get(gateway, path, **headers):
@@ -222,9 +82,9 @@ def test_an_answer_streams_and_says_what_it_cost(chat):
     chat.wait_idle()
     assert chat.answers()[0].startswith(early[:20])
     page.click("#new-chat")
-    chat.ask("hello")
-    assert chat.answers() == ["All right."]
-    assert re.search(r"\d+ tokens · [\d.]+ tokens/s · first after \d+ ms · prompt \d+", page.text(".answer .stats"))
+    chat.settings(max_tokens="30")
+    chat.ask("a paced answer")
+    assert re.search(r"30 tokens · [\d.]+ tokens/s · first after \d+ ms · prompt \d+", page.text(".answer .stats"))
 
 
 @pytest.mark.parametrize("way", ["button", "key"])
@@ -330,23 +190,33 @@ def test_tool_calls_are_shown_and_take_results(chat):
 
 # ---- what goes wrong --------------------------------------------------------------------------------
 
-def test_a_busy_server_is_told_and_asked_again_when_it_says(chat):
-    chat.expected = ("status of 429",)
-    chat.ask("refuse")
+def test_a_busy_server_is_told_and_asked_again_when_it_says(browser, cluster):
+    gateway = cluster.start_gateway(flags=("--max-requests", 1))
+    chat = Chat(browser, address(gateway))
     page = chat.page
-    assert "busy" in page.text(".problem")
-    stored = chat.stored()[0]["messages"][-1]["meta"]["error"]
-    assert stored["status"] == 429 and stored["retryAt"] > 0
-    # Far enough away to be seen counting.
-    page.run("""(() => { const key = Object.keys(localStorage).find((k) => k.startsWith('qwenserve.chat.'));
-        const chat = JSON.parse(localStorage[key]);
-        chat.messages.at(-1).meta.error.retryAt = Date.now() + 2500;
-        localStorage[key] = JSON.stringify(chat); })()""")
-    page.reload()
-    page.wait("document.querySelector('.problem button')?.disabled")
-    assert re.fullmatch(r"Try again in [123] s", page.text(".problem button"))
+    chat.expected = ("status of 429",)
+    chat.ask("a paced answer", wait=False)
+    chat.wait_text()
+    page.click("#new-chat")
+    chat.ask("hello")
+    assert "The server is busy." in page.text(".problem") and "1 of 1" in page.text(".problem")
+    assert page.run("document.querySelector('.problem button').disabled")
+    assert re.fullmatch(r"Try again in \d+ s", page.text(".problem button"))
+    chat.click_text(".open", "a paced answer")
+    chat.button("Stop")
+    chat.wait_idle()
+    chat.click_text(".open", "hello")
     page.wait("!document.querySelector('.problem button').disabled")
-    assert page.text(".problem button") == "Try again"
+    chat.click_text(".problem button", "Try again")
+    chat.wait_idle()
+    assert chat.answers() == ["All right."]
+    # What comes after the head of the stream is told too.
+    page.click("#new-chat")
+    chat.ask("refuse")
+    assert page.text(".problem span") == "The server is busy. the script refuses this prompt"
+    chat.check()
+    chat.close()
+    gateway.kill()
 
 
 def test_an_answer_goes_on_after_the_gateway_was_lost(browser):
@@ -377,7 +247,7 @@ def test_an_answer_goes_on_after_the_gateway_was_lost(browser):
 
 def test_a_key_is_asked_for_and_forgotten_with_the_tab(browser, cluster, tmp_path):
     keys = tmp_path / "keys.jsonl"
-    keys.write_text(key_line("sesame", "one") + "\n")
+    write_keys(keys, key_line("sesame", "one"))
     gateway = cluster.start_gateway(flags=("--api-keys", keys))
     page = browser.open(address(gateway))
     for key in ("wrong", "sesame"):
@@ -392,263 +262,9 @@ def test_a_key_is_asked_for_and_forgotten_with_the_tab(browser, cluster, tmp_pat
     page.wait("document.querySelector('.answer .md')?.innerText === 'All right.'")
     assert "sesame" not in page.run("JSON.stringify(localStorage)")
     assert page.run("sessionStorage['qwenserve.key']") == "sesame"
-    keys.write_text(key_line("other", "one") + "\n")
     assert all("401" in problem for problem in page.problems) and page.run("policyViolations") == []
     page.close()
     gateway.kill()
-
-
-# ---- text that models write -------------------------------------------------------------------------
-
-INERT = """(() => {
-  const allowed = {A: ["href", "title", "target", "rel"]};
-  const bad = [];
-  for (const node of document.querySelectorAll(".md *")) {
-    if (/^(IMG|SCRIPT|IFRAME|OBJECT|EMBED|STYLE|LINK|FORM|INPUT|META|BASE)$/.test(node.tagName)) bad.push(node.tagName);
-    if (node.tagName === "A" && !(/^https?:$/.test(node.protocol) && node.rel.includes("noopener"))) bad.push(node.href);
-    for (const { name } of node.attributes) if (name.startsWith("on") || name === "style" || name === "src") bad.push(name);
-  }
-  return bad;
-})()"""
-
-
-def test_hostile_text_stays_text(chat):
-    chat.ask("attack <img src=x onerror=window.pwned=0>")
-    page = chat.page
-    page.run("document.querySelectorAll('.md *').forEach((node) => "
-             "node.dispatchEvent(new MouseEvent('mouseover', {bubbles: true})))")
-    assert page.run(INERT) == [] and page.run("window.pwned") is None
-    text = page.run("document.querySelector('.md').textContent")
-    for shown in ('<img src=x onerror="window.pwned=1">', "<svg onload=window.pwned=3>", "javascript:window.pwned=4",
-                  "</code></pre><script>window.pwned=10</script>", "&lt;script&gt;"):
-        assert shown in text
-    assert chat.questions() == ["attack <img src=x onerror=window.pwned=0>"]
-    assert page.texts(".open") == ["attack <img src=x onerror=window.pwned=0>"]
-    # Even a mistake in the page could not make markup of text.
-    assert "TrustedHTML" in page.run("(() => { try { document.body.innerHTML = '<b>'; } catch (e) { return e.message; } })()")
-    chat.expected = ("TrustedHTML",)
-    assert page.run("policyViolations.splice(0).length") == 1
-
-
-def test_markdown_becomes_structure(chat):
-    chat.ask("format")
-    page = chat.page
-    count = lambda selector: page.run(f"document.querySelectorAll('.md {selector}').length")
-    assert page.texts(".md h3, .md h4") == ["Top", "List"]
-    assert page.texts(".md > p strong")[0] == "bold" and page.texts(".md > p em") == ["slanted", "both"]
-    assert page.texts(".md > p code, .md del") == ["gone", "a < b"]
-    assert "2 * 3 * 4 stays, snake_case_name too." in page.text(".md")
-    assert page.run("document.querySelector('.md a').href") == "https://example.org/x_y_z"
-    assert count("ol > li") == 2 and count("ol > li > ul > li") == 2 and count("li.task-item") == 2
-    assert page.texts(".md td") == ["1", "2|3"] and page.text(".md blockquote") == "quoted"
-    assert page.run("document.querySelector('.md pre').textContent") == "\tfunc main() { **not bold** }"
-    page.run("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
-    chat.button("Copy code")
-    page.wait("window.copied === '\\tfunc main() { **not bold** }'")
-    chat.button("Copy answer")
-    page.wait(f"window.copied?.trim() === {json.dumps(MARKDOWN.strip())}")
-
-
-def test_markdown_survives_any_text(chat):
-    """Whatever is thrown at it: nothing but text, the same at once as piece by piece, and no hang."""
-    random_text = random.Random(5)
-    pieces = ["*", "**", "_", "`", "```", "\n", "\n\n", "# ", "- ", "1. ", "> ", "|", "|-|", "[", "](", ")", "a", " ", "  ",
-              "\\", "~~", "<b>", "https://x.y/", "![", "\t", "é", "😀", "-", "---\n", "    "]
-    texts = ["".join(random_text.choices(pieces, k=random_text.randrange(1, 60))) for _ in range(400)]
-    long = [mark * 50000 for mark in ("[", "*a **b ", "`", "> ", "- ", "|", "a|", "\n", "_", "[](", "h", "http://", "(", "~~", "  ")]
-    long += ["- a" + "\n" * 100000 + "b", "|" * 1000 + "\n" + "|-" * 1000, "- " * 3000, "a " * 100000 + "\n-"]
-    page = chat.page
-    page.run("import('./ui/markdown.js').then((module) => { window.md = module.renderMarkdown; })")
-    result = page.run(f"""(() => {{
-        const whole = (text) => {{ const box = document.createElement("div"); box.className = "md"; md(box, text, () => 0); return box; }};
-        const differ = [];
-        for (const text of {json.dumps(texts)}) {{
-          const box = document.createElement("div");
-          for (let i = 1; i <= text.length; i += 1) md(box, text.slice(0, i), () => 0);
-          box.className = "md";
-          if (box.outerHTML !== whole(text).outerHTML) differ.push(text);
-          document.body.append(box);
-        }}
-        for (const text of {json.dumps(long)}) whole(text);
-        const bad = {INERT};
-        document.querySelectorAll("body > .md").forEach((box) => box.remove());
-        return [differ, bad];
-      }})()""")
-    assert result == [[], []]
-
-
-# ---- conversations ----------------------------------------------------------------------------------
-
-def test_conversations_survive_a_reload(chat, tmp_path):
-    page = chat.page
-    chat.ask("number one")
-    page.click("#new-chat")
-    chat.ask("number two")
-    page.reload()
-    page.wait("document.querySelectorAll('.open').length === 2")
-    assert page.texts(".open") == ["number two", "number one"] and chat.questions() == ["number two"]
-    chat.click_text(".open", "number one")
-    assert chat.questions() == ["number one"] and chat.answers() == ["All right."]
-    # Export, delete, undo, delete, import.
-    folder = tmp_path / "downloads"
-    page.downloads_to(folder)
-    page.click("#export")
-    file = folder / "qwenserve-conversations.json"
-    page.wait("true")
-    deadline = 200
-    while not file.exists() and deadline:
-        page.run("new Promise((done) => setTimeout(done, 50))")
-        deadline -= 1
-    exported = json.loads(file.read_text())
-    assert [c["title"] for c in exported] == ["number two", "number one"]
-    chat.button("Delete “number one”")
-    assert page.texts(".open") == ["number two"]
-    chat.click_text(".toast button", "Undo")
-    page.wait("document.querySelectorAll('.open').length === 2")
-    page.click("#delete-all")
-    assert page.texts(".open") == [] and chat.stored() == []
-    page.choose_file("#import-file", file)
-    page.wait("document.querySelectorAll('.open').length === 2")
-    broken = tmp_path / "broken.json"
-    broken.write_text('{"messages": 5}')
-    page.choose_file("#import-file", broken)
-    page.wait("document.querySelector('.toast')?.innerText.startsWith('Not imported')")
-
-
-def test_the_storage_is_bounded_and_says_what_it_drops(chat):
-    page = chat.page
-    page.run("""for (let i = 0; i < 100; i += 1) localStorage["qwenserve.chat.old" + i] = JSON.stringify(
-        {id: "old" + i, title: "old " + i, created: 1, updated: i + 1, settings: {}, messages: []})""")
-    chat.ask("hello")
-    titles = [c["title"] for c in chat.stored()]
-    assert len(titles) == 100 and "hello" in titles and "old 0" not in titles and "old 1" in titles
-    assert "1 of the oldest" in page.text(".toast")
-    # Full by size: room is made as well.
-    page.run("""localStorage["qwenserve.chat.old1"] = JSON.stringify({id: "old1", title: "big", created: 1, updated: 1,
-        settings: {}, messages: [{role: "user", content: "x".repeat(4500000)}]})""")
-    chat.ask("again")
-    titles = [c["title"] for c in chat.stored()]
-    assert "big" not in titles and "old 2" in titles and "hello" in titles
-
-
-def test_an_answer_comes_on_while_another_conversation_is_read(chat):
-    page = chat.page
-    chat.ask("a paced answer", wait=False)
-    chat.wait_text()
-    page.click("#new-chat")
-    chat.ask("hello")
-    assert chat.answers() == ["All right."]
-    chat.click_text(".open", "a paced answer")
-    before = len(chat.answers()[0])
-    page.wait(f"document.querySelector('.answer .md').innerText.length > {before} + 20")
-    page.reload()  # in the middle of it
-    page.wait("document.querySelector('.problem')?.innerText.includes('interrupted')")
-    assert len(chat.answers()[0]) > before
-
-
-# ---- looks and access -------------------------------------------------------------------------------
-
-def test_dark_mode_follows_the_system_or_the_choice(chat):
-    page = chat.page
-    brightness = lambda: page.run("getComputedStyle(document.body).backgroundColor")
-    page.media(prefers_color_scheme="light")
-    light = brightness()
-    page.media(prefers_color_scheme="dark")
-    dark = brightness()
-    assert light == "rgb(255, 255, 255)" and dark != light
-    chat.button("Theme: system")
-    assert brightness() == light
-    page.reload()
-    assert brightness() == light
-    chat.button("Theme: light")
-    page.media(prefers_color_scheme="light")
-    assert brightness() == dark
-
-
-def test_a_phone_is_wide_enough(browser, cluster):
-    chat = Chat(browser, address(cluster.gateway), width=360, height=740, phone=True)
-    page = chat.page
-    fits = lambda: page.run("document.documentElement.scrollWidth <= 360 && document.getElementById('scroll').scrollWidth <= 360")
-    assert fits()
-    chat.ask("format " + "w" * 300)
-    assert fits()
-    page.click("#new-chat") if False else None
-    chat.button("Conversations")
-    page.wait("getComputedStyle(document.getElementById('sidebar')).visibility === 'visible'")
-    assert fits()
-    page.press("Escape")
-    page.wait("getComputedStyle(document.getElementById('sidebar')).visibility === 'hidden'")
-    assert page.run("document.activeElement.id") == "open-sidebar"
-    page.click("#open-settings")
-    assert fits() and page.run("document.getElementById('settings').scrollWidth <= 360")
-    chat.check()
-    chat.close()
-
-
-def test_a_conversation_by_keyboard_alone(chat):
-    page = chat.page
-    focus = lambda: page.run("document.activeElement.id || document.activeElement.getAttribute('aria-label') "
-                             "|| document.activeElement.className")
-    page.reload()
-    page.wait("document.activeElement.id === 'input'")
-    page.run("document.activeElement.blur(); document.body.focus()")
-    page.run("getSelection().setPosition(document.body, 0)")
-    page.press("Tab")
-    assert focus() == "skip"
-    page.press("Enter")
-    assert focus() == "input"
-    page.type("line one")
-    page.press("Enter", shift=True)
-    page.type("line two")
-    assert chat.questions() == []
-    page.press("Enter")
-    chat.wait_idle()
-    assert chat.questions() == ["line one\nline two"] and focus() == "input"
-    seen = []
-    for _ in range(30):
-        page.press("Tab")
-        seen.append(focus())
-        if seen[-1] == "input":
-            break
-    page.wait("true")
-    order = [name for name in seen if name in ("new-chat", "model", "theme", "open-settings", "Copy answer", "Answer again", "input")]
-    assert order in (["new-chat", "model", "theme", "open-settings", "Copy answer", "Answer again", "input"],), seen
-    page.press("Tab", shift=True)
-    while focus() != "Answer again":
-        page.press("Tab", shift=True)
-    page.press(" ")
-    chat.wait_idle()
-    assert chat.answers() == ["All right."]
-
-
-def test_screen_readers_find_names_and_hear_each_answer_once(chat):
-    page = chat.page
-    page.run("""window.spoken = []; new MutationObserver(() => {
-        const text = document.getElementById("announcer").textContent;
-        if (text) window.spoken.push(text); }).observe(document.getElementById("announcer"), {childList: true})""")
-    chat.ask("ponder")
-    page.wait("window.spoken.length >= 2")
-    assert page.run("window.spoken") == ["The model is answering.", "Answer: Yes."]
-    page.wait("document.querySelector('.answer .actions')")
-    for dialog in (False, True):
-        if dialog:
-            page.click("#open-settings")
-        tree = page.accessible()
-        for role, name in tree:
-            assert name or role not in ("button", "textbox", "combobox", "link", "spinbutton", "dialog", "article"), (role, tree)
-        if not dialog:
-            for found in (("navigation", "Conversations"), ("main", ""), ("textbox", "Message"), ("combobox", "Model"),
-                          ("article", "You"), ("article", "Answer"), ("button", "Send"), ("heading", "Chat")):
-                assert found in tree, tree
-        else:
-            for found in (("dialog", "Settings"), ("textbox", "System prompt"), ("spinbutton", "Temperature"),
-                          ("spinbutton", "Seed"), ("combobox", "Thinking")):
-                assert found in tree, tree
-    # Nothing that changes with each token is live.
-    assert page.run("document.querySelector('#messages').closest('[aria-live], [role=log], [role=status]')") is None
-    page.media(prefers_reduced_motion="reduce")
-    page.run("document.getElementById('settings').close()")
-    assert page.run("getComputedStyle(document.querySelector('.dots i')).animationName") == "none"
 
 
 def test_the_demo_model_answers(browser, shared_cluster):

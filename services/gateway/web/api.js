@@ -61,6 +61,11 @@ export async function* serverSentEvents(stream) {
   }
 }
 
+// The status has gone out before: only the type tells.
+function streamError({ message, type, code }) {
+  return new ApiError(message, { status: type === "rate_limit_error" ? 429 : 500, code });
+}
+
 // The chunks of a streamed chat completion. Throws ApiError, `lost` when the stream ends early, or
 // AbortError after signal.
 export async function* streamChat(body, key, signal) {
@@ -74,7 +79,7 @@ export async function* streamChat(body, key, signal) {
     for await (const data of serverSentEvents(response.body)) {
       if (data === "[DONE]") return;
       const chunk = JSON.parse(data);
-      if (chunk.error) throw new ApiError(chunk.error.message, { status: 500, code: chunk.error.code });
+      if (chunk.error) throw streamError(chunk.error);
       yield chunk;
     }
   } catch (error) {

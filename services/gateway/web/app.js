@@ -13,6 +13,7 @@ const SPOKEN = 1000; // characters of an answer that screen readers are told at 
 let shown = null; // the conversation on the screen
 let models = [];
 let stick = true; // the end of the conversation stays in sight
+let leaving = false; // the browser cuts connections before it takes the page away
 const runs = new Map(); // by conversation id: {conversation, message, controller, view, …}
 
 // ---- telling ------------------------------------------------------------------------------------
@@ -261,7 +262,7 @@ function problemOf(error) {
 function finish(run) {
   const { conversation, message } = run;
   const { meta } = message;
-  delete meta.unfinished;
+  if (!leaving) delete meta.unfinished;
   if (run.firstAt) {
     meta.firstToken = run.firstAt - run.startedAt;
     const seconds = (run.lastAt - run.firstAt) / 1000;
@@ -288,7 +289,7 @@ async function answer(conversation, goingOn = false) {
   const last = conversation.messages.at(-1);
   const message = goingOn ? last : { role: "assistant", content: "", meta: {} };
   const body = requestBody(conversation, goingOn && canGoOn(message));
-  message.meta = { unfinished: true };
+  message.meta = { unfinished: true, thought: goingOn ? message.meta?.thought : undefined };
   const run = { conversation, message, controller: new AbortController(), view: null, pieces: 0, rate: 0,
     startedAt: performance.now() };
   runs.set(conversation.id, run);
@@ -305,13 +306,15 @@ async function answer(conversation, goingOn = false) {
     }
   } catch (error) {
     if (error.name === "AbortError") message.meta.stopped = true;
-    else message.meta.error = problemOf(error);
+    else if (!leaving) message.meta.error = problemOf(error);
   }
   clearInterval(saver);
   finish(run);
   if (message.meta.error?.status === 401 && await askForKey(message.meta.error.message)) {
     loadModels();
-    actions.regenerate();
+    if (shown !== conversation) return;
+    if (goingOn) actions.goOn();
+    else actions.regenerate();
   }
 }
 
@@ -438,6 +441,10 @@ function listen() {
   });
   // Other tabs write the same storage.
   window.addEventListener("storage", renderList);
+  window.addEventListener("beforeunload", () => {
+    leaving = true;
+    setTimeout(() => { leaving = false; }, 2000); // it was a download
+  });
   window.addEventListener("pagehide", () => runs.forEach(({ conversation }) => save(conversation)));
 }
 

@@ -6,18 +6,71 @@ const SETTINGS = "qwenserve.settings";
 export const MAX_CONVERSATIONS = 100;
 const MAX_CHARACTERS = 4_000_000; // browsers give 5 million
 
+// For browsers that keep nothing: conversations last as long as the page.
+function memory() {
+  const map = new Map();
+  return {
+    get length() { return map.size; },
+    key: (i) => [...map.keys()][i],
+    getItem: (key) => map.get(key) ?? null,
+    setItem: (key, value) => map.set(key, value),
+    removeItem: (key) => map.delete(key),
+  };
+}
+
+const storage = (() => {
+  try {
+    return window.localStorage ?? memory();
+  } catch {
+    return memory();
+  }
+})();
+
 function ids() {
-  return Object.keys(localStorage)
+  return Array.from({ length: storage.length }, (_, i) => storage.key(i))
     .filter((key) => key.startsWith(PREFIX))
     .map((key) => key.slice(PREFIX.length));
 }
 
-const text = (value) => (typeof value === "string" ? value : "");
+// ---- reading, from files of strangers too: nothing is taken that has another type ---------------
 
-function readMessage(message) {
+const text = (value) => (typeof value === "string" ? value : "");
+const object = (value) => (value && typeof value === "object" && !Array.isArray(value) ? value : {});
+
+function pick(from, names, type) {
+  return Object.fromEntries(names.filter((name) => typeof from[name] === type).map((name) => [name, from[name]]));
+}
+
+function readMeta(meta) {
   const read = {
-    role: ["user", "assistant", "tool"].includes(message?.role) ? message.role : "user",
-    content: text(message?.content),
+    ...pick(meta, ["rate", "firstToken", "thought", "seed"], "number"),
+    ...pick(meta, ["model", "finish"], "string"),
+    ...pick(meta, ["stopped", "unfinished"], "boolean"),
+  };
+  if (typeof meta.usage?.completion_tokens === "number" && typeof meta.usage.prompt_tokens === "number") {
+    read.usage = pick(meta.usage, ["prompt_tokens", "completion_tokens"], "number");
+    read.usage.prompt_tokens_details = pick(object(meta.usage.prompt_tokens_details), ["cached_tokens"], "number");
+  }
+  if (typeof meta.error?.message === "string") {
+    read.error = { message: meta.error.message, ...pick(meta.error, ["status", "retryAt"], "number") };
+  }
+  return read;
+}
+
+function readSettings(settings) {
+  const read = {
+    ...pick(settings, ["temperature", "top_p", "max_tokens", "seed"], "number"),
+    ...pick(settings, ["system", "model", "thinking"], "string"),
+  };
+  if (Array.isArray(settings.tools)) read.tools = settings.tools;
+  return read;
+}
+
+function readMessage(from) {
+  const message = object(from);
+  const read = {
+    role: ["user", "assistant", "tool"].includes(message.role) ? message.role : "user",
+    content: text(message.content),
   };
   if (message.reasoning) read.reasoning = text(message.reasoning);
   if (message.tool_call_id) read.tool_call_id = text(message.tool_call_id);
@@ -27,8 +80,7 @@ function readMessage(message) {
       function: { name: text(call?.function?.name), arguments: text(call?.function?.arguments) },
     }));
   }
-  const meta = message.meta;
-  if (meta && typeof meta === "object") read.meta = { ...meta };
+  if (message.meta) read.meta = readMeta(object(message.meta));
   return read;
 }
 
@@ -40,7 +92,7 @@ export function readConversation(json) {
     title: text(json.title).slice(0, 200),
     created: Number(json.created) || Date.now(),
     updated: Number(json.updated) || Date.now(),
-    settings: typeof json.settings === "object" && json.settings ? { ...json.settings } : {},
+    settings: readSettings(object(json.settings)),
     messages: json.messages.map(readMessage),
   };
 }
@@ -52,7 +104,7 @@ export function newId() {
 
 export function load(id) {
   try {
-    return readConversation({ ...JSON.parse(localStorage.getItem(PREFIX + id)), id });
+    return readConversation({ ...JSON.parse(storage.getItem(PREFIX + id)), id });
   } catch {
     return null;
   }
@@ -64,7 +116,7 @@ export function all() {
 }
 
 export function remove(id) {
-  localStorage.removeItem(PREFIX + id);
+  storage.removeItem(PREFIX + id);
 }
 
 // Returns how many older conversations had to go; throws when there is no room even so.
@@ -72,20 +124,20 @@ export function save(conversation) {
   const json = JSON.stringify(conversation);
   const others = all().filter((other) => other.id !== conversation.id);
   let size = json.length;
-  for (const other of others) size += localStorage.getItem(PREFIX + other.id).length;
+  for (const other of others) size += storage.getItem(PREFIX + other.id).length;
   let removed = 0;
   for (;;) {
     const full = others.length >= MAX_CONVERSATIONS || (size > MAX_CHARACTERS && others.length > 0);
     if (!full) {
       try {
-        localStorage.setItem(PREFIX + conversation.id, json);
+        storage.setItem(PREFIX + conversation.id, json);
         return removed;
       } catch (error) {
         if (others.length === 0) throw error;
       }
     }
     const oldest = others.pop();
-    size -= localStorage.getItem(PREFIX + oldest.id).length;
+    size -= storage.getItem(PREFIX + oldest.id).length;
     remove(oldest.id);
     removed += 1;
   }
@@ -94,7 +146,7 @@ export function save(conversation) {
 // What a new conversation begins with.
 export function loadSettings() {
   try {
-    return JSON.parse(localStorage.getItem(SETTINGS)) ?? {};
+    return readSettings(object(JSON.parse(storage.getItem(SETTINGS))));
   } catch {
     return {};
   }
@@ -102,7 +154,7 @@ export function loadSettings() {
 
 export function saveSettings(settings) {
   try {
-    localStorage.setItem(SETTINGS, JSON.stringify(settings));
+    storage.setItem(SETTINGS, JSON.stringify(settings));
   } catch {
     // Full: the next page begins with the defaults.
   }
