@@ -326,6 +326,52 @@ def test_ctrl_c_at_the_prompt_drops_what_was_typed(shared_cluster):
     assert terminal.end() == 0
 
 
+def test_a_chat_is_answered_anew_edited_saved_and_loaded(shared_cluster, tmp_path):
+    file = tmp_path / "chat.json"
+    terminal = Terminal(QWENCTL, "chat", "--address", shared_cluster.gateway.address)
+
+    def command(keys, seen):
+        terminal.type(keys.encode() + b"\r")
+        before = terminal.wait_for(seen)
+        terminal.wait_for_prompt()
+        return before
+
+    command("/again", b"no answer yet")
+    command("/edit hello", b"no message yet")
+    command("/continue", b"no answer yet")
+    command("/set max-tokens 5", b"set")
+    command("What is qwenserve?", b", length]")
+    command(f"/save {file}", b"saved 2 messages")
+    first = json.loads(file.read_text())
+    assert [m["role"] for m in first["messages"]] == ["user", "assistant"]
+    assert first["settings"] == {"max_tokens": 5} and first["title"] == "What is qwenserve?"
+    # Greedy: what is cut, and goes on, is what comes at once without the limit.
+    command("/set max-tokens default", b"set")
+    command("/continue", b", stop]")
+    command(f"/save {file}", b"saved 2 messages")
+    whole = json.loads(file.read_text())["messages"][1]["content"]
+    assert whole.startswith(first["messages"][1]["content"]) and len(whole) > len(first["messages"][1]["content"])
+    assert whole in command("/again", b"stop]").decode().replace("\r\n", "\n")
+    command("/edit What is a tokenizer worker?", b"stop]")
+    command("/set temperature 0.7", b"set")
+    command("/system Be kind.", b"system message set")
+    command("again from the start", b"stop]")
+    command(f"/save {file}", b"saved 3 messages")
+    saved = json.loads(file.read_text())
+    assert saved["settings"] == {"temperature": 0.7, "system": "Be kind."}
+    # As the chat page exports it: a list.
+    saved["messages"][0]["content"] = "typed elsewhere"
+    saved["settings"] = {"seed": 7, "thinking": "off"}
+    file.write_text(json.dumps([saved]))
+    shown = command(f"/load {file}", b"seed: 7")
+    assert b"typed elsewhere" in shown and b"thinking: off" in shown and b"Be kind" not in shown
+    command("/set thinking default", b"set")
+    file.write_text('{"messages": [{"role": "robot"}]}')
+    command(f"/load {file}", b"role is 'robot'")
+    assert b"typed elsewhere" in command("/history", b"model: ")
+    assert terminal.end() == 0
+
+
 def test_the_address_comes_from_the_environment(shared_cluster):
     environment = dict(os.environ, QWENSERVE_ADDRESS=shared_cluster.gateway.address)
     assert run("models", env=environment).returncode == 0

@@ -20,6 +20,7 @@
 #include "absl/strings/strip.h"
 #include "services/common/error_details.h"
 #include "tools/qwenctl/answer_output.h"
+#include "tools/qwenctl/conversation_file.h"
 #include "tools/qwenctl/exit_codes.h"
 #include "tools/qwenctl/interrupt_watcher.h"
 
@@ -30,10 +31,16 @@ constexpr char kHelp[] =
     "  /help              this text\n"
     "  /clear             forget the conversation, keep the system message\n"
     "  /history           show the conversation\n"
+    "  /again             answer the last message anew\n"
+    "  /edit TEXT         ask TEXT instead of the last message\n"
+    "  /continue          go on with an answer that was stopped or cut\n"
+    "  /save FILE         write the conversation, as the chat page exports it\n"
+    "  /load FILE         go on with a conversation of such a file\n"
     "  /system [TEXT]     set the system message and forget the conversation; none without TEXT\n"
     "  /set               show the options\n"
-    "  /set NAME VALUE    max-tokens, temperature, top-p, top-k, min-p, repetition-penalty, seed;\n"
-    "                     VALUE default = the model's own\n"
+    "  /set NAME VALUE    model, thinking (on, off), max-tokens, temperature, top-p, top-k, "
+    "min-p,\n"
+    "                     repetition-penalty, seed; VALUE default = the model's own\n"
     "  /exit              leave (Ctrl-D too)\n"
     "Ctrl-C stops an answer. A line that ends in \\ goes on in the next one.\n";
 constexpr char kHowToLeave[] = "\n(/exit or Ctrl-D leaves)\n";
@@ -69,6 +76,35 @@ class InterruptKey {
   bool changed_ = false;
 };
 
+// Prints as it comes; thoughts dimmed where the terminal can.
+class DimmedOutput {
+ public:
+  void Write(absl::string_view text, bool dim) {
+    if (text.empty()) return;
+    SetDim(dim);
+    std::cout << text << std::flush;
+  }
+  void End() {
+    SetDim(false);
+    std::cout << std::endl;
+  }
+
+ private:
+  static bool CanDim() {
+    const char* term = std::getenv("TERM");
+    return isatty(STDOUT_FILENO) != 0 && std::getenv("NO_COLOR") == nullptr && term != nullptr &&
+           absl::string_view(term) != "dumb";
+  }
+  void SetDim(bool dim) {
+    if (!can_dim_ || dim == dim_) return;
+    std::cout << (dim ? "\033[2m" : "\033[0m");
+    dim_ = dim;
+  }
+
+  const bool can_dim_ = CanDim();
+  bool dim_ = false;
+};
+
 class Repl {
  public:
   Repl(const ClientOptions& options, v1::ChatRequest first)
@@ -81,7 +117,18 @@ class Repl {
   std::optional<std::string> ReadMessage();
   // False: leave.
   bool Command(absl::string_view line);
+  // These put things back as they were when no answer comes.
   void Ask(const std::string& message);
+  void Again();
+  void Edit(absl::string_view text);
+  void Continue();
+  // Prints an answer to `request` and adds what came of it to `text` and `reasoning`; whether
+  // anything came.
+  bool Stream(const v1::ChatRequest& request, std::string* text, std::string* reasoning);
+  bool AnswerLast();
+  bool EndsWithAnswer() const;
+  void Save(absl::string_view path) const;
+  void Load(absl::string_view path);
   void ShowHistory() const;
   void SetSystem(absl::string_view text);
   void SetOption(absl::string_view argument);
@@ -152,38 +199,119 @@ std::optional<std::string> Repl::ReadMessage() {
   }
 }
 
-void Repl::Ask(const std::string& message) {
-  v1::ChatMessage* user = request_.mutable_input()->add_messages();
-  user->set_role(v1::ROLE_USER);
-  user->set_content(message);
-  std::string text;
-  std::string reasoning;
+bool Repl::Stream(const v1::ChatRequest& request, std::string* text, std::string* reasoning) {
+  bool any = false;
+  DimmedOutput output;
   answering_ = true;
   const absl::StatusOr<Answer> answer =
-      client_->Chat(request_, [&](absl::string_view piece, absl::string_view thought) {
-        absl::StrAppend(&text, piece);
-        absl::StrAppend(&reasoning, thought);
-        std::cout << thought << piece << std::flush;
+      client_->Chat(request, [&](absl::string_view piece, absl::string_view thought) {
+        absl::StrAppend(text, piece);
+        absl::StrAppend(reasoning, thought);
+        any = any || !piece.empty();
+        output.Write(thought, true);
+        output.Write(piece, false);
       });
   answering_ = false;
-  std::cout << std::endl;
+  output.End();
   if (!answer.ok() && answer.status().code() != absl::StatusCode::kCancelled) {
     ReportError(answer.status());
     if (ErrorReason(answer.status()) == "CONTEXT_LENGTH_EXCEEDED") {
       std::cerr << "(/clear makes room: it forgets the conversation)" << std::endl;
     }
+    if (any) std::cerr << "(/continue goes on)" << std::endl;
   } else {
     std::cerr << "[" << (answer.ok() ? AnswerStats(*answer) : std::string("stopped")) << "]"
               << std::endl;
   }
-  if (text.empty()) {  // nothing to remember: the question may be asked again
-    request_.mutable_input()->mutable_messages()->RemoveLast();
-    return;
-  }
+  return any;
+}
+
+bool Repl::AnswerLast() {
+  std::string text;
+  std::string reasoning;
+  if (!Stream(request_, &text, &reasoning)) return false;
   v1::ChatMessage* assistant = request_.mutable_input()->add_messages();
   assistant->set_role(v1::ROLE_ASSISTANT);
   assistant->set_content(text);
   assistant->set_reasoning(reasoning);
+  return true;
+}
+
+bool Repl::EndsWithAnswer() const {
+  const auto& messages = request_.input().messages();
+  return !messages.empty() && messages.rbegin()->role() == v1::ROLE_ASSISTANT;
+}
+
+void Repl::Ask(const std::string& message) {
+  v1::ChatMessage* user = request_.mutable_input()->add_messages();
+  user->set_role(v1::ROLE_USER);
+  user->set_content(message);
+  if (!AnswerLast()) request_.mutable_input()->mutable_messages()->RemoveLast();
+}
+
+void Repl::Again() {
+  if (!EndsWithAnswer()) {
+    std::cout << "there is no answer yet" << std::endl;
+    return;
+  }
+  const v1::ChatInput before = request_.input();
+  request_.mutable_input()->mutable_messages()->RemoveLast();
+  if (!AnswerLast()) *request_.mutable_input() = before;
+}
+
+void Repl::Edit(absl::string_view text) {
+  auto* messages = request_.mutable_input()->mutable_messages();
+  int last = messages->size() - 1;
+  while (last >= 0 && messages->Get(last).role() != v1::ROLE_USER) --last;
+  if (last < 0 || text.empty()) {
+    std::cout << (text.empty() ? "/edit TEXT: what to ask instead" : "there is no message yet")
+              << std::endl;
+    return;
+  }
+  const v1::ChatInput before = request_.input();
+  messages->DeleteSubrange(last, messages->size() - last);
+  const int kept = messages->size();
+  Ask(std::string(text));
+  if (messages->size() == kept) *request_.mutable_input() = before;
+}
+
+void Repl::Continue() {
+  if (!EndsWithAnswer()) {
+    std::cout << "there is no answer yet" << std::endl;
+    return;
+  }
+  v1::ChatRequest request = request_;
+  request.mutable_input()->set_continue_final_message(true);
+  auto* messages = request_.mutable_input()->mutable_messages();
+  v1::ChatMessage* last = messages->Mutable(messages->size() - 1);
+  Stream(request, last->mutable_content(), last->mutable_reasoning());
+}
+
+void Repl::Save(absl::string_view path) const {
+  if (path.empty()) {
+    std::cout << "/save FILE: where to" << std::endl;
+    return;
+  }
+  const absl::Status saved = SaveConversation(std::string(path), request_);
+  if (!saved.ok()) {
+    std::cout << saved.message() << std::endl;
+    return;
+  }
+  std::cout << "saved " << request_.input().messages_size() << " messages" << std::endl;
+}
+
+void Repl::Load(absl::string_view path) {
+  if (path.empty()) {
+    std::cout << "/load FILE: where from" << std::endl;
+    return;
+  }
+  const absl::Status loaded = LoadConversation(std::string(path), &request_);
+  if (!loaded.ok()) {
+    std::cout << loaded.message() << std::endl;
+    return;
+  }
+  ShowHistory();
+  ShowOptions();
 }
 
 bool Repl::Command(absl::string_view line) {
@@ -196,6 +324,16 @@ bool Repl::Command(absl::string_view line) {
   if (name == "/exit") return false;
   if (name == "/help") {
     std::cout << kHelp;
+  } else if (name == "/again") {
+    Again();
+  } else if (name == "/edit") {
+    Edit(argument);
+  } else if (name == "/continue") {
+    Continue();
+  } else if (name == "/save") {
+    Save(argument);
+  } else if (name == "/load") {
+    Load(argument);
   } else if (name == "/clear") {
     Clear();
   } else if (name == "/history") {
@@ -240,6 +378,10 @@ void Repl::ShowHistory() const {
 
 void Repl::ShowOptions() const {
   const std::string sampling = request_.options().sampling().ShortDebugString();
+  if (!request_.model().empty()) std::cout << "model: " << request_.model() << std::endl;
+  if (request_.input().has_enable_thinking()) {
+    std::cout << "thinking: " << (request_.input().enable_thinking() ? "on" : "off") << std::endl;
+  }
   if (request_.options().has_max_tokens()) {
     std::cout << "max_tokens: " << request_.options().max_tokens() << std::endl;
   }
@@ -273,6 +415,11 @@ void Repl::SetOption(absl::string_view argument) {
     reset ? sampling->clear_top_k() : sampling->set_top_k(count);
   } else if (name == "max-tokens" && is_count) {
     reset ? options->clear_max_tokens() : options->set_max_tokens(count);
+  } else if (name == "model" && !value.empty()) {
+    reset ? request_.clear_model() : request_.set_model(std::string(value));
+  } else if (name == "thinking" && (reset || value == "on" || value == "off")) {
+    v1::ChatInput* input = request_.mutable_input();
+    reset ? input->clear_enable_thinking() : input->set_enable_thinking(value == "on");
   } else if (name == "seed" && (reset || absl::SimpleAtoi(value, &seed))) {
     reset ? sampling->clear_seed() : sampling->set_seed(seed);
   } else {

@@ -5,9 +5,10 @@
 
 namespace qwenserve {
 
-// A conversation on the terminal. Streams answers, keeps the history, knows /help /clear /history
-// /system /set /exit. Ctrl-C stops the answer, not the program; Ctrl-D leaves. `first` holds the
-// system message, if any, and the options that /set changes. Returns the exit status.
+// A conversation on the terminal: what the gateway's chat page does, by commands that /help lists.
+// Thoughts are dimmed, answers printed as they are. Ctrl-C stops the answer, not the program;
+// Ctrl-D leaves. `first` holds the system message, if any, and the options that /set changes.
+// Returns the exit status.
 int RunChatRepl(const ClientOptions& options, v1::ChatRequest first);
 
 }  // namespace qwenserve
