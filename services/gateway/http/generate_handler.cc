@@ -26,13 +26,14 @@ void GenerateHandler::Start(HttpRequest request, Parse parse, ParseThread* threa
   if (bytes <= ParseThread::kLongBody) {
     return StartCall(parse(request.body, limits), std::move(caller), deadline, bytes);
   }
-  thread->Post([self = shared_from_this(), body = std::move(request.body), parse = std::move(parse),
+  thread->Post([self = shared_from_this(), body = std::move(request.body),
+                charge = std::move(request.charge), parse = std::move(parse),
                 caller = std::move(caller), deadline, &limits] {
     const std::shared_ptr<HttpExchange> waiting = self->exchange_.lock();
     if (waiting == nullptr) return;
     // std::function wants what it holds to be copyable.
     auto job = std::make_shared<Job>(parse(body, limits));
-    waiting->Post([self, job, caller, deadline, bytes = body.size()] {
+    waiting->Post([self, job, caller, deadline, charge, bytes = body.size()] {
       self->StartCall(std::move(*job), caller, deadline, bytes);
     });
   });

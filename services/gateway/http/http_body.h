@@ -1,19 +1,20 @@
 #ifndef QWENSERVE_SERVICES_GATEWAY_HTTP_HTTP_BODY_H_
 #define QWENSERVE_SERVICES_GATEWAY_HTTP_HTTP_BODY_H_
 
-#include <algorithm>
 #include <atomic>
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/core/error.hpp>
 #include <boost/beast/http/message.hpp>
 #include <boost/optional.hpp>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 
 namespace qwenserve {
 
-// Bytes of request bodies that the server holds before a handler has them, over all connections.
+// Bytes of request bodies, over all connections, from their arrival until a handler needs them no
+// more. Thread-safe.
 class BodyBudget {
  public:
   explicit BodyBudget(int64_t limit) : limit_(limit) {}
@@ -29,37 +30,46 @@ class BodyBudget {
   std::atomic<int64_t> used_{0};
 };
 
+// What one body has taken of the budget, until it is destroyed.
+class BodyCharge {
+ public:
+  explicit BodyCharge(std::shared_ptr<BodyBudget> budget) : budget_(std::move(budget)) {}
+  BodyCharge(const BodyCharge&) = delete;
+  BodyCharge& operator=(const BodyCharge&) = delete;
+  ~BodyCharge() { budget_->GiveBack(bytes_); }
+
+  // False when the budget is used up.
+  bool Take(int64_t bytes) {
+    if (!budget_->Take(bytes)) return false;
+    bytes_ += bytes;
+    return true;
+  }
+
+ private:
+  const std::shared_ptr<BodyBudget> budget_;
+  int64_t bytes_ = 0;
+};
+
 // A body as Beast's parser fills it: grows with what has arrived, never with what the client
 // announces, and only as far as the budget of all connections goes.
 struct BudgetedBody {
   class value_type {
    public:
-    value_type() = default;
-    value_type(value_type&& other) noexcept { *this = std::move(other); }
-    value_type& operator=(value_type&& other) noexcept {
-      std::swap(text_, other.text_);
-      std::swap(budget_, other.budget_);
-      std::swap(charged_, other.charged_);
-      return *this;
+    void SetBudget(std::shared_ptr<BodyBudget> budget) {
+      charge_ = std::make_shared<BodyCharge>(std::move(budget));
     }
-    ~value_type() {
-      if (budget_ != nullptr) budget_->GiveBack(charged_);
-    }
-
-    void SetBudget(BodyBudget* budget) { budget_ = budget; }
     // Room for what comes first, false when the budget is used up.
     bool Append(const char* data, size_t size) {
-      if (budget_ != nullptr && !budget_->Take(static_cast<int64_t>(size))) return false;
-      charged_ += static_cast<int64_t>(size);
+      if (charge_ != nullptr && !charge_->Take(static_cast<int64_t>(size))) return false;
       text_.append(data, size);
       return true;
     }
     std::string TakeText() { return std::move(text_); }
+    std::shared_ptr<const BodyCharge> charge() const { return charge_; }
 
    private:
     std::string text_;
-    BodyBudget* budget_ = nullptr;
-    int64_t charged_ = 0;
+    std::shared_ptr<BodyCharge> charge_;
   };
 
   class reader {

@@ -100,7 +100,7 @@ void HttpConnection::BeginRequest() {
   parser_.emplace();
   parser_->header_limit(limits().max_header_bytes);
   parser_->body_limit(limits().max_body_bytes);
-  parser_->get().body().SetBudget(&loop_->shared().budget);
+  parser_->get().body().SetBudget(loop_->shared().budget);
   head_taken_ = false;
   request_ = HttpRequest();
   SetDeadline(limits().header_timeout);
@@ -201,6 +201,7 @@ std::optional<HttpResponse> HttpConnection::CheckHead() {
 
 void HttpConnection::Dispatch() {
   request_.body = parser_->get().body().TakeText();
+  request_.charge = parser_->get().body().charge();
   parser_.reset();
   state_ = State::kBusy;
   counted_busy_ = true;

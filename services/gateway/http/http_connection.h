@@ -23,8 +23,7 @@ namespace qwenserve {
 // While a request is answered the socket is still watched: a client that closes its connection, or
 // only its side of it, is taken to be gone.
 //
-// Kept alive by its pending operations, of which a wait for something to read is always one. On its
-// loop's thread, but for Post.
+// Kept alive by its loop until it is closed. On its loop's thread, but for Post.
 class HttpConnection final : public HttpExchange,
                              public std::enable_shared_from_this<HttpConnection> {
  public:

@@ -30,9 +30,8 @@ void HttpLoop::StopTicking() {
 void HttpLoop::Tick() {
   const auto now = std::chrono::steady_clock::now();
   std::vector<std::shared_ptr<HttpConnection>> due;
-  for (const auto& [raw, weak] : connections_) {
-    if (raw->deadline() > now) continue;
-    if (auto connection = weak.lock()) due.push_back(std::move(connection));
+  for (const auto& [raw, connection] : connections_) {
+    if (connection->deadline() <= now) due.push_back(connection);
   }
   for (const auto& connection : due) connection->OnDeadline();
   if (stopped_) return;
@@ -44,16 +43,12 @@ void HttpLoop::Tick() {
 
 void HttpLoop::CloseIdle() {
   const auto connections = connections_;
-  for (const auto& [raw, weak] : connections) {
-    if (auto connection = weak.lock()) connection->CloseIfIdle();
-  }
+  for (const auto& [raw, connection] : connections) connection->CloseIfIdle();
 }
 
 void HttpLoop::CloseAll() {
   const auto connections = connections_;
-  for (const auto& [raw, weak] : connections) {
-    if (auto connection = weak.lock()) connection->Abandon();
-  }
+  for (const auto& [raw, connection] : connections) connection->Abandon();
 }
 
 }  // namespace qwenserve

@@ -19,7 +19,7 @@ class HttpConnection;
 struct HttpLimits {
   uint32_t max_header_bytes = 16 << 10;
   uint64_t max_body_bytes = 16 << 20;
-  // Of all bodies that are being received.
+  // Of all bodies that are being received or wait to be parsed.
   int64_t max_buffered_bytes = 256 << 20;
   // From the first byte of a request to the end of its header, and of its body from there.
   std::chrono::milliseconds header_timeout{10'000};
@@ -45,10 +45,11 @@ struct HttpCounters {
 // What the connections of a server share.
 struct HttpShared {
   HttpShared(const HttpLimits& limits, HttpApplication* application)
-      : limits(limits), application(application), budget(limits.max_buffered_bytes) {}
+      : limits(limits), application(application) {}
   const HttpLimits limits;
   HttpApplication* const application;
-  BodyBudget budget;
+  const std::shared_ptr<BodyBudget> budget =
+      std::make_shared<BodyBudget>(limits.max_buffered_bytes);
   HttpCounters counters;
   std::atomic<bool> draining{false};
 };
@@ -62,6 +63,7 @@ class HttpLoop : public std::enable_shared_from_this<HttpLoop> {
   boost::asio::io_context& io() { return io_; }
   HttpShared& shared() { return *shared_; }
 
+  // Keeps it until Remove, which its Close calls.
   void Add(const std::shared_ptr<HttpConnection>& connection);
   void Remove(HttpConnection* connection);
   // Closes connections without a request, or all of them.
@@ -78,7 +80,7 @@ class HttpLoop : public std::enable_shared_from_this<HttpLoop> {
   boost::asio::io_context io_{1};
   boost::asio::steady_timer timer_{io_};
   bool stopped_ = false;
-  std::unordered_map<HttpConnection*, std::weak_ptr<HttpConnection>> connections_;
+  std::unordered_map<HttpConnection*, std::shared_ptr<HttpConnection>> connections_;
 };
 
 }  // namespace qwenserve

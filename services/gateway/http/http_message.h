@@ -3,11 +3,13 @@
 
 #include <boost/beast/http/fields.hpp>
 #include <boost/beast/http/message.hpp>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "services/gateway/http/http_body.h"
 
 namespace qwenserve {
 
@@ -16,6 +18,8 @@ struct HttpRequest {
   boost::beast::http::request_header<> head;
   std::string path;  // of the target, without the query
   std::string body;
+  // To be kept for as long as the body is: what it holds of the server's memory for bodies.
+  std::shared_ptr<const BodyCharge> charge;
   std::string peer;  // IP address
 
   // The first value of a header field; empty when there is none.

@@ -85,16 +85,18 @@ std::shared_ptr<HttpHandler> StartTokenizeHandler(Gateway* gateway, HttpRequest 
   const absl::StatusOr<absl::Duration> timeout = RequestTimeout(request);
   const size_t bytes = request.body.size();
   const Caller caller = FindCaller(request, gateway->authenticator());
-  RunOn(thread, bytes, [gateway, handler, timeout, caller, body = std::move(request.body)] {
-    absl::StatusOr<v1::TokenizeRequest> parsed =
-        timeout.ok() ? ParseTokenizeRequest(body) : timeout.status();
-    const absl::Time deadline = MonotonicNow() + timeout.value_or(absl::ZeroDuration());
-    RunTokenize(*gateway, GatewayMetrics::kHttpTokenize, caller, deadline, parsed,
-                [handler](absl::StatusOr<v1::TokenizeResponse> response) {
-                  if (!response.ok()) return handler->Answer(response.status());
-                  handler->Answer(TokenizeJson(*response));
-                });
-  });
+  RunOn(thread, bytes,
+        [gateway, handler, timeout, caller, body = std::move(request.body),
+         charge = std::move(request.charge)] {
+          absl::StatusOr<v1::TokenizeRequest> parsed =
+              timeout.ok() ? ParseTokenizeRequest(body) : timeout.status();
+          const absl::Time deadline = MonotonicNow() + timeout.value_or(absl::ZeroDuration());
+          RunTokenize(*gateway, GatewayMetrics::kHttpTokenize, caller, deadline, parsed,
+                      [handler](absl::StatusOr<v1::TokenizeResponse> response) {
+                        if (!response.ok()) return handler->Answer(response.status());
+                        handler->Answer(TokenizeJson(*response));
+                      });
+        });
   return handler;
 }
 
@@ -104,16 +106,18 @@ std::shared_ptr<HttpHandler> StartDetokenizeHandler(Gateway* gateway, HttpReques
   auto handler = std::make_shared<SmallHandler>(exchange, std::move(base));
   const size_t bytes = request.body.size();
   const Caller caller = FindCaller(request, gateway->authenticator());
-  RunOn(thread, bytes, [gateway, handler, caller, body = std::move(request.body)] {
-    absl::StatusOr<v1::DetokenizeTextRequest> parsed = ParseDetokenizeRequest(body);
-    RunDetokenize(
-        *gateway, GatewayMetrics::kHttpDetokenize, caller, [handler] { return handler->gone(); },
-        parsed,
-        [handler](absl::StatusOr<std::string> text) {
-          if (!text.ok()) return handler->Answer(text.status());
-          handler->Answer(DetokenizeJson(*text));
+  RunOn(thread, bytes,
+        [gateway, handler, caller, body = std::move(request.body),
+         charge = std::move(request.charge)] {
+          absl::StatusOr<v1::DetokenizeTextRequest> parsed = ParseDetokenizeRequest(body);
+          RunDetokenize(
+              *gateway, GatewayMetrics::kHttpDetokenize, caller,
+              [handler] { return handler->gone(); }, parsed,
+              [handler](absl::StatusOr<std::string> text) {
+                if (!text.ok()) return handler->Answer(text.status());
+                handler->Answer(DetokenizeJson(*text));
+              });
         });
-  });
   return handler;
 }
 

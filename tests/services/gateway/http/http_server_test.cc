@@ -7,8 +7,10 @@
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/gateway/http/openai_error.h"
@@ -87,6 +89,11 @@ class EchoApplication final : public HttpApplication {
                                       const std::shared_ptr<HttpExchange>& exchange) override {
     ++handled;
     if (request.path == "/stream") return std::make_shared<Counting>(exchange);
+    if (request.path == "/keep") {
+      absl::MutexLock lock(&mutex);
+      kept.push_back(std::move(request));
+      return std::make_shared<Waiting>(exchange, &gone);
+    }
     if (request.path == "/wait") return std::make_shared<Waiting>(exchange, &gone);
     HttpResponse response;
     response.body = request.path == "/big"
@@ -100,6 +107,8 @@ class EchoApplication final : public HttpApplication {
   }
   std::atomic<int> handled{0};
   std::atomic<int> gone{0};
+  absl::Mutex mutex;
+  std::vector<HttpRequest> kept ABSL_GUARDED_BY(mutex);
 };
 
 class HttpServerTest : public testing::Test {
@@ -332,6 +341,24 @@ TEST_F(HttpServerTest, LimitsAllBodiesTogether) {
   EXPECT_THAT(second.ReadUntil(">"), StartsWith("HTTP/1.1 200"));
 }
 
+TEST_F(HttpServerTest, CountsABodyUntilItsHandlerIsDoneWithIt) {
+  HttpServer::Options options;
+  options.limits.max_buffered_bytes = 3000;
+  Start(options);
+  RawClient first(server_->address());
+  first.Send(absl::StrCat("POST /keep HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n",
+                          std::string(2000, 'x')));
+  ASSERT_TRUE(Eventually([&] { return application_.handled == 1; }));
+  const std::string second = absl::StrCat(
+      kPost, "Content-Length: 1500\r\nConnection: close\r\n\r\n", std::string(1500, 'y'));
+  EXPECT_THAT(Exchange(second), StartsWith("HTTP/1.1 503"));
+  {
+    absl::MutexLock lock(&application_.mutex);
+    application_.kept.clear();
+  }
+  EXPECT_THAT(Exchange(second), StartsWith("HTTP/1.1 200"));
+}
+
 class SlowClientTest : public HttpServerTest {
  protected:
   void SetUp() override {
@@ -387,6 +414,21 @@ TEST_F(SlowClientTest, AQuietStreamSendsComments) {
   client.ReadUntil(": quiet");
   client.Forget();
   EXPECT_THAT(client.ReadUntil(": quiet"), HasSubstr(": quiet"));
+}
+
+TEST_F(SlowClientTest, ManyRequestsBehindAStreamWaitAndEndNothing) {
+  RawClient client(server_->address());
+  std::string bytes = "GET /wait HTTP/1.1\r\nHost: x\r\n\r\n";
+  for (int i = 0; i < 3000; ++i) bytes += kGet;
+  ASSERT_TRUE(client.Send(bytes));
+  client.ReadUntil("quiet");
+  client.Forget();
+  EXPECT_THAT(client.ReadUntil("quiet"), HasSubstr(": quiet"));
+  EXPECT_EQ(server_->in_flight(), 1);
+  client.Close();
+  EXPECT_TRUE(Eventually([&] { return application_.gone == 1; }));
+  EXPECT_EQ(server_->in_flight(), 0);
+  EXPECT_TRUE(Eventually([&] { return server_->accept_stats().live == 0; }));
 }
 
 TEST_F(HttpServerTest, SeesThatAClientLeaves) {
