@@ -176,6 +176,8 @@ class GenerateCall final : public SequenceListener,
   void Submit(Sample& sample, const std::shared_ptr<GeneratorReplica>& replica,
               const PlaceCost& reserved) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnFirstSubmit(const v1::ServerHello& hello) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether the sample should leave a replica that still has it.
+  bool MayMove(const Sample& sample, LossCause cause) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The replica has the sample no more, and it seeks another one.
   void Lose(Sample& sample, LossCause cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The sample parts from its replica. False: it must not go on, and the call has ended.

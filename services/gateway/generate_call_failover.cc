@@ -118,14 +118,18 @@ void GenerateCall::OnHandOver(uint32_t index, uint32_t attempt, LossCause cause)
     Sample& sample = samples_[index];
     if (sample.replica == nullptr || attempt != failover_->attempt(index)) return;
     // It asks again and again.
-    if (sample.relocation != nullptr || !failover_->MayMove(index, cause)) return;
-    if (fingerprint_.empty() && !sample.ids.empty()) return;
-    if (sample.ids.size() >= max_tokens_) return;  // only its end is to come
+    if (sample.relocation != nullptr || !MayMove(sample, cause)) return;
     sample.cause = cause;
     Seek(sample);
     seeking.swap(seeking_);
   }
   PlaceAll(std::move(seeking));
+}
+
+bool GenerateCall::MayMove(const Sample& sample, LossCause cause) const {
+  if (!failover_->MayMove(IndexOf(sample), cause)) return false;
+  if (fingerprint_.empty() && !sample.ids.empty()) return false;
+  return sample.ids.size() < max_tokens_;  // else only its end is to come
 }
 
 void GenerateCall::Lose(Sample& sample, LossCause cause) {
@@ -215,10 +219,14 @@ void GenerateCall::OnRelocated(const Relocation* relocation,
     absl::MutexLock lock(&mutex_);
     if (Sample* sample = Find(relocation); sample != nullptr) {
       sample->relocation = nullptr;
-      bool goes_on = sample->ids.size() < max_tokens_;
-      if (goes_on && sample->replica != nullptr) {  // handed over: the old one has it until now
-        sample->replica->Cancel(sample->sequence);
-        goes_on = Leave(*sample, sample->cause);
+      bool goes_on = true;
+      if (sample->replica != nullptr) {  // handed over: the old one has it until now
+        // What has come since it was asked for may be a reason to stay.
+        goes_on = MayMove(*sample, sample->cause);
+        if (goes_on) {
+          sample->replica->Cancel(sample->sequence);
+          goes_on = Leave(*sample, sample->cause);
+        }
       }
       if (goes_on) {
         Submit(*sample, replica, cost);

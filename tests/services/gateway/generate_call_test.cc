@@ -149,6 +149,28 @@ TEST_F(GenerateCallTest, PlacesOfAnEndedCallAreGivenBackWithoutItsLock) {
   EXPECT_TRUE(asked);
 }
 
+TEST_F(GenerateCallTest, WhatCannotGoOnElsewhereStaysWhenTokensComeWhileAPlaceIsSought) {
+  Start();
+  Prepared();
+  std::exchange(placer_.waiting, nullptr)->OnPlaced(std::make_shared<FakeReplica>());
+  // Nothing has come yet, so that it could begin anew anywhere.
+  call_->OnHandOver(0, 0, LossCause::kDraining);
+  ASSERT_NE(placer_.waiting, nullptr);
+  v1::SequenceEvent event;
+  event.add_token_ids(5);
+  call_->OnSequenceEvent(0, event);
+  auto other = std::make_shared<FakeReplica>();
+  std::exchange(placer_.waiting, nullptr)->OnPlaced(other);
+  EXPECT_EQ(other->released, 1u);
+  v1::RequestSummary summary;
+  EXPECT_TRUE(call_->Summarize(&summary));
+  event.set_first_token_index(1);
+  event.mutable_finish()->set_reason(v1::SEQUENCE_FINISH_REASON_EOS);
+  call_->OnSequenceEvent(0, event);
+  EXPECT_TRUE(call_->Summarize(&summary));
+  call_->Abort();
+}
+
 TEST_F(GenerateCallTest, LogprobsOfAPromptCountAsMemoryOfTheGateway) {
   auto other = std::make_unique<Admission::Ticket>(*admission_.Enter(1));
   Start(20);
