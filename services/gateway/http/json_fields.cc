@@ -1,5 +1,6 @@
 #include "services/gateway/http/json_fields.h"
 
+#include <cmath>
 #include <utility>
 
 #include "engine/base/status_macros.h"
@@ -16,6 +17,22 @@ absl::string_view NameOfType(const Json& value) {
   if (value.is_object()) return "an object";
   if (value.is_number_integer()) return "an integer";
   return "a number with a fraction";
+}
+
+absl::Status OutOfRange(absl::string_view path, int64_t low, int64_t high) {
+  return InvalidField(path, absl::StrCat("must be in [", low, ", ", high, "]"));
+}
+
+// 1.0 is an integer too: some languages write no other numbers. Beyond 2^53 it need not be the one
+// that was meant.
+absl::StatusOr<int64_t> IntegerOf(double number, absl::string_view path, int64_t low,
+                                  int64_t high) {
+  if (number != std::trunc(number)) return WrongType(path, "an integer", Json(number));
+  constexpr double kExact = 9007199254740992;
+  if (std::abs(number) > kExact) return OutOfRange(path, low, high);
+  const int64_t integer = static_cast<int64_t>(number);
+  if (integer < low || integer > high) return OutOfRange(path, low, high);
+  return integer;
 }
 
 }  // namespace
@@ -87,15 +104,14 @@ absl::StatusOr<std::string> StringAt(const Json& value, absl::string_view path) 
 
 absl::StatusOr<int64_t> IntegerAt(const Json& value, absl::string_view path, int64_t low,
                                   int64_t high) {
+  if (value.is_number_float()) return IntegerOf(value.get<double>(), path, low, high);
   if (!value.is_number_integer()) return WrongType(path, "an integer", value);
   // What is above the range of int64 is kept as unsigned.
   const bool above =
       value.is_number_unsigned() &&
       value.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
   const int64_t number = above ? 0 : value.get<int64_t>();
-  if (above || number < low || number > high) {
-    return InvalidField(path, absl::StrCat("must be in [", low, ", ", high, "]"));
-  }
+  if (above || number < low || number > high) return OutOfRange(path, low, high);
   return number;
 }
 

@@ -62,6 +62,17 @@ TEST(OpenAiRequest, ReadsOptions) {
   EXPECT_TRUE(chat.style.stream && chat.style.include_usage && chat.style.logprobs);
 }
 
+TEST(OpenAiRequest, TakesIntegersAsLanguagesWriteThemThatKnowOnlyDoubles) {
+  const OpenAiChat chat = Chat(R"("n": 2.0, "max_tokens": 1e2, "seed": 9007199254740992.0)");
+  EXPECT_EQ(chat.request.options().n(), 2u);
+  EXPECT_EQ(chat.request.options().max_tokens(), 100u);
+  EXPECT_EQ(chat.request.options().sampling().seed(), 9007199254740992u);
+  EXPECT_EQ(RefusedField(R"("n": 1.5)"), "n");
+  EXPECT_EQ(RefusedField(R"("n": -1.0)"), "n");
+  EXPECT_EQ(RefusedField(R"("seed": 9007199254740994.0)"), "seed");
+  EXPECT_EQ(RefusedField(R"("seed": 1e300)"), "seed");
+}
+
 TEST(OpenAiRequest, KeepsTheOrderOfASchema) {
   const OpenAiChat chat = Chat(
       R"("tools": [{"type": "function", "function": {"name": "f", "parameters":
