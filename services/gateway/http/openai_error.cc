@@ -51,7 +51,8 @@ std::string CodeOf(const absl::Status& status) {
   if (status.code() == absl::StatusCode::kUnauthenticated) return "invalid_api_key";
   const std::string reason = ErrorReason(status);
   if (reason == kReasonInvalidField) return "invalid_value";
-  return absl::AsciiStrToLower(reason);
+  // As over gRPC, where the code's name stands for the reason of what has none.
+  return absl::AsciiStrToLower(reason.empty() ? absl::StatusCodeToString(status.code()) : reason);
 }
 
 }  // namespace

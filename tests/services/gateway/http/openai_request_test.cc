@@ -180,6 +180,13 @@ TEST(OpenAiError, SpeaksOfFieldsByTheirNamesInJson) {
             R"("code":"invalid_value"}})");
 }
 
+TEST(OpenAiError, HasACodeWithoutAReasonToo) {
+  EXPECT_THAT(OpenAiErrorJson(absl::DeadlineExceededError("too late")),
+              HasSubstr("\"code\":\"deadline_exceeded\""));
+  EXPECT_THAT(OpenAiErrorJson(WithReason(absl::UnavailableError("x"), kReasonNoWorker)),
+              HasSubstr("\"code\":\"no_worker\""));
+}
+
 TEST(OpenAiError, TellsWhenToComeBack) {
   const HttpResponse response = OpenAiErrorResponse(
       WithRetryAfter(absl::ResourceExhaustedError("full"), absl::Milliseconds(1200)));
