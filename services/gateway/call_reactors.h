@@ -116,7 +116,6 @@ class StreamReactor final : public CallReactor<grpc::ServerWriteReactor<Response
 
  private:
   void Deliver(GenerateCall::Output output) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(this->mutex_) {
-    response_.Clear();
     if (auto* status = std::get_if<absl::Status>(&output)) {
       this->finished_ = true;
       this->Finish(ToGrpcStatus(*status));

@@ -14,6 +14,7 @@
 #include "qwenserve/v1/generator.pb.h"
 #include "qwenserve/v1/tokenizer.pb.h"
 #include "services/gateway/loss_cause.h"
+#include "services/gateway/token_texts.h"
 
 namespace qwenserve {
 
@@ -128,6 +129,10 @@ class TextService {
 
   // For DetokenizeItem.key.
   virtual uint64_t NewKey() = 0;
+  // What is known without asking; nullptr: nothing. Grows while calls use it.
+  virtual std::shared_ptr<const TokenTexts> KnownTexts(const std::string& tokenizer_hash) {
+    return nullptr;
+  }
   // Queues one item; a key has at most one item at a time. The listener hears of it exactly once,
   // whichever worker answers. Nothing is sent before Flush, so that the items of one engine step
   // travel in one message.

@@ -90,6 +90,20 @@ uint32_t Choice::OnResume() {
   return settings_.credit_window - (received_ - taken_);
 }
 
+void Choice::DecodeKnown() {
+  if (settings_.known == nullptr || settings_.logprobs || item_out_ || finish_.has_value()) return;
+  if (undecoded_.empty() || !pending_.empty() || !prompt_waiting_.empty()) return;
+  size_t decoded = 0;
+  if (delta_.token_ids.empty()) delta_.first_token_index = completion_tokens_;
+  for (; decoded < undecoded_.size(); ++decoded) {
+    const std::string* text = settings_.known->Find(undecoded_[decoded]);
+    if (text == nullptr) break;
+    if (PushToken(undecoded_[decoded], *text)) return;
+  }
+  undecoded_.erase(undecoded_.begin(), undecoded_.begin() + static_cast<ptrdiff_t>(decoded));
+  FinishIfComplete();
+}
+
 std::optional<v1::DetokenizeItem> Choice::NextItem() {
   if (finish_.has_value() || item_out_) return std::nullopt;
   if (undecoded_.empty() && prompt_waiting_.empty() && !generator_finish_.has_value()) {
@@ -157,20 +171,24 @@ absl::Status Choice::OnText(const v1::DetokenizeResult& result) {
     if (end < begin || end > text.size()) {
       return absl::InternalError("tokenizer's text lengths do not fit its text");
     }
-    delta_.token_ids.push_back(item_ids_[i]);
     if (settings_.logprobs) {
       delta_.logprobs.push_back(item_lookup_.Make(item_ids_[i], item_logprobs_[i], result));
     }
-    ++completion_tokens_;
-    const bool was_reasoning = parser_.in_reasoning();
-    const bool stopped = PushText(text.substr(begin, end - begin));
-    if (was_reasoning || parser_.in_reasoning()) ++reasoning_tokens_;
-    if (stopped) return absl::OkStatus();
+    if (PushToken(item_ids_[i], text.substr(begin, end - begin))) return absl::OkStatus();
     begin = end;
   }
   if (begin < text.size() && PushText(text.substr(begin))) return absl::OkStatus();
   FinishIfComplete();
   return absl::OkStatus();
+}
+
+bool Choice::PushToken(uint32_t id, absl::string_view piece) {
+  delta_.token_ids.push_back(id);
+  ++completion_tokens_;
+  const bool was_reasoning = parser_.in_reasoning();
+  const bool stopped = PushText(piece);
+  if (was_reasoning || parser_.in_reasoning()) ++reasoning_tokens_;
+  return stopped;
 }
 
 bool Choice::PushText(absl::string_view piece) {

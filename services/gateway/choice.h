@@ -15,6 +15,7 @@
 #include "services/gateway/answer_parser.h"
 #include "services/gateway/logprob_lookup.h"
 #include "services/gateway/stop_strings.h"
+#include "services/gateway/token_texts.h"
 
 namespace qwenserve {
 
@@ -39,6 +40,8 @@ class Choice {
     std::string echo_text;
     // Each token has its log-probability with it.
     bool logprobs = false;
+    // Tokens that need no tokenizer; may be null.
+    std::shared_ptr<const TokenTexts> known;
   };
   explicit Choice(Settings settings);
 
@@ -51,6 +54,9 @@ class Choice {
   // left. The caller sees to it that its events come no more.
   uint32_t OnResume();
 
+  // Turns what needs no tokenizer into text: ids whose text is known, when nothing is pending
+  // before them and nothing but ids is asked. Call it before NextItem.
+  void DecodeKnown();
   // What the tokenizer should do next, if anything; at most one item is out at a time, because
   // each needs the bytes left over by the one before. It also looks up the bytes of tokens.
   std::optional<v1::DetokenizeItem> NextItem();
@@ -73,6 +79,8 @@ class Choice {
   uint32_t reasoning_tokens() const { return reasoning_tokens_; }
 
  private:
+  // One more token, which adds `piece` to the text. True when the answer ends with it.
+  bool PushToken(uint32_t id, absl::string_view piece);
   // True when the piece completes a stop string.
   bool PushText(absl::string_view piece);
   absl::Status TakeLogprobs(const v1::SequenceEvent& event);

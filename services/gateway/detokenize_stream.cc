@@ -98,6 +98,7 @@ void DetokenizeStream::OnReadDone(bool ok) {
     for (v1::DetokenizeResult& result : *incoming_.mutable_results()) {
       auto found = sent_.find(result.key());
       if (found == sent_.end() || found->second.item.seq() != result.seq()) continue;
+      hooks_.texts->Learn(found->second.item, result);
       deliveries.emplace_back(std::move(found->second.listener), &result);
       sent_.erase(found);
     }

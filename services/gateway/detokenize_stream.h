@@ -42,6 +42,8 @@ class DetokenizeStream final
     std::function<void()> on_results;
     // The stream has ended with these items unanswered.
     std::function<void(std::vector<TextItem>)> on_lost;
+    // Learns from what the worker answers.
+    std::shared_ptr<TokenTexts> texts;
   };
 
   DetokenizeStream(Hooks hooks, Clock clock, int max_items_per_message);

@@ -252,6 +252,7 @@ Choice::Settings GenerateCall::MakeChoice(uint32_t index) {
   Choice::Settings settings;
   settings.index = index;
   settings.key = services_.text->NewKey();
+  settings.known = services_.text->KnownTexts(model_.tokenizer_hash);
   settings.credit_window = services_.settings.credit_window;
   const auto& stop = request_.options.stop();
   settings.stop.assign(stop.begin(), stop.end());
@@ -282,11 +283,12 @@ void GenerateCall::OnSequenceEvent(uint32_t index, v1::SequenceEvent event) {
     if (phase_ != Phase::kRunning || index >= samples_.size()) return;
     Sample& sample = samples_[index];
     if (sample.replica == nullptr || event.attempt() != failover_->attempt(index)) return;
-    if (absl::Status status = TakeEvent(sample, std::move(event)); !status.ok()) {
+    if (absl::Status status = TakeEvent(sample, event); !status.ok()) {
       End(status);
     } else {
       Advance(sample);
-      if (phase_ == Phase::kRunning && !sample.choice.finished() && seeking_.empty()) return;
+      const bool news = sample.choice.HasDelta() || sample.choice.finished();
+      if (phase_ == Phase::kRunning && !news && seeking_.empty()) return;
     }
     seeking.swap(seeking_);
   }
@@ -294,7 +296,7 @@ void GenerateCall::OnSequenceEvent(uint32_t index, v1::SequenceEvent event) {
   sink_->Wake();
 }
 
-absl::Status GenerateCall::TakeEvent(Sample& sample, v1::SequenceEvent event) {
+absl::Status GenerateCall::TakeEvent(Sample& sample, v1::SequenceEvent& event) {
   cached_tokens_ = std::max(cached_tokens_, event.cached_prompt_tokens());
   if (!event.has_finish()) {
     KeepIds(sample, event);
@@ -387,6 +389,10 @@ void GenerateCall::RecordTokens(const Choice& choice, int tokens) {
 
 // After any change of a sample: what goes to the tokenizer, and whether the generator may stop.
 void GenerateCall::Advance(Sample& sample) {
+  const uint32_t before = sample.choice.completion_tokens();
+  sample.choice.DecodeKnown();
+  RecordTokens(sample.choice, static_cast<int>(sample.choice.completion_tokens() - before));
+  if (phase_ != Phase::kRunning) return;
   if (std::optional<v1::DetokenizeItem> item = sample.choice.NextItem()) {
     services_.text->Detokenize(*std::move(item), model_.tokenizer_hash, shared_from_this());
   }

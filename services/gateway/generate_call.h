@@ -163,7 +163,7 @@ class GenerateCall final : public SequenceListener,
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MakeSubmit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Choice::Settings MakeChoice(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status TakeEvent(Sample& sample, v1::SequenceEvent event)
+  absl::Status TakeEvent(Sample& sample, v1::SequenceEvent& event)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void KeepIds(Sample& sample, const v1::SequenceEvent& event)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -342,7 +342,7 @@ void GeneratorSession::HandleStep(v1::StepEvents* step) {
       if (found == sequences_.end() || found->second.attempt != event.attempt()) continue;
       const bool ended = Account(event, now, &found->second, &work);
       if (found->second.listener != nullptr) {
-        deliveries.push_back({found->second.listener, found->second.sample, std::move(event)});
+        deliveries.push_back({found->second.listener, found->second.sample, &event});
       }
       if (ended) {
         load_.Remove(found->second.counted);
@@ -353,7 +353,7 @@ void GeneratorSession::HandleStep(v1::StepEvents* step) {
     }
   }
   for (Delivery& delivery : deliveries) {
-    delivery.listener->OnSequenceEvent(delivery.sample, std::move(delivery.event));
+    delivery.listener->OnSequenceEvent(delivery.sample, std::move(*delivery.event));
   }
   hooks_.on_step_end();
   hooks_.on_work(hello_, work);

@@ -108,7 +108,7 @@ class GeneratorSession final
   struct Delivery {
     std::shared_ptr<SequenceListener> listener;
     uint32_t sample;
-    v1::SequenceEvent event;
+    v1::SequenceEvent* event;  // of the message that was read
   };
 
   void HandleHello(v1::ServerHello hello);

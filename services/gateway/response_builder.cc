@@ -37,6 +37,7 @@ void Finish(const v1::Finished& finished, Response* response) {
 
 void SetDelta(AnswerDelta delta, v1::StreamChatResponse* response) {
   v1::ChatDelta* message = response->mutable_delta();
+  message->Clear();
   message->set_choice(delta.choice);
   message->set_first_token_index(delta.first_token_index);
   message->set_text(std::move(delta.text));
@@ -48,6 +49,7 @@ void SetDelta(AnswerDelta delta, v1::StreamChatResponse* response) {
 
 void SetDelta(AnswerDelta delta, v1::StreamCompleteResponse* response) {
   v1::CompletionDelta* message = response->mutable_delta();
+  message->Clear();
   message->set_choice(delta.choice);
   message->set_first_token_index(delta.first_token_index);
   message->set_text(std::move(delta.text));

@@ -9,6 +9,7 @@ namespace qwenserve {
 // A call's output as the messages of the API. Overloads rather than names, so that one reactor
 // template serves Chat and Complete.
 
+// Replaces the message's delta, and uses the memory of the one before.
 void SetDelta(AnswerDelta delta, v1::StreamChatResponse* response);
 void SetDelta(AnswerDelta delta, v1::StreamCompleteResponse* response);
 

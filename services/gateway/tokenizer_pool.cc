@@ -233,8 +233,25 @@ void TokenizerPool::OpenStream(Endpoint& endpoint) {
   hooks.on_lost = [this](std::vector<TextItem> items) { TakeBack(std::move(items)); };
   const int max_items = static_cast<int>(
       std::min<uint32_t>(endpoint.description->limits().max_items_per_detokenize(), 65536));
+  hooks.texts = TextsOf(endpoint.description->tokenizer_hash());
   endpoint.stream = std::make_shared<DetokenizeStream>(std::move(hooks), clock_, max_items);
   endpoint.stream->Open(endpoint.detokenize_stub.get());
+}
+
+std::shared_ptr<TokenTexts> TokenizerPool::TextsOf(const std::string& tokenizer_hash) {
+  // Those that no stream and no call uses belong to models that are gone.
+  for (auto it = texts_.begin(); it != texts_.end();) {
+    it = it->second.use_count() == 1 && it->first != tokenizer_hash ? texts_.erase(it) : ++it;
+  }
+  std::shared_ptr<TokenTexts>& texts = texts_[tokenizer_hash];
+  if (texts == nullptr) texts = std::make_shared<TokenTexts>();
+  return texts;
+}
+
+std::shared_ptr<const TokenTexts> TokenizerPool::KnownTexts(const std::string& tokenizer_hash) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = texts_.find(tokenizer_hash);
+  return found == texts_.end() ? nullptr : found->second;
 }
 
 void TokenizerPool::Detokenize(v1::DetokenizeItem item, const std::string& tokenizer_hash,

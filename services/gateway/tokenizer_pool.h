@@ -60,6 +60,7 @@ class TokenizerPool final : public TextService {
   std::function<void()> Prepare(v1::PrepareRequest request, const std::string& tokenizer_hash,
                                 absl::Time deadline, PrepareCallback done) override;
   uint64_t NewKey() override { return next_key_.fetch_add(1); }
+  std::shared_ptr<const TokenTexts> KnownTexts(const std::string& tokenizer_hash) override;
   void Detokenize(v1::DetokenizeItem item, const std::string& tokenizer_hash,
                   std::shared_ptr<TextListener> listener) override;
   void Flush() override;
@@ -86,6 +87,8 @@ class TokenizerPool final : public TextService {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnDescribed(const std::string& address, std::shared_ptr<DescribeOperation> operation,
                    const grpc::Status& status);
+  std::shared_ptr<TokenTexts> TextsOf(const std::string& tokenizer_hash)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OpenStream(Endpoint& endpoint) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool StartPrepare(const std::shared_ptr<PrepareOperation>& operation);
   void OnPrepareDone(std::shared_ptr<PrepareOperation> operation, const grpc::Status& status);
@@ -103,6 +106,8 @@ class TokenizerPool final : public TextService {
 
   mutable absl::Mutex mutex_;
   std::map<std::string, Endpoint> endpoints_ ABSL_GUARDED_BY(mutex_);  // by address
+  // By tokenizer hash: of the workers that are there.
+  std::map<std::string, std::shared_ptr<TokenTexts>> texts_ ABSL_GUARDED_BY(mutex_);
   // Streams that ended; gRPC may still be at work on them.
   std::vector<std::shared_ptr<DetokenizeStream>> ending_ ABSL_GUARDED_BY(mutex_);
   std::list<TextItem> orphans_ ABSL_GUARDED_BY(mutex_);

@@ -1,12 +1,10 @@
 #include "tools/bench/relay/latency_probe.h"
 
-#include <atomic>
 #include <chrono>
 #include <iostream>
 #include <memory>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "absl/synchronization/blocking_counter.h"
 #include "absl/time/clock.h"
 #include "grpcpp/create_channel.h"
@@ -21,14 +19,15 @@ namespace {
 
 // Of each stream, while the others begin.
 constexpr uint32_t kWarmUpTokens = 50;
+// Ordinary ids of any vocabulary.
+constexpr uint32_t kFirstPrompt = 1000;
 
 class ProbeStream final : public grpc::ClientReadReactor<v1::StreamCompleteResponse> {
  public:
-  ProbeStream(v1::Inference::Stub* stub, const StepSource* source, const std::string& id,
+  ProbeStream(v1::Inference::Stub* stub, const StepSource* source, uint32_t prompt_id,
               uint32_t tokens, LatencyHistogram* latency, absl::BlockingCounter* left)
-      : source_(source), id_(id), latency_(latency), left_(left) {
-    request_.set_request_id(id);
-    request_.mutable_token_ids()->add_ids(1000);
+      : source_(source), prompt_id_(prompt_id), latency_(latency), left_(left) {
+    request_.mutable_token_ids()->add_ids(prompt_id);
     request_.mutable_options()->set_max_tokens(tokens);
     request_.mutable_options()->set_ignore_eos(true);
     stub->async()->StreamComplete(&context_, &request_, this);
@@ -42,7 +41,7 @@ class ProbeStream final : public grpc::ClientReadReactor<v1::StreamCompleteRespo
     const v1::CompletionDelta& delta = response_.delta();
     for (int i = 0; i < delta.token_ids_size(); ++i) {
       const uint32_t index = delta.first_token_index() + static_cast<uint32_t>(i);
-      if (index >= kWarmUpTokens) latency_->Record(now - source_->SentAt(id_, index));
+      if (index >= kWarmUpTokens) latency_->Record(now - source_->SentAt(prompt_id_, index));
     }
     StartRead(&response_);
   }
@@ -54,7 +53,7 @@ class ProbeStream final : public grpc::ClientReadReactor<v1::StreamCompleteRespo
 
  private:
   const StepSource* const source_;
-  const std::string id_;
+  const uint32_t prompt_id_;
   LatencyHistogram* const latency_;
   absl::BlockingCounter* const left_;
   grpc::ClientContext context_;
@@ -68,10 +67,9 @@ void Measure(const ProbeOptions& options, const std::string& address, StepSource
   LatencyHistogram latency;
   absl::BlockingCounter left(static_cast<int>(options.streams));
   std::vector<std::unique_ptr<ProbeStream>> streams;
-  static std::atomic<int> next_id{0};
   for (uint32_t i = 0; i < options.streams; ++i) {
     streams.push_back(std::make_unique<ProbeStream>(
-        stub.get(), &source, absl::StrCat("probe-", next_id++), options.tokens, &latency, &left));
+        stub.get(), &source, kFirstPrompt + i, options.tokens, &latency, &left));
   }
   left.Wait();
   source.Forget();

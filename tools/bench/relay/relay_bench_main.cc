@@ -2,6 +2,7 @@
 #include <iostream>
 
 #include "CLI/CLI.hpp"
+#include "absl/synchronization/mutex.h"
 #include "grpcpp/server_builder.h"
 #include "tools/bench/relay/latency_probe.h"
 #include "tools/bench/relay/raw_relay.h"
@@ -27,6 +28,7 @@ int RunRaw(const std::string& generator) {
 }  // namespace qwenserve
 
 int main(int argc, char** argv) {
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);  // as servers do
   CLI::App app("Parts of relay_bench.py, which runs them", "relay_bench");
   app.require_subcommand(1);
   std::string generator;

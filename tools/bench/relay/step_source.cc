@@ -45,9 +45,9 @@ StepSource::~StepSource() {
 
 std::string StepSource::address() const { return absl::StrCat("127.0.0.1:", port_); }
 
-absl::Time StepSource::SentAt(const std::string& request_id, uint32_t index) const {
+absl::Time StepSource::SentAt(uint32_t prompt_id, uint32_t index) const {
   absl::MutexLock lock(&mutex_);
-  const auto found = sent_.find(request_id);
+  const auto found = sent_.find(prompt_id);
   if (found == sent_.end() || index >= found->second.size()) return absl::InfinitePast();
   return found->second[index];
 }
@@ -86,8 +86,8 @@ grpc::Status StepSource::Session(
 void StepSource::Take(Peer& peer, const v1::SessionRequest& request) {
   if (request.has_submit()) {
     const v1::Submit& submit = request.submit();
-    peer.sequences[submit.sequence()] = {submit.request_id(), 0, submit.max_tokens(),
-                                         submit.initial_credit()};
+    peer.sequences[submit.sequence()] = {submit.prompt_ids().empty() ? 0 : submit.prompt_ids(0), 0,
+                                         submit.max_tokens(), submit.initial_credit()};
   }
   for (const v1::SequenceCredit& credit : request.credit().credits()) {
     const auto found = peer.sequences.find(credit.sequence());
@@ -110,7 +110,7 @@ v1::SessionResponse StepSource::MakeStep(Peer& peer) {
     event->set_sequence(it->first);
     event->set_first_token_index(sequence.tokens);
     event->add_token_ids(kFirstWord + sequence.tokens % 500);
-    sent_[sequence.request_id].push_back(now);
+    sent_[sequence.prompt_id].push_back(now);
     const bool last = ++sequence.tokens == sequence.max_tokens;
     if (last) event->mutable_finish()->set_reason(v1::SEQUENCE_FINISH_REASON_LENGTH);
     it = last ? peer.sequences.erase(it) : std::next(it);

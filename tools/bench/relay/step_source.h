@@ -28,8 +28,9 @@ class StepSource final : public v1::Generator::Service {
   ~StepSource() override;
   std::string address() const;
 
-  // When token `index` of the request left; InfinitePast when it has not.
-  absl::Time SentAt(const std::string& request_id, uint32_t index) const;
+  // When token `index` left of the request whose prompt begins with this id: all that a relay hands
+  // on as it is. InfinitePast when it has not.
+  absl::Time SentAt(uint32_t prompt_id, uint32_t index) const;
   void Forget();
 
   grpc::Status Session(
@@ -38,7 +39,7 @@ class StepSource final : public v1::Generator::Service {
 
  private:
   struct Sequence {
-    std::string request_id;
+    uint32_t prompt_id = 0;
     uint32_t tokens = 0;
     uint32_t max_tokens = 0;
     uint64_t credit = 0;
@@ -60,7 +61,7 @@ class StepSource final : public v1::Generator::Service {
   v1::ServerHello hello_;
   mutable absl::Mutex mutex_;
   std::set<std::shared_ptr<Peer>> peers_ ABSL_GUARDED_BY(mutex_);
-  std::map<std::string, std::vector<absl::Time>> sent_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint32_t, std::vector<absl::Time>> sent_ ABSL_GUARDED_BY(mutex_);
   std::atomic<bool> stop_{false};
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
