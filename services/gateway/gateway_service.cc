@@ -19,7 +19,11 @@ IncomingCall Accept(const grpc::CallbackServerContext& context, const Gateway& g
   Caller caller = FindCaller(context, gateway.authenticator());
   absl::StatusOr<GenerateRequest> valid =
       caller.refusal.ok() ? validate(request, gateway.options().request_limits) : caller.refusal;
-  return {std::move(caller), std::move(valid), request.ByteSizeLong()};
+  IncomingCall call = {std::move(caller), std::move(valid), request.ByteSizeLong()};
+  // gRPC keeps its request, which is no constant, as long as the stream: the prompt would be there
+  // twice.
+  Request().Swap(const_cast<Request*>(&request));
+  return call;
 }
 
 }  // namespace
