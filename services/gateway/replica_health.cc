@@ -17,6 +17,7 @@ void ReplicaHealth::OnConnected(const std::string& group, const std::string& ins
   instance_id_ = instance_id;
   ramp_began_ = now;
   slow_intervals_ = 0;
+  speed_ = 1;
 }
 
 void ReplicaHealth::OnLost(bool sequences_open, absl::Time now) {
@@ -119,9 +120,9 @@ bool ReplicaHealth::Admits(absl::Time now) const {
 double ReplicaHealth::Share(absl::Time now) const {
   absl::MutexLock lock(&mutex_);
   const absl::Duration up = now - std::max(ramp_began_, ejected_until_);
-  if (up >= settings_.slow_start) return 1;
+  if (up >= settings_.slow_start) return speed_;
   const double part = std::max(0.0, absl::FDivDuration(up, settings_.slow_start));
-  return std::max(settings_.slow_start_share, part);
+  return std::max(settings_.slow_start_share, part) * speed_;
 }
 
 std::shared_ptr<ReplicaHealth> FleetHealth::Of(const std::string& address) {
@@ -194,18 +195,23 @@ void FleetHealth::JudgeGroup(std::vector<Sample>& group, absl::Time now, Report*
     out += sample.out;
     if (sample.step > absl::ZeroDuration()) steps.push_back(sample.step);
   }
-  absl::Duration slow = absl::InfiniteDuration();
+  absl::Duration median = absl::InfiniteDuration();
   if (steps.size() >= 3) {
     std::nth_element(steps.begin(), steps.begin() + steps.size() / 2, steps.end());
-    slow = std::max(steps[steps.size() / 2] * settings_.outlier_step_factor,
-                    settings_.outlier_min_step);
+    median = steps[steps.size() / 2];
   }
+  const absl::Duration slow =
+      std::max(median * settings_.outlier_step_factor, settings_.outlier_min_step);
   const int size = static_cast<int>(group.size());
   const int allowed =
       std::min(size - 1, std::max(1, static_cast<int>(size * settings_.max_ejected_share)));
   for (const Sample& sample : group) {
     absl::MutexLock lock(&sample.health->mutex_);
     const bool is_slow = sample.step >= slow;
+    if (sample.step > absl::ZeroDuration() && median < absl::InfiniteDuration()) {
+      const double factor = absl::FDivDuration(median, sample.step) * settings_.slow_share_factor;
+      sample.health->speed_ = std::min(1.0, factor);
+    }
     sample.health->slow_intervals_ = is_slow ? sample.health->slow_intervals_ + 1 : 0;
     const int own = sample.successes + sample.failures;
     const int others = successes + failures - own;
@@ -218,7 +224,8 @@ void FleetHealth::JudgeGroup(std::vector<Sample>& group, absl::Time now, Report*
     ++out;
     ReplicaHealth& health = *sample.health;
     ++health.ejections_;
-    health.slow_intervals_ = 0;
+    // When it is back, one more such interval is enough.
+    health.slow_intervals_ = settings_.outlier_slow_intervals - 1;
     const absl::Duration time =
         std::min(settings_.ejection_time * health.ejections_, settings_.max_ejection_time);
     health.ejected_until_ = now + time;

@@ -28,7 +28,7 @@ struct HealthSettings {
 
   // Outliers, judged once in each interval among replicas of one group (same model): a share of
   // failed sequences that exceeds the other replicas' by so much, of at least so many sequences.
-  absl::Duration outlier_interval = absl::Seconds(5);
+  absl::Duration outlier_interval = absl::Milliseconds(2500);
   int outlier_min_sequences = 10;
   double outlier_error_margin = 0.3;
   // Or steps that took on average so many times the median of the group (of at least three that
@@ -36,6 +36,8 @@ struct HealthSettings {
   double outlier_step_factor = 4;
   absl::Duration outlier_min_step = absl::Milliseconds(20);
   int outlier_slow_intervals = 2;
+  // Before that, steps above so many times the median make its share smaller in proportion.
+  double slow_share_factor = 1.5;
   // It is ejected for the first time multiplied by how often it was lately, at most the second; one
   // time is forgotten for each interval of that length without a reason.
   absl::Duration ejection_time = absl::Seconds(10);
@@ -76,7 +78,7 @@ class ReplicaHealth {
   State state(absl::Time now) const;
   // It may be given a request now: healthy, or its trial is due.
   bool Admits(absl::Time now) const;
-  // Of its normal load, in (0, 1].
+  // Of its normal load, in (0, 1]: less at slow start, and for a replica that is slow.
   double Share(absl::Time now) const;
 
  private:
@@ -112,6 +114,7 @@ class ReplicaHealth {
   uint64_t last_step_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time last_heartbeat_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 
+  double speed_ ABSL_GUARDED_BY(mutex_) = 1;
   int slow_intervals_ ABSL_GUARDED_BY(mutex_) = 0;
   int ejections_ ABSL_GUARDED_BY(mutex_) = 0;  // lately
   absl::Time ejected_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();

@@ -52,7 +52,7 @@ struct Route {
 // 3. The less loaded of two drawn by `salt` among those with room. Not the least loaded of all:
 //    views are up to a heartbeat old, and all gateways would run after the same one.
 // Within the bound: has room, and its load with the request is at most 1.25 times its share of all
-// load, or it is idle.
+// load plus 4096 tokens, or it is idle.
 std::optional<Route> ChooseReplica(absl::Span<const ReplicaView> replicas, const RouteQuery& query);
 
 // The same in every process and build: FNV-1a over the text, finalised with the number.

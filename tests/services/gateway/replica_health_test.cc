@@ -30,7 +30,7 @@ class ReplicaHealthTest : public testing::Test {
   // An interval in which replica i does steps of step_ms[i].
   FleetHealth::Report RunInterval(const std::vector<std::shared_ptr<ReplicaHealth>>& all,
                                   const std::vector<int>& step_ms) {
-    for (int beat = 0; beat < 10; ++beat) {
+    for (int beat = 0; beat < 5; ++beat) {
       now_ += absl::Milliseconds(500);
       for (size_t i = 0; i < all.size(); ++i) {
         v1::EngineStats stats;
@@ -175,6 +175,32 @@ TEST_F(ReplicaHealthTest, SlowStepsEject) {
   const FleetHealth::Report report = RunInterval(all, {10, 10, 12, 100, 11});
   EXPECT_EQ(report.ejected_for_latency, 1);
   EXPECT_EQ(all[3]->state(now_), State::kEjected);
+}
+
+TEST_F(ReplicaHealthTest, SlowStepsMakeTheShareSmaller) {
+  auto all = AddMany(4);
+  now_ += absl::Seconds(5);
+  RunInterval(all, {10, 10, 30, 12});
+  RunInterval(all, {10, 10, 30, 12});
+  RunInterval(all, {10, 10, 30, 12});
+  EXPECT_EQ(all[0]->Share(now_), 1);
+  EXPECT_EQ(all[3]->Share(now_), 1);
+  EXPECT_NEAR(all[2]->Share(now_), 0.6, 0.1);  // 12 / 30 * 1.5
+  EXPECT_EQ(all[2]->state(now_), State::kHealthy);
+  RunInterval(all, {10, 10, 10, 12});
+  EXPECT_EQ(all[2]->Share(now_), 1);
+}
+
+TEST_F(ReplicaHealthTest, ASlowOneThatIsBackIsSoonOutAgain) {
+  auto all = AddMany(4);
+  RunInterval(all, {10, 10, 100, 10});
+  RunInterval(all, {10, 10, 100, 10});
+  EXPECT_EQ(all[2]->state(now_), State::kEjected);
+  now_ += absl::Seconds(10);
+  fleet_.Tick(now_);
+  all[2]->OnConnected("model", "instance of replica-2", now_);
+  EXPECT_EQ(all[2]->state(now_), State::kHealthy);
+  EXPECT_EQ(RunInterval(all, {10, 10, 100, 10}).ejected_for_latency, 1);
 }
 
 TEST_F(ReplicaHealthTest, AStepThatNeverEndsIsSlow) {

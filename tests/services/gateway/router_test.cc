@@ -87,37 +87,48 @@ TEST(RouterTest, ALostReplicaMovesOnlyItsOwnKeys) {
 
 TEST(RouterTest, AffinityIsBoundedByLoad) {
   std::vector<ReplicaView> replicas = Idle(4);
-  const size_t home = *Choose(replicas, Query(7, 100));
-  for (ReplicaView& replica : replicas) replica.outstanding_tokens = 1000;
-  EXPECT_EQ(Choose(replicas, Query(7, 100)), home);  // all alike: 1100 <= 1.25 * 4100 / 4
-  replicas[home].outstanding_tokens = 1500;
-  EXPECT_NE(Choose(replicas, Query(7, 100)), home);
-  replicas[home].outstanding_tokens = 1000;
+  const size_t home = *Choose(replicas, Query(7, 1000));
+  for (ReplicaView& replica : replicas) replica.outstanding_tokens = 100000;
+  EXPECT_EQ(Choose(replicas, Query(7, 1000)), home);
+  replicas[home].outstanding_tokens = 130000;  // 131000 <= 1.25 * 431000 / 4 + 4096
+  EXPECT_EQ(Choose(replicas, Query(7, 1000)), home);
+  replicas[home].outstanding_tokens = 150000;
+  EXPECT_NE(Choose(replicas, Query(7, 1000)), home);
+  replicas[home].outstanding_tokens = 100000;
   replicas[home].has_room = false;
-  EXPECT_NE(Choose(replicas, Query(7, 100)), home);
+  EXPECT_NE(Choose(replicas, Query(7, 1000)), home);
+}
+
+TEST(RouterTest, ALightLoadDoesNotScatterAPrefix) {
+  std::vector<ReplicaView> replicas = Idle(64);
+  const size_t home = *Choose(replicas, Query(7, 2000));
+  replicas[home].outstanding_tokens = 2000;  // 64 times the mean
+  EXPECT_EQ(Choose(replicas, Query(7, 2000)), home);
+  replicas[home].outstanding_tokens = 6000;
+  EXPECT_NE(Choose(replicas, Query(7, 2000)), home);
 }
 
 TEST(RouterTest, WhoHasJustComeIsBoundedByItsShare) {
   std::vector<ReplicaView> replicas = Idle(4);
-  const size_t home = *Choose(replicas, Query(7, 100));
-  for (ReplicaView& replica : replicas) replica.outstanding_tokens = 1000;
-  replicas[home].outstanding_tokens = 500;
-  EXPECT_EQ(Choose(replicas, Query(7, 100)), home);
-  replicas[home].share = 0.25;  // at most 1.25 * 0.25 * 3600 / 3.25
-  EXPECT_NE(Choose(replicas, Query(7, 100)), home);
-  replicas[home].outstanding_tokens = 200;
-  EXPECT_EQ(Choose(replicas, Query(7, 100)), home);
+  const size_t home = *Choose(replicas, Query(7, 1000));
+  for (ReplicaView& replica : replicas) replica.outstanding_tokens = 100000;
+  replicas[home].outstanding_tokens = 50000;
+  EXPECT_EQ(Choose(replicas, Query(7, 1000)), home);
+  replicas[home].share = 0.25;  // at most (1.25 * 351000 / 3.25 + 4096) * 0.25
+  EXPECT_NE(Choose(replicas, Query(7, 1000)), home);
+  replicas[home].outstanding_tokens = 30000;
+  EXPECT_EQ(Choose(replicas, Query(7, 1000)), home);
 }
 
 TEST(RouterTest, WhoKnowsMoreOfThePromptGoesFirst) {
   std::vector<ReplicaView> replicas = Idle(4);
-  const size_t home = *Choose(replicas, Query(7, 100));
+  const size_t home = *Choose(replicas, Query(7, 1000));
   const size_t last = (home + 1) % 4, first = (home + 2) % 4;
-  for (ReplicaView& replica : replicas) replica.outstanding_tokens = 1000;
-  RouteQuery query = Query(7, 100);
+  for (ReplicaView& replica : replicas) replica.outstanding_tokens = 100000;
+  RouteQuery query = Query(7, 1000);
   query.known = {{"gone", 9}, {replicas[last].instance_id, 8}, {replicas[first].instance_id, 2}};
   EXPECT_EQ(Choose(replicas, query), last);
-  replicas[last].outstanding_tokens = 1500;
+  replicas[last].outstanding_tokens = 150000;
   EXPECT_EQ(Choose(replicas, query), first);
   replicas[first].has_room = false;
   EXPECT_EQ(Choose(replicas, query), home);
@@ -129,7 +140,7 @@ TEST(RouterTest, OneKeyForAllStaysWithinTheBound) {
     replicas[*Choose(replicas, Query(7, 100))].outstanding_tokens += 100;
   }
   for (const ReplicaView& replica : replicas) {
-    EXPECT_LE(replica.outstanding_tokens, 1.25 * 100000 / 4 + 100);
+    EXPECT_LE(replica.outstanding_tokens, 1.25 * 100000 / 4 + 4096);
   }
 }
 
