@@ -211,8 +211,8 @@ void FleetHealth::JudgeGroup(std::vector<Sample>& group, absl::Time now, Report*
     if (sample.step > absl::ZeroDuration() && median < absl::InfiniteDuration()) {
       const double factor = absl::FDivDuration(median, sample.step) * settings_.slow_share_factor;
       sample.health->speed_ = std::min(1.0, factor);
+      sample.health->slow_intervals_ = is_slow ? sample.health->slow_intervals_ + 1 : 0;
     }
-    sample.health->slow_intervals_ = is_slow ? sample.health->slow_intervals_ + 1 : 0;
     const int own = sample.successes + sample.failures;
     const int others = successes + failures - own;
     const double others_rate = others > 0 ? double(failures - sample.failures) / others : 0;

@@ -67,7 +67,8 @@ class SimulatedSession final : public PlacementTarget {
   ReplicaView View(const PlaceCost& cost) const override;
   bool Reserve(const PlaceCost& cost) override;
   void Release(const PlaceCost& cost) override {}
-  std::optional<uint64_t> Submit(v1::Submit, std::shared_ptr<SequenceListener>) override {
+  std::optional<uint64_t> Submit(v1::Submit, const PlaceCost&,
+                                 std::shared_ptr<SequenceListener>) override {
     return std::nullopt;
   }
   void Cancel(uint64_t) override {}

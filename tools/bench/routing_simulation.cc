@@ -187,8 +187,12 @@ void Simulation::AddGateway(uint64_t salt, const HealthSettings& health) {
     }
     return targets.empty() ? doubtful : targets;
   };
-  gateway.queue = std::make_unique<PlacementQueue>(candidates, 1 << 20, salt, &gateway.counts,
-                                                   ChooserFor(scenario_.policy, salt));
+  PlacementQueue::Settings settings;
+  settings.max_waiting = 1 << 20;
+  settings.max_wait = absl::ZeroDuration();
+  gateway.queue = std::make_unique<PlacementQueue>(
+      candidates, settings, [this] { return time_.now(); }, salt, &gateway.counts,
+      ChooserFor(scenario_.policy, salt));
 }
 
 void Simulation::StartReplica(size_t index) {
@@ -200,7 +204,7 @@ void Simulation::StartReplica(size_t index) {
                                                       gateway->fleet.Of(address), &time_);
     session->on_capacity = [queue = gateway->queue.get()] { queue->Pump(); };
     gateway->sessions[index] = std::move(session);
-    gateway->queue->Pump();
+    gateway->queue->OnReplicas();
   }
   time_.After(absl::Milliseconds(random_.Between(0, 499)),
               [replica = replicas_[index].get()] { replica->Beat(); });
@@ -216,6 +220,7 @@ void Simulation::KillReplica(size_t index) {
     for (auto& request : session->Lose()) {
       ++result_.resubmitted;
       request->placement.excluded.push_back(instance);
+      request->placement.resumed = true;
       Place(i, std::move(request));
     }
   }
@@ -287,6 +292,7 @@ void Simulation::Place(size_t gateway, std::shared_ptr<SimulatedRequest> request
 
 void Simulation::TickGateways() {
   for (auto& gateway : gateways_) {
+    gateway->queue->Tick(time_.now());
     const FleetHealth::Report report = gateway->fleet.Tick(time_.now());
     result_.ejections += report.ejected_for_errors + report.ejected_for_latency;
   }

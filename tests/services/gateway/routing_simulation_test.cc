@@ -35,7 +35,7 @@ TEST_P(RoutingSimulationTest, BetterThanRoundRobinRandomAndLeastLoad) {
 INSTANTIATE_TEST_SUITE_P(Loads, RoutingSimulationTest, testing::Values(25, 60));
 
 TEST(RoutingSimulationDigestTest, TheSeedDecidesEverything) {
-  const RoutingScenario scenario = Short(RoutingPolicy::kOurs, 25);
+  const RoutingScenario scenario = Short(RoutingPolicy::kOurs, 60);
   RoutingScenario other = scenario;
   ++other.seed;
   const RoutingResult first = SimulateRouting(scenario);
