@@ -6,6 +6,7 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "engine/base/json_reader.h"
 #include "engine/base/status_macros.h"
 #include "google/rpc/error_details.pb.h"
 #include "services/common/error_details.h"
@@ -77,11 +78,13 @@ void Describe(const std::string& name, const Workers& workers, const std::string
 }  // namespace
 
 absl::Status ModelNotFound(const std::string& name) {
-  absl::Status status = absl::NotFoundError(absl::StrCat("model '", name, "' is not served here"));
-  status = WithMetadata(WithReason(status, kReasonModelNotFound), "model", name);
+  // A client's text, which must not be more than trailers hold.
+  const std::string shown = ShownText(name);
+  absl::Status status = absl::NotFoundError(absl::StrCat("model '", shown, "' is not served here"));
+  status = WithMetadata(WithReason(status, kReasonModelNotFound), "model", shown);
   google::rpc::ResourceInfo info;
   info.set_resource_type("model");
-  info.set_resource_name(name);
+  info.set_resource_name(shown);
   status.SetPayload(absl::StrCat("type.googleapis.com/", info.descriptor()->full_name()),
                     absl::Cord(info.SerializeAsString()));
   return status;

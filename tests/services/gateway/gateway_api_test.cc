@@ -96,6 +96,9 @@ TEST_F(GatewayTest, GetModelTellsWhatTheWorkersSay) {
   EXPECT_EQ(model.vocab_size(), 256u);
   request.set_model("other");
   EXPECT_TRUE(absl::IsNotFound(Unary(&v1::Inference::Stub::GetModel, stub(), request, &response)));
+  // An answer that repeated all of it would not fit into its trailers.
+  request.set_model(std::string(100000, 'm'));
+  EXPECT_TRUE(absl::IsNotFound(Unary(&v1::Inference::Stub::GetModel, stub(), request, &response)));
 }
 
 TEST_F(GatewayTest, TooLongRequestsNameTheNumbers) {
