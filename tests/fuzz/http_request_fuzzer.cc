@@ -132,7 +132,7 @@ class Session {
       Work();
     }
     if (!connection_.expired() || shared_->counters.busy != 0) std::abort();
-    if (!shared_->budget.Take(kBudget)) std::abort();
+    if (!shared_->budget->Take(kBudget)) std::abort();
     if (CountAnswers(output_, recorder_.seen) != recorder_.seen.size()) std::abort();
     return recorder_.seen;
   }
