@@ -324,6 +324,8 @@ HttpMetrics::HttpMetrics(Metrics& metrics)
       requests(AddCounter(metrics, "qwenserve_http_requests_total", "Complete requests received")),
       malformed(AddCounter(metrics, "qwenserve_http_malformed_requests_total",
                            "Requests refused because they are not plain HTTP/1.1")),
+      handshakes_failed(AddCounter(metrics, "qwenserve_http_tls_handshakes_failed_total",
+                                   "Connections without TLS, or a certificate that was asked for")),
       timeouts(AddCounter(metrics, "qwenserve_http_timeouts_total",
                           "Requests that were not sent, or answers not read, in time")),
       abandoned(AddCounter(metrics, "qwenserve_http_abandoned_requests_total",

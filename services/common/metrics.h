@@ -167,6 +167,7 @@ struct HttpMetrics {
   Counter& refused_descriptors;
   Counter& requests;
   Counter& malformed;
+  Counter& handshakes_failed;
   Counter& timeouts;
   Counter& abandoned;
 };

@@ -98,13 +98,9 @@ GatewayRole::GatewayRole(const GatewayOptions& options, const OpenAiOptions& api
 absl::Status GatewayRole::StartHttp(const HttpEdgeOptions& http) {
   QS_ASSIGN_OR_RETURN(ListenSocket socket, BindSocket(http.listen));
   // Who asks for TLS must not find keys and prompts in the clear on another port.
-  if (context_.tls() != nullptr && !socket.loopback) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "HTTP has no TLS of its own: with --tls-cert, --http-listen must be on loopback, for a "
-        "proxy, or empty; ",
-        socket.address, " is neither"));
-  }
-  QS_ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(socket), http.server, &api_));
+  HttpServer::Options server = http.server;
+  server.tls = context_.tls();
+  QS_ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(socket), server, &api_));
   context_.metrics().OnScrape([this] { UpdateHttpMetrics(); });
   context_.Announce("http", http_->address());
   return absl::OkStatus();
@@ -121,6 +117,7 @@ void GatewayRole::UpdateHttpMetrics() {
   http_metrics_.requests_in_flight.Set(static_cast<double>(counters.busy));
   RaiseTo(http_metrics_.requests, static_cast<double>(counters.requests));
   RaiseTo(http_metrics_.malformed, static_cast<double>(counters.malformed));
+  RaiseTo(http_metrics_.handshakes_failed, static_cast<double>(counters.handshakes_failed));
   RaiseTo(http_metrics_.timeouts, static_cast<double>(counters.timeouts));
   RaiseTo(http_metrics_.abandoned, static_cast<double>(counters.abandoned));
 }

@@ -2,13 +2,16 @@
 
 import datetime
 import os
+import socket
+import ssl
 import subprocess
 import time
 
 import grpc
+import openai
 import pytest
 
-from server_process import BIN, ServerProcess
+from server_process import ServerProcess
 
 
 class Authority:
@@ -198,9 +201,103 @@ def test_a_server_does_not_start_with_what_is_bad(ca, tmp_path):
                   ("--worker-tls-ca", pair[1])):
         with pytest.raises(RuntimeError, match="ended with status 1"):
             ServerProcess("gateway", *workers, *flags)
-    # HTTP has no TLS: not in the clear beside it.
-    result = subprocess.run(
-        [BIN / "qwenserve-gateway", *workers, "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0",
-         "--http-listen", "0.0.0.0:0", "--tls-cert", pair[0], "--tls-key", pair[1]],
-        capture_output=True, text=True, timeout=60)
-    assert result.returncode == 1 and "HTTP has no TLS" in result.stderr
+
+
+def tls_context(authority, pair=None, protocols=("http/1.1",)):
+    context = ssl.create_default_context(cafile=authority.cert)
+    if pair:
+        context.load_cert_chain(pair[0], pair[1])
+    context.set_alpn_protocols(list(protocols))
+    return context
+
+
+def openai_over(gateway, context):
+    return openai.OpenAI(base_url=f"https://{gateway.addresses['http']}/v1", api_key="none", max_retries=0,
+                         timeout=30, http_client=openai.DefaultHttpxClient(verify=context))
+
+
+def get(gateway, context, patience=30):
+    """The head of the answer to one request over a connection of its own, and the certificate seen."""
+    host, port = gateway.addresses["http"].rsplit(":", 1)
+    with socket.create_connection((host, int(port)), patience) as plain:
+        with context.wrap_socket(plain, server_hostname=host) as connection:
+            assert connection.selected_alpn_protocol() in ("http/1.1", None)
+            certificate = connection.getpeercert()
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = b""
+            while part := connection.recv(4096):
+                answer += part
+            return answer, certificate
+
+
+def refused(gateway, context):
+    # A client of TLS 1.3 hears of a missing certificate only when it reads.
+    try:
+        return get(gateway, context)[0] == b""
+    except (ssl.SSLError, ConnectionError):
+        return True
+
+
+def test_openai_clients_over_https_while_certificates_are_replaced(sim_cluster, ca, tmp_path):
+    good = ca.issue("first", "IP:127.0.0.1")
+    mounted = Mounted(tmp_path / "gateway").swap(good, ca.cert)
+    cluster = sim_cluster(
+        gateway_flags=("--tls-cert", mounted.folder / "cert", "--tls-key", mounted.folder / "key",
+                       "--http-listen", "0.0.0.0:0"),
+        generator_flags=("--sim-step-ms", 1))
+    gateway = cluster.gateway
+    gateway.addresses["http"] = gateway.addresses["http"].replace("0.0.0.0", "127.0.0.1")
+    context = tls_context(ca)
+
+    def serial():
+        answer, certificate = get(gateway, context)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        return certificate["serialNumber"]
+
+    first = serial()
+    with openai_over(gateway, context) as kept:
+        assert [model.id for model in kept.models.list()] == ["sim"]
+        # Longer than a record in one direction, many small ones in the other.
+        text = "word " * 40_000
+        tokens = kept.post("/../tokenize", cast_to=object, body={"prompt": text})
+        assert tokens["count"] > 1000
+        back = kept.post("/../detokenize", cast_to=object, body={"tokens": tokens["tokens"]})
+        assert back["prompt"] == text
+        stream = kept.completions.create(model="sim", prompt="x", max_tokens=200, stream=True,
+                                         extra_body={"ignore_eos": True}, stream_options={"include_usage": True})
+        assert list(stream)[-1].usage.completion_tokens == 200
+        failed = gateway.metric("qwenserve_file_reloads_total", file="tls", result="failed")
+        mounted.swap((b"garbage", b"garbage"), ca.cert)
+        eventually(lambda: gateway.metric("qwenserve_file_reloads_total", file="tls", result="failed") > failed)
+        assert serial() == first
+        mounted.swap(ca.issue("second", "IP:127.0.0.1"), ca.cert)
+        eventually(lambda: serial() != first)
+        kept.models.list()  # over the connection from before
+
+    # Neither without TLS nor with another protocol on it.
+    host, port = gateway.addresses["http"].rsplit(":", 1)
+    before = gateway.metric("qwenserve_http_tls_handshakes_failed_total")
+    with socket.create_connection((host, int(port)), 30) as plain:
+        plain.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        try:
+            assert b"HTTP" not in plain.recv(4096)
+        except ConnectionError:
+            pass
+    assert refused(gateway, tls_context(ca, protocols=("h2",)))
+    assert gateway.metric("qwenserve_http_tls_handshakes_failed_total") >= before + 2
+    # Who connects and says nothing, or half a greeting, is let go, and holds up nobody.
+    with socket.create_connection((host, int(port)), 30) as silent, socket.create_connection((host, int(port)), 30) as half:
+        half.sendall(b"\x16\x03\x01\x02\x00\x01")
+        assert serial() != first
+        assert silent.recv(1) == b"" and half.recv(1) == b""
+    eventually(lambda: gateway.metric("qwenserve_http_connections") == 0)
+
+
+def test_http_clients_need_certificates_and_names(sim_cluster, ca, tmp_path):
+    mounted = Mounted(tmp_path / "gateway").swap(ca.issue("gateway", "IP:127.0.0.1"), ca.cert)
+    gateway = sim_cluster(gateway_flags=(*mounted.flags(), "--tls-client-names", "spiffe://team/app")).gateway
+    named, other = ca.issue("named", "URI:spiffe://team/app"), ca.issue("other", "DNS:app.test")
+    stranger = Authority(tmp_path / "other", "other").issue("stranger", "URI:spiffe://team/app")
+    assert get(gateway, tls_context(ca, named))[0].startswith(b"HTTP/1.1 200 ")
+    for pair in (None, other, stranger):
+        assert refused(gateway, tls_context(ca, pair)), pair

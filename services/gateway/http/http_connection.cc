@@ -25,7 +25,7 @@ constexpr size_t kMaxLingerBytes = 32 << 20;
 
 }  // namespace
 
-HttpConnection::HttpConnection(std::shared_ptr<HttpLoop> loop, Tcp::socket socket, std::string peer)
+HttpConnection::HttpConnection(std::shared_ptr<HttpLoop> loop, HttpSocket socket, std::string peer)
     : loop_(std::move(loop)),
       socket_(std::move(socket)),
       peer_(std::move(peer)),
@@ -34,7 +34,8 @@ HttpConnection::HttpConnection(std::shared_ptr<HttpLoop> loop, Tcp::socket socke
 
 void HttpConnection::Start() {
   loop_->Add(shared_from_this());
-  SetDeadline(limits().idle_timeout);
+  if (socket_.ssl() != nullptr) state_ = State::kHandshaking;
+  SetDeadline(socket_.ssl() != nullptr ? limits().handshake_timeout : limits().idle_timeout);
   Watch();
 }
 
@@ -48,7 +49,7 @@ void HttpConnection::Post(std::function<void()> work) {
 
 void HttpConnection::Watch() {
   if (std::exchange(watching_, true)) return;
-  socket_.async_wait(Tcp::socket::wait_read, [self = shared_from_this()](beast::error_code) {
+  socket_.AsyncWait([self = shared_from_this()] {
     self->watching_ = false;
     self->OnReadable();
   });
@@ -58,15 +59,34 @@ std::optional<size_t> HttpConnection::ReadSome(size_t limit) {
   beast::error_code error;
   // Beyond its maximum the buffer would throw.
   limit = std::min(limit, buffer_.max_size() - buffer_.size());
-  const size_t bytes = socket_.read_some(buffer_.prepare(limit), error);
+  const size_t bytes = socket_.ReadSome(buffer_.prepare(limit), &error);
   if (error == asio::error::would_block || error == asio::error::interrupted) return 0;
   if (error) return std::nullopt;
   buffer_.commit(bytes);
   return bytes;
 }
 
+bool HttpConnection::FinishHandshake() {
+  const beast::error_code error = socket_.Handshake();
+  if (error == asio::error::would_block) return false;
+  if (error || !loop_->shared().tls->Admits(socket_.ssl())) {
+    ++loop_->shared().counters.handshakes_failed;
+    Close();
+    return false;
+  }
+  state_ = State::kReading;
+  SetDeadline(limits().idle_timeout);
+  return true;
+}
+
 void HttpConnection::OnReadable() {
+  if (state_ == State::kHandshaking && !FinishHandshake()) {
+    if (state_ != State::kClosed) Watch();
+    return;
+  }
   switch (state_) {
+    case State::kHandshaking:
+      return;
     case State::kReading:
       for (int i = 0; i < kReadsPerTurn && state_ == State::kReading; ++i) {
         const std::optional<size_t> bytes = ReadSome(kReadBytes);
@@ -165,7 +185,7 @@ bool HttpConnection::TakeHead() {
     const absl::string_view go_on = "HTTP/1.1 100 Continue\r\n\r\n";
     beast::error_code error;
     // Nothing else is being written, so there is room for it.
-    if (socket_.write_some(asio::buffer(go_on.data(), go_on.size()), error) != go_on.size()) {
+    if (socket_.WriteSome({asio::buffer(go_on.data(), go_on.size())}, &error) != go_on.size()) {
       Close();
       return false;
     }
@@ -264,10 +284,9 @@ void HttpConnection::Send(absl::string_view bytes, bool last) {
 void HttpConnection::WriteSome() {
   writing_ = true;
   SetDeadline(limits().write_timeout);
-  socket_.async_write_some(out_,
-                           [self = shared_from_this()](beast::error_code error, size_t bytes) {
-                             self->OnWritten(error, bytes);
-                           });
+  socket_.AsyncWriteSome(out_, [self = shared_from_this()](beast::error_code error, size_t bytes) {
+    self->OnWritten(error, bytes);
+  });
 }
 
 void HttpConnection::OnWritten(const beast::error_code& error, size_t bytes) {
@@ -307,13 +326,15 @@ void HttpConnection::FinishAnswer() {
 void HttpConnection::Linger() {
   state_ = State::kLingering;
   SetDeadline(limits().linger_timeout);
-  beast::error_code ignored;
-  socket_.shutdown(Tcp::socket::shutdown_send, ignored);
+  socket_.ShutdownSend();
   Watch();
 }
 
 void HttpConnection::OnDeadline() {
   switch (state_) {
+    case State::kHandshaking:
+      ++loop_->shared().counters.timeouts;
+      return Close();
     case State::kReading:
       if (!parser_.has_value()) return Close();  // idle
       ++loop_->shared().counters.timeouts;
@@ -337,6 +358,7 @@ void HttpConnection::OnDeadline() {
 }
 
 void HttpConnection::CloseIfIdle() {
+  if (state_ == State::kHandshaking) return Close();
   if (state_ == State::kReading && !parser_.has_value()) Close();
 }
 
@@ -362,10 +384,7 @@ void HttpConnection::Close() {
   if (std::exchange(counted_busy_, false)) --loop_->shared().counters.busy;
   handler_.reset();
   parser_.reset();
-  beast::error_code ignored;
-  // Whoever counts the connection sees the shutdown, not the close of our descriptor.
-  socket_.shutdown(Tcp::socket::shutdown_both, ignored);
-  socket_.close(ignored);
+  socket_.Close();
   loop_->Remove(this);
 }
 

@@ -1,8 +1,6 @@
 #ifndef QWENSERVE_SERVICES_GATEWAY_HTTP_HTTP_CONNECTION_H_
 #define QWENSERVE_SERVICES_GATEWAY_HTTP_HTTP_CONNECTION_H_
 
-#include <array>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <chrono>
@@ -14,6 +12,7 @@
 #include "services/gateway/http/http_application.h"
 #include "services/gateway/http/http_body.h"
 #include "services/gateway/http/http_loop.h"
+#include "services/gateway/http/http_socket.h"
 
 namespace qwenserve {
 
@@ -27,10 +26,9 @@ namespace qwenserve {
 class HttpConnection final : public HttpExchange,
                              public std::enable_shared_from_this<HttpConnection> {
  public:
-  using Tcp = boost::asio::ip::tcp;
   using Time = std::chrono::steady_clock::time_point;
 
-  HttpConnection(std::shared_ptr<HttpLoop> loop, Tcp::socket socket, std::string peer);
+  HttpConnection(std::shared_ptr<HttpLoop> loop, HttpSocket socket, std::string peer);
 
   void Start();
 
@@ -45,11 +43,13 @@ class HttpConnection final : public HttpExchange,
   void Post(std::function<void()> work) override;
 
  private:
-  enum class State { kReading, kBusy, kLingering, kClosed };
+  enum class State { kHandshaking, kReading, kBusy, kLingering, kClosed };
   using Parser = boost::beast::http::request_parser<BudgetedBody>;
 
   void Watch();
   void OnReadable();
+  // False: not yet, or never.
+  bool FinishHandshake();
   // Bytes read, 0 when there is nothing yet, nullopt when there will be nothing more.
   std::optional<size_t> ReadSome(size_t limit);
   void Feed();
@@ -75,7 +75,7 @@ class HttpConnection final : public HttpExchange,
   const HttpLimits& limits() const { return loop_->shared().limits; }
 
   const std::shared_ptr<HttpLoop> loop_;
-  Tcp::socket socket_;
+  HttpSocket socket_;
   const std::string peer_;
   State state_ = State::kReading;
   Time deadline_ = Time::max();
@@ -94,7 +94,7 @@ class HttpConnection final : public HttpExchange,
   std::optional<HttpResponse> stream_head_;  // until the first Send
   std::string out_head_;
   std::string out_body_;
-  std::array<boost::asio::const_buffer, 3> out_;
+  HttpSocket::Buffers out_;
   bool writing_ = false;
   bool last_ = false;  // what is written ends the answer
   size_t lingered_ = 0;

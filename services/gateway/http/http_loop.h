@@ -9,6 +9,7 @@
 #include <memory>
 #include <unordered_map>
 
+#include "services/common/tls_server_context.h"
 #include "services/gateway/http/http_application.h"
 #include "services/gateway/http/http_body.h"
 
@@ -21,6 +22,8 @@ struct HttpLimits {
   uint64_t max_body_bytes = 16 << 20;
   // Of all bodies that are being received or wait to be parsed.
   int64_t max_buffered_bytes = 256 << 20;
+  // Of TLS, from the connection on.
+  std::chrono::milliseconds handshake_timeout{10'000};
   // From the first byte of a request to the end of its header, and of its body from there.
   std::chrono::milliseconds header_timeout{10'000};
   std::chrono::milliseconds body_timeout{30'000};
@@ -39,15 +42,18 @@ struct HttpCounters {
   std::atomic<uint64_t> requests{0};
   std::atomic<uint64_t> malformed{0};
   std::atomic<uint64_t> timeouts{0};
+  std::atomic<uint64_t> handshakes_failed{0};
   std::atomic<uint64_t> abandoned{0};  // the client left before its answer was complete
 };
 
 // What the connections of a server share.
 struct HttpShared {
-  HttpShared(const HttpLimits& limits, HttpApplication* application)
-      : limits(limits), application(application) {}
+  HttpShared(const HttpLimits& limits, HttpApplication* application,
+             std::unique_ptr<TlsServerContext> tls)
+      : limits(limits), application(application), tls(std::move(tls)) {}
   const HttpLimits limits;
   HttpApplication* const application;
+  const std::unique_ptr<TlsServerContext> tls;  // null: in the clear
   const std::shared_ptr<BodyBudget> budget =
       std::make_shared<BodyBudget>(limits.max_buffered_bytes);
   HttpCounters counters;

@@ -32,13 +32,24 @@ void Open(const std::shared_ptr<HttpLoop>& loop, UniqueFd fd) {
   const Tcp::endpoint peer = socket.remote_endpoint(error);
   std::string address = error ? "" : peer.address().to_string();
   socket.non_blocking(true, error);
-  std::make_shared<HttpConnection>(loop, std::move(socket), std::move(address))->Start();
+  SslHandle ssl;
+  if (TlsServerContext* tls = loop->shared().tls.get()) {
+    ssl = tls->NewConnection();
+    if (ssl == nullptr) {
+      socket.shutdown(Tcp::socket::shutdown_both, error);
+      return;
+    }
+  }
+  std::make_shared<HttpConnection>(loop, HttpSocket(std::move(socket), std::move(ssl)),
+                                   std::move(address))
+      ->Start();
 }
 
 }  // namespace
 
-HttpServer::HttpServer(const Options& options, HttpApplication* application)
-    : shared_(std::make_shared<HttpShared>(options.limits, application)) {
+HttpServer::HttpServer(const Options& options, HttpApplication* application,
+                       std::unique_ptr<TlsServerContext> tls)
+    : shared_(std::make_shared<HttpShared>(options.limits, application, std::move(tls))) {
   for (int i = 0; i < options.threads; ++i) {
     loops_.push_back(std::make_shared<HttpLoop>(shared_));
     loops_.back()->StartTicking();
@@ -49,7 +60,11 @@ HttpServer::HttpServer(const Options& options, HttpApplication* application)
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(ListenSocket socket,
                                                               const Options& options,
                                                               HttpApplication* application) {
-  std::unique_ptr<HttpServer> server(new HttpServer(options, application));
+  std::unique_ptr<TlsServerContext> tls;
+  if (options.tls != nullptr) {
+    QS_ASSIGN_OR_RETURN(tls, TlsServerContext::Create(*options.tls, "http/1.1"));
+  }
+  std::unique_ptr<HttpServer> server(new HttpServer(options, application, std::move(tls)));
   QS_ASSIGN_OR_RETURN(server->accept_loop_,
                       AcceptLoop::Start(std::move(socket), options.accept,
                                         [raw = server.get()](int fd) { raw->Accept(fd); }));

@@ -22,9 +22,12 @@ class HttpServer {
     HttpLimits limits;
     AcceptLoop::Options accept;
     int threads = 2;
+    // Null: in the clear. Outlives the server.
+    const TlsMaterial* tls = nullptr;
   };
 
-  // `application` outlives the server. UNAVAILABLE when the socket cannot listen.
+  // `application` outlives the server. UNAVAILABLE when the socket cannot listen,
+  // INVALID_ARGUMENT when the certificates are not taken.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(ListenSocket socket,
                                                            const Options& options,
                                                            HttpApplication* application);
@@ -45,7 +48,8 @@ class HttpServer {
   void CloseAll();
 
  private:
-  HttpServer(const Options& options, HttpApplication* application);
+  HttpServer(const Options& options, HttpApplication* application,
+             std::unique_ptr<TlsServerContext> tls);
   void Accept(int fd);
 
   const std::shared_ptr<HttpShared> shared_;
