@@ -191,7 +191,9 @@ ServerMetrics::ServerMetrics(Metrics& metrics)
       refused_peer_limit(
           AddCounter(metrics, kRefusedName, kRefusedHelp, {{"cause", "peer_limit"}})),
       refused_descriptors(
-          AddCounter(metrics, kRefusedName, kRefusedHelp, {{"cause", "descriptors"}})) {}
+          AddCounter(metrics, kRefusedName, kRefusedHelp, {{"cause", "descriptors"}})),
+      refused_proxy_header(
+          AddCounter(metrics, kRefusedName, kRefusedHelp, {{"cause", "proxy_header"}})) {}
 
 AuthMetrics::AuthMetrics(Metrics& metrics)
     : keys(AddGauge(metrics, "qwenserve_gateway_api_keys", "API keys in force")),
@@ -321,6 +323,8 @@ HttpMetrics::HttpMetrics(Metrics& metrics)
           AddCounter(metrics, kHttpRefusedName, kRefusedHelp, {{"cause", "peer_limit"}})),
       refused_descriptors(
           AddCounter(metrics, kHttpRefusedName, kRefusedHelp, {{"cause", "descriptors"}})),
+      refused_proxy_header(
+          AddCounter(metrics, kHttpRefusedName, kRefusedHelp, {{"cause", "proxy_header"}})),
       requests(AddCounter(metrics, "qwenserve_http_requests_total", "Complete requests received")),
       malformed(AddCounter(metrics, "qwenserve_http_malformed_requests_total",
                            "Requests refused because they are not plain HTTP/1.1")),

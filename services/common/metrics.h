@@ -79,6 +79,7 @@ struct ServerMetrics {
   Counter& refused_limit;
   Counter& refused_peer_limit;
   Counter& refused_descriptors;
+  Counter& refused_proxy_header;
 };
 
 struct TokenizerMetrics {
@@ -165,6 +166,7 @@ struct HttpMetrics {
   Counter& refused_limit;
   Counter& refused_peer_limit;
   Counter& refused_descriptors;
+  Counter& refused_proxy_header;
   Counter& requests;
   Counter& malformed;
   Counter& handshakes_failed;

@@ -241,11 +241,9 @@ absl::Status Process::StartGrpc(ListenSocket socket) {
       tls_ == nullptr ? grpc::InsecureServerCredentials() : TlsServerCredentials(*tls_));
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) return absl::InternalError("gRPC refuses to start");
-  AcceptLoop::Options limits;
-  limits.max_connections = options_.max_connections;
-  limits.max_connections_per_peer = options_.max_connections_per_peer;
   QS_ASSIGN_OR_RETURN(
-      accept_loop_, AcceptLoop::Start(std::move(socket), limits, [this](int fd) {
+      accept_loop_,
+      AcceptLoop::Start(std::move(socket), options_.accept, [this](int fd, const std::string&) {
         grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
         connection.fd = fd;
         acceptor_->HandleNewConnection(&connection);
@@ -257,6 +255,7 @@ absl::Status Process::StartGrpc(ListenSocket socket) {
     RaiseTo(server_metrics_.refused_limit, static_cast<double>(stats.refused_limit));
     RaiseTo(server_metrics_.refused_peer_limit, static_cast<double>(stats.refused_peer_limit));
     RaiseTo(server_metrics_.refused_descriptors, static_cast<double>(stats.refused_descriptors));
+    RaiseTo(server_metrics_.refused_proxy_header, static_cast<double>(stats.refused_proxy_header));
   });
   return absl::OkStatus();
 }
@@ -388,8 +387,8 @@ void AddServerFlags(Flags& flags, ServerOptions* options, int grpc_port, int ops
             "Seconds after SIGTERM in which connections are still accepted");
   flags.Add("drain-timeout", &options->drain_timeout,
             "Seconds that requests in flight get to end after that");
-  flags.Add("max-connections", &options->max_connections, "gRPC connections in all");
-  flags.Add("max-connections-per-peer", &options->max_connections_per_peer,
+  flags.Add("max-connections", &options->accept.max_connections, "gRPC connections in all");
+  flags.Add("max-connections-per-peer", &options->accept.max_connections_per_peer,
             "gRPC connections from one address; 0 = no limit of its own");
   flags.Add("tls-cert", &options->tls.cert,
             "Certificates of the server, in PEM: its own first; replaced ones are taken up");

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "qwenserve/v1/admin.pb.h"
+#include "services/common/accept_loop.h"
 #include "services/common/flags.h"
 #include "services/common/grpc_settings.h"
 #include "services/common/metrics.h"
@@ -23,8 +24,7 @@ struct ServerOptions {
   std::string log_level = "info";
   absl::Duration drain_delay = absl::Seconds(10);
   absl::Duration drain_timeout = absl::Seconds(600);
-  int64_t max_connections = 10000;
-  int64_t max_connections_per_peer = 0;
+  AcceptLoop::Options accept;
   // Served to whoever connects: auto, on or off. By default reflection is on without API keys, and
   // the Admin service on loopback without them: with keys a proxy on this host may let in others.
   std::string reflection = "auto";

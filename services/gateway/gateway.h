@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "qwenserve/v1/admin.pb.h"
 #include "services/common/metrics.h"
+#include "services/common/proxied_peers.h"
 #include "services/common/tls_material.h"
 #include "services/gateway/admission.h"
 #include "services/gateway/authenticator.h"
@@ -42,6 +43,7 @@ struct GatewayOptions {
   std::string instance_id;
   SecurityOptions security;                            // the next four are made from it
   std::shared_ptr<const Authenticator> authenticator;  // null: OpenDoor
+  std::shared_ptr<const ProxiedPeers> proxied_peers;   // null: no proxy speaks for others
   std::shared_ptr<const TlsMaterial> worker_tls;
   std::shared_ptr<AccessLog> access_log;        // null: none
   std::shared_ptr<const CacheSalt> cache_salt;  // null: the client's own is used as it is

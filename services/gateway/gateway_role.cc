@@ -71,6 +71,22 @@ absl::Status Secure(GatewayOptions* options, Metrics& metrics) {
 
 }  // namespace
 
+absl::Status TrustProxies(const std::vector<std::string>& networks, absl::string_view protocol,
+                          ServerOptions* server, GatewayOptions* gateway, HttpEdgeOptions* http) {
+  if (networks.empty() && protocol != "off") {
+    return absl::InvalidArgumentError("--proxy-protocol needs --trusted-proxies");
+  }
+  auto list = NetworkList::Parse(networks);
+  if (!list.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--trusted-proxies: ", list.status().message()));
+  }
+  server->accept.trusted_proxies = http->server.accept.trusted_proxies = *list;
+  server->accept.proxy_protocol = protocol == "grpc" || protocol == "both";
+  http->server.accept.proxy_protocol = protocol == "http" || protocol == "both";
+  gateway->proxied_peers = server->accept.proxied = std::make_shared<ProxiedPeers>();
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<ServerRole>> GatewayRole::Create(GatewayOptions options,
                                                                 const HttpEdgeOptions& http,
                                                                 ServerContext& context) {
@@ -91,7 +107,7 @@ GatewayRole::GatewayRole(const GatewayOptions& options, const OpenAiOptions& api
     : context_(context),
       metrics_(context.metrics()),
       gateway_(options, &metrics_, [this](const ModelCatalog& catalog) { OnCatalog(catalog); }),
-      service_(&gateway_),
+      service_(&gateway_, options.proxied_peers),
       http_metrics_(context.metrics()),
       api_(&gateway_, api) {}
 
@@ -113,6 +129,7 @@ void GatewayRole::UpdateHttpMetrics() {
   RaiseTo(http_metrics_.refused_limit, static_cast<double>(stats.refused_limit));
   RaiseTo(http_metrics_.refused_peer_limit, static_cast<double>(stats.refused_peer_limit));
   RaiseTo(http_metrics_.refused_descriptors, static_cast<double>(stats.refused_descriptors));
+  RaiseTo(http_metrics_.refused_proxy_header, static_cast<double>(stats.refused_proxy_header));
   const HttpCounters& counters = http_->counters();
   http_metrics_.requests_in_flight.Set(static_cast<double>(counters.busy));
   RaiseTo(http_metrics_.requests, static_cast<double>(counters.requests));

@@ -21,6 +21,11 @@ struct HttpEdgeOptions {
   HttpServer::Options server;
 };
 
+// Sets all that --trusted-proxies and --proxy-protocol (off, grpc, http or both) mean.
+// INVALID_ARGUMENT for what is no network, and for a protocol that nobody may speak.
+absl::Status TrustProxies(const std::vector<std::string>& networks, absl::string_view protocol,
+                          ServerOptions* server, GatewayOptions* gateway, HttpEdgeOptions* http);
+
 // The gateway as a process.
 class GatewayRole final : public ServerRole {
  public:

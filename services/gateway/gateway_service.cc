@@ -8,17 +8,18 @@
 #include "services/gateway/text_calls.h"
 
 namespace qwenserve {
-namespace {
+Caller GatewayService::CallerOf(const grpc::ServerContextBase& context) const {
+  return FindCaller(context, gateway_.authenticator(), proxied_.get());
+}
 
 // Credentials first: a stranger's request is not even looked at.
 template <typename Request>
-IncomingCall Accept(const grpc::CallbackServerContext& context, const Gateway& gateway,
-                    const Request& request,
-                    absl::StatusOr<GenerateRequest> (*validate)(const Request&,
-                                                                const RequestLimits&)) {
-  Caller caller = FindCaller(context, gateway.authenticator());
+IncomingCall GatewayService::Accept(
+    const grpc::CallbackServerContext& context, const Request& request,
+    absl::StatusOr<GenerateRequest> (*validate)(const Request&, const RequestLimits&)) const {
+  Caller caller = CallerOf(context);
   absl::StatusOr<GenerateRequest> valid =
-      caller.refusal.ok() ? validate(request, gateway.options().request_limits) : caller.refusal;
+      caller.refusal.ok() ? validate(request, gateway_.options().request_limits) : caller.refusal;
   IncomingCall call = {std::move(caller), std::move(valid), request.ByteSizeLong()};
   // gRPC keeps its request, which is no constant, as long as the stream: the prompt would be there
   // twice.
@@ -26,44 +27,40 @@ IncomingCall Accept(const grpc::CallbackServerContext& context, const Gateway& g
   return call;
 }
 
-}  // namespace
-
 grpc::ServerUnaryReactor* GatewayService::Chat(grpc::CallbackServerContext* context,
                                                const v1::ChatRequest* request,
                                                v1::ChatResponse* response) {
   return UnaryReactor<v1::ChatResponse>::Start(context, response, gateway_, GatewayMetrics::kChat,
-                                               Accept(*context, gateway_, *request, ValidateChat));
+                                               Accept(*context, *request, ValidateChat));
 }
 
 grpc::ServerWriteReactor<v1::StreamChatResponse>* GatewayService::StreamChat(
     grpc::CallbackServerContext* context, const v1::ChatRequest* request) {
   return StreamReactor<v1::StreamChatResponse>::Start(
-      context, gateway_, GatewayMetrics::kStreamChat,
-      Accept(*context, gateway_, *request, ValidateChat));
+      context, gateway_, GatewayMetrics::kStreamChat, Accept(*context, *request, ValidateChat));
 }
 
 grpc::ServerUnaryReactor* GatewayService::Complete(grpc::CallbackServerContext* context,
                                                    const v1::CompleteRequest* request,
                                                    v1::CompleteResponse* response) {
-  return UnaryReactor<v1::CompleteResponse>::Start(
-      context, response, gateway_, GatewayMetrics::kComplete,
-      Accept(*context, gateway_, *request, ValidateComplete));
+  return UnaryReactor<v1::CompleteResponse>::Start(context, response, gateway_,
+                                                   GatewayMetrics::kComplete,
+                                                   Accept(*context, *request, ValidateComplete));
 }
 
 grpc::ServerWriteReactor<v1::StreamCompleteResponse>* GatewayService::StreamComplete(
     grpc::CallbackServerContext* context, const v1::CompleteRequest* request) {
   return StreamReactor<v1::StreamCompleteResponse>::Start(
       context, gateway_, GatewayMetrics::kStreamComplete,
-      Accept(*context, gateway_, *request, ValidateComplete));
+      Accept(*context, *request, ValidateComplete));
 }
 
 grpc::ServerUnaryReactor* GatewayService::Tokenize(grpc::CallbackServerContext* context,
                                                    const v1::TokenizeRequest* request,
                                                    v1::TokenizeResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  RunTokenize(gateway_, GatewayMetrics::kTokenize, FindCaller(*context, gateway_.authenticator()),
-              DeadlineOf(*context), *request,
-              [reactor, response](absl::StatusOr<v1::TokenizeResponse> result) {
+  RunTokenize(gateway_, GatewayMetrics::kTokenize, CallerOf(*context), DeadlineOf(*context),
+              *request, [reactor, response](absl::StatusOr<v1::TokenizeResponse> result) {
                 if (result.ok()) *response = *std::move(result);
                 reactor->Finish(ToGrpcStatus(result.status()));
               });
@@ -76,8 +73,7 @@ grpc::ServerUnaryReactor* GatewayService::Detokenize(grpc::CallbackServerContext
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   // gRPC counts a deadline that has passed as a cancellation.
   auto given_up = [context] { return context->IsCancelled(); };
-  RunDetokenize(gateway_, GatewayMetrics::kDetokenize,
-                FindCaller(*context, gateway_.authenticator()), given_up, *request,
+  RunDetokenize(gateway_, GatewayMetrics::kDetokenize, CallerOf(*context), given_up, *request,
                 [reactor, response](absl::StatusOr<std::string> text) {
                   if (text.ok()) response->set_text(*std::move(text));
                   reactor->Finish(ToGrpcStatus(text.status()));
@@ -89,8 +85,7 @@ grpc::ServerUnaryReactor* GatewayService::ListModels(grpc::CallbackServerContext
                                                      const v1::ListModelsRequest* request,
                                                      v1::ListModelsResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const auto models = RunListModels(gateway_, GatewayMetrics::kListModels,
-                                    FindCaller(*context, gateway_.authenticator()));
+  const auto models = RunListModels(gateway_, GatewayMetrics::kListModels, CallerOf(*context));
   if (models.ok()) response->mutable_models()->Add(models->begin(), models->end());
   reactor->Finish(ToGrpcStatus(models.status()));
   return reactor;
@@ -101,8 +96,7 @@ grpc::ServerUnaryReactor* GatewayService::GetModel(grpc::CallbackServerContext* 
                                                    v1::GetModelResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   absl::StatusOr<v1::Model> model =
-      RunGetModel(gateway_, GatewayMetrics::kGetModel,
-                  FindCaller(*context, gateway_.authenticator()), request->model());
+      RunGetModel(gateway_, GatewayMetrics::kGetModel, CallerOf(*context), request->model());
   if (model.ok()) *response->mutable_model() = *std::move(model);
   reactor->Finish(ToGrpcStatus(model.status()));
   return reactor;

@@ -1,7 +1,11 @@
 #ifndef QWENSERVE_SERVICES_GATEWAY_GATEWAY_SERVICE_H_
 #define QWENSERVE_SERVICES_GATEWAY_GATEWAY_SERVICE_H_
 
+#include <memory>
+#include <utility>
+
 #include "qwenserve/v1/inference.grpc.pb.h"
+#include "services/common/proxied_peers.h"
 #include "services/gateway/gateway.h"
 
 namespace qwenserve {
@@ -9,8 +13,9 @@ namespace qwenserve {
 // The public API over gRPC: hands each request to the gateway, holds no logic of its own.
 class GatewayService final : public v1::Inference::CallbackService {
  public:
-  // `gateway` outlives the calls.
-  explicit GatewayService(Gateway* gateway) : gateway_(*gateway) {}
+  // `gateway` outlives the calls. `proxied`: whom trusted proxies speak for; null: none.
+  explicit GatewayService(Gateway* gateway, std::shared_ptr<const ProxiedPeers> proxied = nullptr)
+      : gateway_(*gateway), proxied_(std::move(proxied)) {}
 
   grpc::ServerUnaryReactor* Chat(grpc::CallbackServerContext* context,
                                  const v1::ChatRequest* request,
@@ -36,7 +41,14 @@ class GatewayService final : public v1::Inference::CallbackService {
                                      v1::GetModelResponse* response) override;
 
  private:
+  Caller CallerOf(const grpc::ServerContextBase& context) const;
+  template <typename Request>
+  IncomingCall Accept(const grpc::CallbackServerContext& context, const Request& request,
+                      absl::StatusOr<GenerateRequest> (*validate)(const Request&,
+                                                                  const RequestLimits&)) const;
+
   Gateway& gateway_;
+  const std::shared_ptr<const ProxiedPeers> proxied_;
 };
 
 }  // namespace qwenserve

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "services/gateway/caller.h"
 
@@ -31,9 +32,19 @@ std::string AddressOfPeer(absl::string_view peer) {
   return std::string(peer);
 }
 
-Caller FindCaller(const grpc::ServerContextBase& context, const Authenticator& authenticator) {
-  return MakeCaller(authenticator, OnlyValue(context, "authorization"),
-                    AddressOfPeer(context.peer()), OnlyValue(context, "traceparent"));
+std::string SocketOfPeer(absl::string_view peer) {
+  absl::string_view rest = peer;
+  if (!absl::ConsumePrefix(&rest, "ipv4:") && !absl::ConsumePrefix(&rest, "ipv6:")) return "";
+  return absl::StrReplaceAll(rest, {{"%5B", "["}, {"%5D", "]"}});
+}
+
+Caller FindCaller(const grpc::ServerContextBase& context, const Authenticator& authenticator,
+                  const ProxiedPeers* proxied) {
+  const std::string peer = context.peer();
+  std::string address = proxied == nullptr ? "" : proxied->Find(SocketOfPeer(peer));
+  if (address.empty()) address = AddressOfPeer(peer);
+  return MakeCaller(authenticator, OnlyValue(context, "authorization"), std::move(address),
+                    OnlyValue(context, "traceparent"));
 }
 
 }  // namespace qwenserve

@@ -1,6 +1,7 @@
 // qwenserve-gateway: text in, text out. Clients on one side, tokenizers and generators on the
 // other.
 
+#include <cstdio>
 #include <optional>
 #include <string>
 #include <vector>
@@ -45,6 +46,16 @@ int main(int argc, char** argv) {
   flags.Add("http-max-connections", &http.server.accept.max_connections, "HTTP connections in all");
   flags.Add("http-max-connections-per-peer", &http.server.accept.max_connections_per_peer,
             "HTTP connections from one address; 0 = no limit of its own");
+  std::vector<std::string> trusted_proxies;
+  std::string proxy_protocol = "off";
+  flags.Add(
+      "trusted-proxies", &trusted_proxies,
+      "IP addresses and networks (10.0.0.0/8) of proxies that are believed whom they speak\n"
+      "for: by X-Forwarded-For over HTTP, and by the PROXY protocol where the next flag says");
+  flags.Add("proxy-protocol", &proxy_protocol,
+            "Ports on which their connections begin with a PROXY header (v1 or v2): off, grpc,\n"
+            "http or both");
+  flags.OneOf({"off", "grpc", "http", "both"});
   flags.Add("http-allowed-origins", &http.api.allowed_origins,
             "Origins whose web pages may call from a browser; * for all");
   flags.Add("max-concurrent-streams", &server.streams.max_concurrent_streams,
@@ -66,6 +77,12 @@ int main(int argc, char** argv) {
   if (std::optional<int> exit = flags.ParseOrExit(argc, argv)) return *exit;
   // A connection that is renewed must not cut off what may still run on it.
   server.streams.age_grace = gateway.call.max_request_time + absl::Seconds(30);
+  const absl::Status proxies =
+      qwenserve::TrustProxies(trusted_proxies, proxy_protocol, &server, &gateway, &http);
+  if (!proxies.ok()) {
+    std::fprintf(stderr, "qwenserve-gateway: %s\n", std::string(proxies.message()).c_str());
+    return 2;
+  }
   server.api_keys = !gateway.security.api_keys.empty();
   return qwenserve::RunServer("gateway", qwenserve::Exposure::kPublic, server,
                               [&](qwenserve::ServerContext& context) {

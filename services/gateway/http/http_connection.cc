@@ -7,6 +7,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "services/gateway/http/forwarded_for.h"
 
 namespace qwenserve {
 namespace {
@@ -168,7 +169,7 @@ bool HttpConnection::TakeHead() {
   parser_->eager(true);
   const auto& message = parser_->get();
   request_.head = message.base();
-  request_.peer = peer_;
+  request_.peer = ForwardedPeer(loop_->shared().trusted_proxies, peer_, request_.head);
   const beast::string_view target = message.target();
   request_.path = PathOfTarget(absl::string_view(target.data(), target.size()));
   http10_ = message.version() < 11;

@@ -9,6 +9,7 @@
 #include <memory>
 #include <unordered_map>
 
+#include "services/common/ip_address.h"
 #include "services/common/tls_server_context.h"
 #include "services/gateway/http/http_application.h"
 #include "services/gateway/http/http_body.h"
@@ -49,11 +50,15 @@ struct HttpCounters {
 // What the connections of a server share.
 struct HttpShared {
   HttpShared(const HttpLimits& limits, HttpApplication* application,
-             std::unique_ptr<TlsServerContext> tls)
-      : limits(limits), application(application), tls(std::move(tls)) {}
+             std::unique_ptr<TlsServerContext> tls, NetworkList trusted_proxies)
+      : limits(limits),
+        application(application),
+        tls(std::move(tls)),
+        trusted_proxies(std::move(trusted_proxies)) {}
   const HttpLimits limits;
   HttpApplication* const application;
   const std::unique_ptr<TlsServerContext> tls;  // null: in the clear
+  const NetworkList trusted_proxies;            // whose X-Forwarded-For counts
   const std::shared_ptr<BodyBudget> budget =
       std::make_shared<BodyBudget>(limits.max_buffered_bytes);
   HttpCounters counters;

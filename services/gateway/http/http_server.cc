@@ -17,7 +17,7 @@ namespace asio = boost::asio;
 using Tcp = asio::ip::tcp;
 
 // On the loop's thread.
-void Open(const std::shared_ptr<HttpLoop>& loop, UniqueFd fd) {
+void Open(const std::shared_ptr<HttpLoop>& loop, UniqueFd fd, std::string peer) {
   sockaddr_storage local{};
   socklen_t length = sizeof(local);
   if (getsockname(fd.get(), reinterpret_cast<sockaddr*>(&local), &length) != 0) return;
@@ -29,8 +29,6 @@ void Open(const std::shared_ptr<HttpLoop>& loop, UniqueFd fd) {
     return;
   }
   fd.release();
-  const Tcp::endpoint peer = socket.remote_endpoint(error);
-  std::string address = error ? "" : peer.address().to_string();
   socket.non_blocking(true, error);
   SslHandle ssl;
   if (TlsServerContext* tls = loop->shared().tls.get()) {
@@ -41,7 +39,7 @@ void Open(const std::shared_ptr<HttpLoop>& loop, UniqueFd fd) {
     }
   }
   std::make_shared<HttpConnection>(loop, HttpSocket(std::move(socket), std::move(ssl)),
-                                   std::move(address))
+                                   std::move(peer))
       ->Start();
 }
 
@@ -49,7 +47,8 @@ void Open(const std::shared_ptr<HttpLoop>& loop, UniqueFd fd) {
 
 HttpServer::HttpServer(const Options& options, HttpApplication* application,
                        std::unique_ptr<TlsServerContext> tls)
-    : shared_(std::make_shared<HttpShared>(options.limits, application, std::move(tls))) {
+    : shared_(std::make_shared<HttpShared>(options.limits, application, std::move(tls),
+                                           options.accept.trusted_proxies)) {
   for (int i = 0; i < options.threads; ++i) {
     loops_.push_back(std::make_shared<HttpLoop>(shared_));
     loops_.back()->StartTicking();
@@ -67,7 +66,9 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(ListenSocket socke
   std::unique_ptr<HttpServer> server(new HttpServer(options, application, std::move(tls)));
   QS_ASSIGN_OR_RETURN(server->accept_loop_,
                       AcceptLoop::Start(std::move(socket), options.accept,
-                                        [raw = server.get()](int fd) { raw->Accept(fd); }));
+                                        [raw = server.get()](int fd, const std::string& peer) {
+                                          raw->Accept(fd, peer);
+                                        }));
   return server;
 }
 
@@ -83,9 +84,11 @@ HttpServer::~HttpServer() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-void HttpServer::Accept(int fd) {
+void HttpServer::Accept(int fd, const std::string& peer) {
   const auto& loop = loops_[next_loop_.fetch_add(1) % loops_.size()];
-  asio::post(loop->io(), [loop, fd = UniqueFd(fd)]() mutable { Open(loop, std::move(fd)); });
+  asio::post(loop->io(), [loop, fd = UniqueFd(fd), peer]() mutable {
+    Open(loop, std::move(fd), std::move(peer));
+  });
 }
 
 void HttpServer::Drain() { shared_->draining = true; }

@@ -50,7 +50,7 @@ class HttpServer {
  private:
   HttpServer(const Options& options, HttpApplication* application,
              std::unique_ptr<TlsServerContext> tls);
-  void Accept(int fd);
+  void Accept(int fd, const std::string& peer);
 
   const std::shared_ptr<HttpShared> shared_;
   std::vector<std::shared_ptr<HttpLoop>> loops_;

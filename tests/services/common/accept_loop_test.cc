@@ -24,15 +24,28 @@ class Server {
   explicit Server(const AcceptLoop::Options& options = {}) {
     auto socket = BindSocket("127.0.0.1:0");
     EXPECT_TRUE(socket.ok()) << socket.status();
-    auto loop = AcceptLoop::Start(std::move(*socket), options, [this](int fd) {
-      std::lock_guard lock(mutex_);
-      connections_.emplace_back(fd);
-    });
+    auto loop =
+        AcceptLoop::Start(std::move(*socket), options, [this](int fd, const std::string& peer) {
+          std::lock_guard lock(mutex_);
+          peers_.push_back(peer);
+          connections_.emplace_back(fd);
+        });
     EXPECT_TRUE(loop.ok()) << loop.status();
     loop_ = std::move(*loop);
   }
 
   AcceptLoop& loop() { return *loop_; }
+  std::vector<std::string> peers() {
+    std::lock_guard lock(mutex_);
+    return peers_;
+  }
+  // What came first on the first connection.
+  std::string ReadFirst() {
+    std::lock_guard lock(mutex_);
+    char text[64];
+    const ssize_t got = recv(connections_.at(0).get(), text, sizeof(text), 0);
+    return std::string(text, got > 0 ? static_cast<size_t>(got) : 0);
+  }
   // As gRPC ends a connection: shut down, then closed.
   void CloseAll() {
     std::lock_guard lock(mutex_);
@@ -43,6 +56,7 @@ class Server {
  private:
   std::mutex mutex_;
   std::vector<UniqueFd> connections_;
+  std::vector<std::string> peers_;
   std::unique_ptr<AcceptLoop> loop_;
 };
 
@@ -152,6 +166,89 @@ TEST(AcceptLoopTest, SurvivesRunningOutOfDescriptors) {
   }));
   EXPECT_TRUE(WIFEXITED(status));
   EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+AcceptLoop::Options BehindProxies(std::chrono::milliseconds patience) {
+  AcceptLoop::Options options;
+  options.max_connections_per_peer = 1;
+  options.trusted_proxies = *NetworkList::Parse({"127.0.0.1"});
+  options.proxy_protocol = true;
+  options.proxy_header_timeout = patience;
+  options.proxied = std::make_shared<ProxiedPeers>();
+  return options;
+}
+
+void SendText(const UniqueFd& fd, absl::string_view text) {
+  ASSERT_EQ(send(fd.get(), text.data(), text.size(), MSG_NOSIGNAL),
+            static_cast<ssize_t>(text.size()));
+}
+
+std::string OwnAddress(const UniqueFd& fd) {
+  sockaddr_in address{};
+  socklen_t length = sizeof(address);
+  getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &length);
+  return "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+}
+
+TEST(AcceptLoopTest, TakesThePeerThatATrustedProxyTellsOf) {
+  const AcceptLoop::Options options = BehindProxies(std::chrono::minutes(1));
+  Server server(options);
+  const std::string header = "PROXY TCP4 203.0.113.9 10.0.0.1 5 6\r\n";
+  UniqueFd first = Connect(server.loop().address());
+  // A byte at a time; meanwhile others come through.
+  for (const char c : header.substr(0, header.size() - 1)) SendText(first, std::string(1, c));
+  UniqueFd other = Connect(server.loop().address());
+  SendText(other, "PROXY TCP4 203.0.113.10 10.0.0.1 5 6\r\n");
+  ASSERT_TRUE(Eventually([&] { return server.peers().size() == 1; }));
+  SendText(first, "\nhello");
+  ASSERT_TRUE(Eventually([&] { return server.peers().size() == 2; }));
+  EXPECT_THAT(server.peers(), ::testing::ElementsAre("203.0.113.10", "203.0.113.9"));
+  EXPECT_EQ(options.proxied->Find(OwnAddress(first)), "203.0.113.9");
+  // The limit is each client's; the proxy has none.
+  UniqueFd again = Connect(server.loop().address());
+  SendText(again, header);
+  ASSERT_TRUE(Eventually([&] { return server.loop().stats().refused_peer_limit == 1; }));
+  UniqueFd check1 = Connect(server.loop().address()), check2 = Connect(server.loop().address());
+  SendText(check1, "PROXY UNKNOWN\r\n");
+  SendText(check2, "PROXY UNKNOWN\r\nhi");
+  ASSERT_TRUE(Eventually([&] { return server.peers().size() == 4; }));
+  EXPECT_EQ(server.peers()[3], "127.0.0.1");
+  server.CloseAll();
+  ASSERT_TRUE(Eventually([&] { return server.loop().stats().live == 0; }));
+  EXPECT_EQ(options.proxied->Find(OwnAddress(first)), "");
+}
+
+TEST(AcceptLoopTest, LeavesWhatFollowsTheHeader) {
+  Server server(BehindProxies(std::chrono::minutes(1)));
+  UniqueFd client = Connect(server.loop().address());
+  SendText(client, "PROXY TCP4 203.0.113.9 10.0.0.1 5 6\r\nhello");
+  ASSERT_TRUE(Eventually([&] { return server.peers().size() == 1; }));
+  EXPECT_EQ(server.ReadFirst(), "hello");
+}
+
+TEST(AcceptLoopTest, ResetsProxiesWithoutAGoodHeader) {
+  Server server(BehindProxies(std::chrono::milliseconds(200)));
+  UniqueFd silent = Connect(server.loop().address()), half = Connect(server.loop().address()),
+           wrong = Connect(server.loop().address()), gone = Connect(server.loop().address());
+  SendText(half, "PROXY TCP4 203.");
+  SendText(wrong, "GET / HTTP/1.1\r\n");
+  SendText(gone, "PROXY");
+  shutdown(gone.get(), SHUT_WR);
+  ASSERT_TRUE(Eventually([&] { return server.loop().stats().refused_proxy_header == 4; }));
+  EXPECT_EQ(server.loop().stats().live, 0);
+  EXPECT_TRUE(server.peers().empty());
+}
+
+TEST(AcceptLoopTest, BelievesNobodyElse) {
+  AcceptLoop::Options options = BehindProxies(std::chrono::minutes(1));
+  options.trusted_proxies = *NetworkList::Parse({"10.0.0.0/8"});
+  Server server(options);
+  UniqueFd client = Connect(server.loop().address());
+  SendText(client, "PROXY TCP4 203.0.113.9 10.0.0.1 5 6\r\n");
+  ASSERT_TRUE(Eventually([&] { return server.peers().size() == 1; }));
+  EXPECT_EQ(server.peers()[0], "127.0.0.1");
+  // Which the server itself gets to see, and does not understand.
+  EXPECT_THAT(server.ReadFirst(), HasSubstr("PROXY TCP4"));
 }
 
 }  // namespace
