@@ -26,86 +26,84 @@ RECEIVE_BYTES = 1 << 16
 MAX_CHUNKS = 64
 
 
+def abort(writer):
+    """Ends a connection with RST."""
+    end = writer.get_extra_info("socket")
+    if end.fileno() >= 0:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
 class Link:
     def __init__(self, target):
-        self.target, self.mode, self.sockets = target, "pass", set()
+        self.target, self.mode, self.writers = target, "pass", set()
         self.open = asyncio.Event()
         self.open.set()
 
-    async def serve(self, listener):
-        loop = asyncio.get_running_loop()
-        while True:
-            client, _ = await loop.sock_accept(listener)
-            asyncio.ensure_future(self.connect(client))
-
-    async def connect(self, client):
-        host, port = self.target.rsplit(":", 1)
-        server = socket.socket()
-        self.sockets |= {client, server}
-        for end in (client, server):
-            end.setblocking(False)
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    async def connect(self, reader, writer):
+        """One connection, from its begin to its end."""
+        self.writers.add(writer)
+        other = None
         try:
             await self.open.wait()
-            await asyncio.get_running_loop().sock_connect(server, (host, int(port)))
-            await asyncio.gather(self.pump(client, server), self.pump(server, client))
+            host, port = self.target.rsplit(":", 1)
+            other_reader, other = await asyncio.open_connection(host, int(port))
+            self.writers.add(other)
+            await asyncio.gather(self.pump(reader, writer, other), self.pump(other_reader, other, writer))
         except OSError:
             pass
-        for end in (client, server):
-            self.abort(end)
-
-    async def pump(self, source, sink):
-        """Both directions end when one fails; an orderly end of one is passed on."""
-        chunks = asyncio.Queue(MAX_CHUNKS)
-        writer = asyncio.ensure_future(self.write(chunks, sink))
-        loop = asyncio.get_running_loop()
-        try:
-            while data := await loop.sock_recv(source, RECEIVE_BYTES):
-                if writer.done():
-                    break
-                await chunks.put((loop.time(), data))
-            await chunks.put((loop.time(), b""))
-            await writer
-        except OSError:
-            self.abort(source)
-            self.abort(sink)
         finally:
-            writer.cancel()
+            # One direction has failed, or both have come to their end.
+            for end in (writer, other):
+                if end is not None:
+                    abort(end)
+                    self.writers.discard(end)
 
-    async def write(self, chunks, sink):
+    async def pump(self, reader, source, sink):
+        chunks = asyncio.Queue(MAX_CHUNKS)
+        writing = asyncio.create_task(self.write(chunks, source, sink))
         loop = asyncio.get_running_loop()
         try:
-            while True:
-                came, data = await chunks.get()
-                if self.mode == "delay":
-                    await asyncio.sleep(came + DELAY - loop.time())
-                await self.open.wait()
-                if not data:
-                    sink.shutdown(socket.SHUT_WR)
-                    return
-                if self.mode == "fragments":
-                    for byte in data:
-                        await loop.sock_sendall(sink, bytes((byte,)))
-                else:
-                    await loop.sock_sendall(sink, data)
+            data = b"-"
+            while data:
+                data = await reader.read(RECEIVE_BYTES)
+                await chunks.put((loop.time(), data))
+            await writing
         except OSError:
-            self.abort(sink)
+            # The other direction must not wait for what cannot come any more.
+            abort(sink)
+            raise
+        finally:
+            writing.cancel()
 
-    def abort(self, end):
-        """Closes with RST, which wakes whoever reads or writes there."""
-        if end not in self.sockets:
-            return
-        self.sockets.discard(end)
+    async def write(self, chunks, source, sink):
+        """An orderly end is passed on as one."""
         try:
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(end.fileno())
-            loop.remove_writer(end.fileno())
-            # close() alone would leave the pumps waiting for a descriptor that is gone.
-            end.shutdown(socket.SHUT_RDWR)
+            while await self.write_next(chunks, sink):
+                pass
         except OSError:
-            pass
-        end.close()
+            abort(source)
+            abort(sink)
+            while (await chunks.get())[1]:
+                pass
+
+    async def write_next(self, chunks, sink):
+        """False: that was the end."""
+        came, data = await chunks.get()
+        if self.mode == "delay":
+            await asyncio.sleep(came + DELAY - asyncio.get_running_loop().time())
+        await self.open.wait()
+        if not data:
+            sink.write_eof()
+            return False
+        if self.mode == "fragments":
+            for byte in data:
+                sink.write(bytes((byte,)))
+                await sink.drain()
+        else:
+            sink.write(data)
+            await sink.drain()
+        return True
 
     def set(self, mode):
         self.mode = mode
@@ -114,24 +112,24 @@ class Link:
 
 async def run():
     loop = asyncio.get_running_loop()
-    links = {}
+    links, servers = {}, []
     commands = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     while line := await commands.readline():
         command, address, value = json.loads(line)
         if command == "add":
-            listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-            listener.setblocking(False)
-            address = "127.0.0.1:%d" % listener.getsockname()[1]
-            links[address] = Link(value)
-            asyncio.ensure_future(links[address].serve(listener))
+            link = Link(value)
+            server = await asyncio.start_server(link.connect, "127.0.0.1", 0, backlog=1024)
+            servers.append(server)
+            address = "127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+            links[address] = link
         elif command == "target":
             links[address].target = value
         elif command == "set":
             links[address].set(value)
         elif command == "reset":
-            for end in list(links[address].sockets):
-                links[address].abort(end)
+            for writer in list(links[address].writers):
+                abort(writer)
         print(json.dumps(address), flush=True)
 
 

@@ -28,6 +28,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 os.environ["PYTHONPATH"] = str(ROOT / "tests" / "e2e")
 
+import grpc  # noqa: E402
+
 import history  # noqa: E402
 from proto_api import load_api  # noqa: E402
 from streams import Streams  # noqa: E402
@@ -229,8 +231,21 @@ class Run:
             shutil.copy(log, kept)
             told = [f"{s.fault} of {s.slot.role} {s.slot.process.address} at {s.when:.3f}" for s in strikes]
             self.complaints.append({"round": self.rounds, "log": str(kept), "faults": told,
-                                    "complaints": verdict.complaints[:20]})
+                                    "past_the_links": self.ask_past_the_links(), "complaints": verdict.complaints[:20]})
             print(json.dumps(self.complaints[-1]), file=sys.stderr, flush=True)
+
+    def ask_past_the_links(self):
+        """What each gateway says without a link in between: whose fault a silence is."""
+        said = []
+        for slot in self.world.gateways:
+            with grpc.insecure_channel(slot.process.address) as channel:
+                try:
+                    self.api.InferenceStub(channel).Complete(self.api.CompleteRequest(
+                        text="the", options=self.api.GenerationOptions(max_tokens=2)), timeout=10)
+                    said.append("OK")
+                except grpc.RpcError as error:
+                    said.append(error.code().name)
+        return said
 
     def stages(self, events, when):
         """Where streams were when it happened."""
