@@ -26,6 +26,7 @@ using qwenserve::HttpLoop;
 using qwenserve::HttpRequest;
 using qwenserve::HttpResponse;
 using qwenserve::HttpShared;
+using qwenserve::HttpSocket;
 
 constexpr size_t kMaxBody = 2048;
 constexpr int64_t kBudget = 4096;
@@ -98,16 +99,17 @@ size_t CountAnswers(const std::string& output, const std::vector<std::string>& r
 
 class Session {
  public:
-  Session() : shared_(std::make_shared<HttpShared>(Limits(), &recorder_)) {
+  Session() : shared_(std::make_shared<HttpShared>(Limits(), &recorder_, nullptr)) {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) != 0) std::abort();
     client_ = ends[0];
     loop_ = std::make_shared<HttpLoop>(shared_);
-    HttpConnection::Tcp::socket socket(loop_->io());
+    HttpSocket::Tcp::socket socket(loop_->io());
     // To the connection a stream of bytes is as good as another.
-    socket.assign(HttpConnection::Tcp::v4(), ends[1]);
+    socket.assign(HttpSocket::Tcp::v4(), ends[1]);
     socket.non_blocking(true);
-    auto connection = std::make_shared<HttpConnection>(loop_, std::move(socket), "192.0.2.1");
+    auto connection = std::make_shared<HttpConnection>(
+        loop_, HttpSocket(std::move(socket), nullptr), "192.0.2.1");
     connection_ = connection;
     connection->Start();
   }
