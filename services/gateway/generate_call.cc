@@ -6,6 +6,7 @@
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
+#include "kernels/check.h"
 #include "services/common/error_details.h"
 #include "services/common/proto_time.h"
 #include "services/common/status_mapping.h"
@@ -499,6 +500,12 @@ void GenerateCall::Abort() {
     handed_out_ = false;
   }
   sink_->Wake();
+}
+
+Admission::Ticket GenerateCall::TakeMemory() {
+  absl::MutexLock lock(&mutex_);
+  QS_CHECK(terminal_given_);
+  return std::move(ticket_);
 }
 
 void GenerateCall::Tick(absl::Time now) {

@@ -103,6 +103,9 @@ class GenerateCall final : public SequenceListener,
   void Taken();
   // The client is gone.
   void Abort();
+  // What the call counts as of the gateway's memory, for a transport that has all of the answer and
+  // must still send it. After the last Next only.
+  Admission::Ticket TakeMemory();
   // Called regularly: deadline, slow client.
   void Tick(absl::Time now);
 

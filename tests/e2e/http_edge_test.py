@@ -52,8 +52,12 @@ def chat(text, **more):
 
 def open_stream(gateway, body):
     """A socket with a streamed chat on it, of which nothing is read yet."""
+    return open_chat(gateway, {**body, "stream": True})
+
+
+def open_chat(gateway, body):
     host, port = gateway.addresses["http"].rsplit(":", 1)
-    data = json.dumps({**body, "stream": True}).encode()
+    data = json.dumps(body).encode()
     connection = socket.create_connection((host, int(port)), timeout=60)
     connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                        b"Content-Length: %d\r\n\r\n" % len(data) + data)
@@ -179,6 +183,24 @@ def test_a_comment_comes_while_nothing_else_does(sim):
     received = read_until(connection, b"data: [DONE]")
     assert received.index(b": waiting\n\n") < received.index(b'"content":"at')
     connection.close()
+
+
+def test_a_whole_answer_counts_until_it_is_sent(sim):
+    body = chat("any", max_tokens=1000, n=16, logprobs=True, top_logprobs=20, ignore_eos=True)
+    connection = open_chat(sim.gateway, body)
+    head, begin = read_until(connection, b"\r\n\r\n").split(b"\r\n\r\n", 1)
+    left = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]) - len(begin)
+    # Far more than the sockets hold.
+    assert left > 10_000_000
+    time.sleep(0.5)  # the gateway tells the number of requests a few times a second
+    assert sim.gateway.metric("qwenserve_gateway_requests_in_flight") == 1
+    while left > 0:
+        left -= len(connection.recv(1 << 20))
+    connection.close()
+    deadline = time.monotonic() + 20
+    while sim.gateway.metric("qwenserve_gateway_requests_in_flight") > 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_client_that_does_not_read_is_dropped(sim_cluster):

@@ -152,6 +152,7 @@ void GenerateHandler::PumpWhole(const std::shared_ptr<HttpExchange>& exchange) {
       response.body = answer_->Finish(*finished);
       response.headers = headers_;
       response.headers.emplace_back("x-request-id", id_);
+      memory_ = call_->TakeMemory();
       End();
       return exchange->Respond(std::move(response));
     }

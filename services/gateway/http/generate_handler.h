@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "services/gateway/admission.h"
 #include "services/gateway/gateway.h"
 #include "services/gateway/generate_call.h"
 #include "services/gateway/http/http_application.h"
@@ -70,6 +71,8 @@ class GenerateHandler final : public HttpHandler,
 
   std::shared_ptr<GenerateCall> call_;
   std::unique_ptr<OpenAiAnswer> answer_;
+  // Of a whole answer that is being sent, until the connection lets go of this.
+  Admission::Ticket memory_;
   bool stream_ = false;
   bool stream_begun_ = false;
   bool sending_ = false;
