@@ -37,19 +37,24 @@ def abort(writer):
 class Link:
     def __init__(self, target):
         self.target, self.mode, self.writers = target, "pass", set()
+        # The loop itself would let go of a connection that waits for something.
+        self.connections = set()
         self.open = asyncio.Event()
         self.open.set()
 
     async def connect(self, reader, writer):
         """One connection, from its begin to its end."""
+        self.connections.add(asyncio.current_task())
         self.writers.add(writer)
-        other = None
+        other, pumps = None, []
         try:
             await self.open.wait()
             host, port = self.target.rsplit(":", 1)
             other_reader, other = await asyncio.open_connection(host, int(port))
             self.writers.add(other)
-            await asyncio.gather(self.pump(reader, writer, other), self.pump(other_reader, other, writer))
+            pumps = [asyncio.create_task(self.pump(reader, writer, other)),
+                     asyncio.create_task(self.pump(other_reader, other, writer))]
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_EXCEPTION)
         except OSError:
             pass
         finally:
@@ -58,6 +63,10 @@ class Link:
                 if end is not None:
                     abort(end)
                     self.writers.discard(end)
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            self.connections.discard(asyncio.current_task())
 
     async def pump(self, reader, source, sink):
         chunks = asyncio.Queue(MAX_CHUNKS)

@@ -99,7 +99,9 @@ size_t CountAnswers(const std::string& output, const std::vector<std::string>& r
 
 class Session {
  public:
-  Session() : shared_(std::make_shared<HttpShared>(Limits(), &recorder_, nullptr)) {
+  Session()
+      : shared_(
+            std::make_shared<HttpShared>(Limits(), &recorder_, nullptr, qwenserve::NetworkList())) {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) != 0) std::abort();
     client_ = ends[0];
