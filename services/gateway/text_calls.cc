@@ -96,6 +96,7 @@ absl::Status StartDetokenize(const std::shared_ptr<SmallCall>& call, Gateway& ga
 
 absl::Status SmallCall::Enter(size_t bytes) {
   QS_RETURN_IF_ERROR(caller_.refusal);
+  QS_ASSIGN_OR_RETURN(key_ticket_, gateway_.key_limits().Enter(caller_.grant));
   QS_ASSIGN_OR_RETURN(ticket_, gateway_.admission().Enter(bytes));
   return absl::OkStatus();
 }
@@ -105,6 +106,7 @@ void SmallCall::End(const absl::Status& status) {
   metrics.requests[method_].Increment(status.code());
   metrics.duration[method_]->Observe(absl::ToDoubleSeconds(MonotonicNow() - start_));
   ticket_ = Admission::Ticket();
+  key_ticket_ = KeyLimits::Ticket();
   if (gateway_.services().access_log == nullptr) return;
   AccessRecord record;
   record.id = id_;

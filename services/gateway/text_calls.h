@@ -31,7 +31,7 @@ class SmallCall {
   // For the access log.
   void SetModel(const std::string& model) { model_ = model; }
   void SetTokens(uint32_t tokens) { tokens_ = tokens; }
-  // The caller's refusal, or RESOURCE_EXHAUSTED.
+  // The caller's refusal, or RESOURCE_EXHAUSTED: its key's limits, or the gateway's.
   absl::Status Enter(size_t bytes);
   // Counts the call and gives its place back.
   void End(const absl::Status& status);
@@ -44,6 +44,7 @@ class SmallCall {
   std::string model_;
   uint32_t tokens_ = 0;
   const absl::Time start_;
+  KeyLimits::Ticket key_ticket_;
   Admission::Ticket ticket_;
 };
 
