@@ -23,6 +23,9 @@ constexpr int kReadsPerTurn = 16;
 constexpr size_t kMaxPipelinedBytes = 16 << 10;
 // Of a refused request, so that its client can read the answer.
 constexpr size_t kMaxLingerBytes = 32 << 20;
+// What is left of a chunked body is never shorter: "0", CRLF, CRLF. When it has seen the size of
+// the last chunk, Beast's parser relies on getting so much, and aborts otherwise.
+constexpr size_t kShortestChunkedRest = 5;
 
 }  // namespace
 
@@ -130,6 +133,7 @@ void HttpConnection::BeginRequest() {
 void HttpConnection::Feed() {
   while (state_ == State::kReading && buffer_.size() > 0) {
     if (!parser_.has_value()) BeginRequest();
+    if (head_taken_ && parser_->chunked() && buffer_.size() < kShortestChunkedRest) return;
     beast::error_code error;
     const size_t used = parser_->put(buffer_.data(), error);
     buffer_.consume(used);

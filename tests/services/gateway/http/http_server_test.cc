@@ -11,6 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/gateway/http/openai_error.h"
@@ -168,6 +169,24 @@ TEST_F(HttpServerTest, TakesRequestsByteByByte) {
     ASSERT_TRUE(client.Send(absl::string_view(&c, 1)));
   }
   EXPECT_THAT(client.ReadUntil(">"), HasSubstr("</echo:abc>"));
+}
+
+TEST_F(HttpServerTest, TakesTheLastChunkInAnyPieces) {
+  Start();
+  for (const absl::string_view body : {"0\r\n\r\n", "0\r\nA: b\r\n\r\n", "3\r\nabc\r\n0\r\n\r\n"}) {
+    for (size_t first = 1; first < body.size(); ++first) {
+      RawClient client(server_->address());
+      client.Send(absl::StrCat(kPost, "Transfer-Encoding: chunked\r\n\r\n"));
+      // Time enough for the server to read each piece by itself, mostly.
+      for (const absl::string_view piece : {body.substr(0, first), body.substr(first, 1)}) {
+        absl::SleepFor(absl::Milliseconds(5));
+        ASSERT_TRUE(client.Send(piece));
+      }
+      absl::SleepFor(absl::Milliseconds(5));
+      client.Send(body.substr(first + 1));
+      EXPECT_THAT(client.ReadUntil(">"), HasSubstr("200 OK")) << body << " cut at " << first;
+    }
+  }
 }
 
 TEST_F(HttpServerTest, StreamsInChunks) {
