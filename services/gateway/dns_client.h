@@ -27,7 +27,8 @@ struct DnsSettings {
 // The A and AAAA records of all hosts, asked for at the same time with c-ares; /etc/hosts counts,
 // search domains too, other sources of the system's resolver do not. Blocks until each has an
 // answer, has failed (NOT_FOUND: there is no such name or it has no address; UNAVAILABLE: anything
-// else), or `stop` says so (CANCELLED). Settings and files are read anew, so that a changed resolv.conf counts.
+// else), or `stop` says so (CANCELLED). Settings and files are read anew, so that a changed
+// resolv.conf counts.
 std::vector<absl::StatusOr<DnsAnswer>> LookUp(const std::vector<std::string>& hosts,
                                               const DnsSettings& settings,
                                               const std::function<bool()>& stop);

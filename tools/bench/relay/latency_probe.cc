@@ -68,8 +68,8 @@ void Measure(const ProbeOptions& options, const std::string& address, StepSource
   absl::BlockingCounter left(static_cast<int>(options.streams));
   std::vector<std::unique_ptr<ProbeStream>> streams;
   for (uint32_t i = 0; i < options.streams; ++i) {
-    streams.push_back(std::make_unique<ProbeStream>(
-        stub.get(), &source, kFirstPrompt + i, options.tokens, &latency, &left));
+    streams.push_back(std::make_unique<ProbeStream>(stub.get(), &source, kFirstPrompt + i,
+                                                    options.tokens, &latency, &left));
   }
   left.Wait();
   source.Forget();
