@@ -140,6 +140,13 @@ async def run():
             for writer in list(links[address].writers):
                 abort(writer)
         print(json.dumps(address), flush=True)
+    for server in servers:
+        server.close()
+    for link in links.values():
+        link.set("pass")
+        for writer in list(link.writers):
+            abort(writer)
+        await asyncio.gather(*link.connections)
 
 
 class Links:

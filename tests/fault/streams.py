@@ -61,12 +61,12 @@ def delta_fields(delta):
 
 class Client:
     def __init__(self, api):
-        self.api, self.stubs, self.active, self.stall = api, {}, {}, None
+        self.api, self.channels, self.active, self.stall = api, {}, {}, None
 
-    def stub(self, address):
-        if address not in self.stubs:
-            self.stubs[address] = self.api.InferenceStub(grpc.aio.insecure_channel(address, CHANNEL_OPTIONS))
-        return self.stubs[address]
+    def channel(self, address):
+        if address not in self.channels:
+            self.channels[address] = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
+        return self.channels[address]
 
     async def watch(self):
         while True:
@@ -116,10 +116,11 @@ class Client:
                 log.write(json.dumps({"key": job["key"], "attempt": attempt, "t": time.monotonic(),
                                       "event": event, **fields}) + "\n")
             write("sent", gateway=gateway)
-            code, reason, seed = await self.attempt(self.stub(gateways[gateway]), method, request, write)
+            code, reason, seed = await self.attempt(self.api.InferenceStub(self.channel(gateways[gateway])), method, request, write)
             write("status", code=code, reason=reason)
-            # What the gateway itself says is final.
-            if code not in ("UNAVAILABLE", "STALLED", "CANCELLED") or reason:
+            # What the gateway itself says is final, but for that it has just lost all workers: one that
+            # was stopped does not find its sessions again.
+            if code not in ("UNAVAILABLE", "STALLED", "CANCELLED") or reason not in ("", "NO_WORKER"):
                 return
             if seed is not None:
                 request.options.sampling.seed = seed
@@ -133,6 +134,9 @@ class Client:
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             batch = json.loads(line)
             self.stall = batch["stall"]
+            # A gateway that came back may not have been tried again yet.
+            for address in batch["gateways"]:
+                await asyncio.wait_for(self.channel(address).channel_ready(), TIMEOUT)
             begin, cpu = time.monotonic(), time.process_time()
             with open(batch["log"], "w") as log:
                 await asyncio.gather(*(self.run_job(job, batch["gateways"], log, begin) for job in batch["jobs"]))
