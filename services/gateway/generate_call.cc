@@ -94,6 +94,7 @@ absl::Status GenerateCall::Admit(IncomingCall incoming) {
   phase_ = Phase::kPreparing;
   request_.prompt.set_model(model_.name);
   request_.prompt.set_request_id(request_.id);
+  request_.prompt.set_traceparent(request_.caller.traceparent);
   request_.prompt.set_max_prompt_tokens(model_.max_model_len);
   auto self = shared_from_this();
   cancel_prepare_ =
@@ -233,20 +234,20 @@ void GenerateCall::SubmitAll(const std::shared_ptr<GeneratorReplica>& replica) {
 }
 
 void GenerateCall::MakeSubmit() {
+  const v1::GenerationOptions& options = request_.options;
   submit_.set_request_id(request_.id);
+  submit_.set_traceparent(request_.caller.traceparent);
   submit_.mutable_prompt_ids()->Swap(prompt_.mutable_prompt_ids());
   submit_.set_max_tokens(max_tokens_);
-  submit_.set_min_tokens(request_.options.min_tokens());
-  submit_.set_ignore_eos(request_.options.ignore_eos());
-  if (request_.options.has_top_logprobs()) {
-    submit_.set_top_logprobs(request_.options.top_logprobs());
-  }
-  *submit_.mutable_stop_token_ids() = request_.options.stop_token_ids();
-  if (!request_.options.ignore_eos()) {
+  submit_.set_min_tokens(options.min_tokens());
+  submit_.set_ignore_eos(options.ignore_eos());
+  if (options.has_top_logprobs()) submit_.set_top_logprobs(options.top_logprobs());
+  *submit_.mutable_stop_token_ids() = options.stop_token_ids();
+  if (!options.ignore_eos()) {
     submit_.mutable_stop_token_ids()->MergeFrom(prompt_.answer_format().stop_token_ids());
   }
-  submit_.set_cache_salt(request_.options.cache_salt());
-  submit_.set_priority(request_.options.priority());
+  submit_.set_cache_salt(options.cache_salt());
+  submit_.set_priority(options.priority());
 }
 
 Choice::Settings GenerateCall::MakeChoice(uint32_t index) {

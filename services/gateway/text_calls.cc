@@ -27,6 +27,7 @@ absl::Status StartTokenize(const std::shared_ptr<SmallCall>& call, Gateway& gate
   v1::PrepareRequest prepare;
   prepare.set_model(model.name);
   prepare.set_request_id(call->id());
+  prepare.set_traceparent(call->caller().traceparent);
   prepare.set_with_pieces(request.with_pieces());
   if (request.has_chat()) {
     *prepare.mutable_chat() = request.chat();

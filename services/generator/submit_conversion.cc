@@ -8,6 +8,7 @@
 #include "absl/algorithm/container.h"
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -15,11 +16,13 @@
 #include "services/common/error_details.h"
 #include "services/common/proto_time.h"
 #include "services/common/status_mapping.h"
+#include "spdlog/spdlog.h"
 
 namespace qwenserve {
 namespace {
 
 constexpr size_t kMaxRequestIdBytes = 128;
+constexpr size_t kMaxTraceparentBytes = 55;
 constexpr size_t kMaxCacheSaltBytes = 256;
 
 absl::Status CheckIds(const google::protobuf::RepeatedField<uint32_t>& ids, int64_t vocab_size,
@@ -105,6 +108,10 @@ absl::Status CheckLengths(const v1::Submit& submit, const EngineInfo& info) {
   if (submit.request_id().size() > kMaxRequestIdBytes) {
     return InvalidField("request_id", absl::StrCat("longer than ", kMaxRequestIdBytes, " bytes"));
   }
+  if (submit.traceparent().size() > kMaxTraceparentBytes) {
+    return InvalidField("traceparent",
+                        absl::StrCat("longer than ", kMaxTraceparentBytes, " bytes"));
+  }
   if (submit.cache_salt().size() > kMaxCacheSaltBytes) {
     return InvalidField("cache_salt", absl::StrCat("longer than ", kMaxCacheSaltBytes, " bytes"));
   }
@@ -175,6 +182,10 @@ absl::StatusOr<SequenceRequest> ToSequenceRequest(const v1::Submit& submit, cons
   if (const absl::Status status = Validate(request.sampling, vocab); !status.ok()) {
     return NameSamplingField(status);
   }
+  // Escaped: only a gateway that is none would send anything but hex.
+  spdlog::debug("request {} sample {} attempt {}: {} prompt tokens, traceparent {}",
+                absl::CEscape(submit.request_id()), submit.sample_index(), submit.attempt(),
+                submit.prompt_ids_size(), absl::CEscape(submit.traceparent()));
   request.accepted_before = submit.attempt() > 0;
   request.request_id = submit.request_id();
   request.sample_index = static_cast<int32_t>(submit.sample_index());

@@ -2,15 +2,18 @@
 
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/time/clock.h"
 #include "services/common/error_details.h"
 #include "services/common/status_mapping.h"
+#include "spdlog/spdlog.h"
 
 namespace qwenserve {
 namespace {
 
 // A gateway needs one or a few.
 constexpr size_t kMaxStreams = 1024;
+constexpr size_t kMaxLoggedBytes = 128;
 
 absl::Status Draining() {
   return WithReason(absl::UnavailableError("this worker ends; use another"), kReasonDraining);
@@ -126,6 +129,10 @@ grpc::ServerUnaryReactor* TokenizerService::Prepare(grpc::CallbackServerContext*
   };
   const bool queued = queue_.TryAdd([=, this] {
     if (context->IsCancelled()) return finish(absl::CancelledError("the gateway gave up"));
+    // Cut and escaped: only a gateway that is none would send anything but hex.
+    spdlog::debug("prepare {}, traceparent {}",
+                  absl::CEscape(request->request_id().substr(0, kMaxLoggedBytes)),
+                  absl::CEscape(request->traceparent().substr(0, kMaxLoggedBytes)));
     const absl::Time start = absl::Now();
     absl::StatusOr<v1::PrepareResponse> prepared = worker_.Prepare(*request);
     metrics_.prepare_duration.Observe(absl::ToDoubleSeconds(absl::Now() - start));

@@ -216,6 +216,8 @@ TEST_F(GeneratorCoreTest, WhatTheEngineCannotDoIsRefusedByName) {
   EXPECT_EQ(refused([](v1::Submit* s) { s->clear_prompt_ids(); }), "prompt_ids");
   EXPECT_EQ(refused([](v1::Submit* s) { s->set_max_tokens(0); }), "max_tokens");
   EXPECT_EQ(refused([](v1::Submit* s) { s->set_request_id(std::string(129, 'x')); }), "request_id");
+  EXPECT_EQ(refused([](v1::Submit* s) { s->set_traceparent(std::string(56, '0')); }),
+            "traceparent");
 }
 
 TEST_F(GeneratorCoreTest, SamplingParametersReachTheEngine) {
