@@ -356,6 +356,9 @@ GatewayMetrics::GatewayMetrics(Metrics& metrics)
                                              "Prompt tokens of a request", TokenCounts())),
       completion_tokens_per_request(AddHistogram(metrics, "qwenserve_request_completion_tokens",
                                                  "Completion tokens of a request", TokenCounts())),
+      peers_at_stream_limit(
+          AddCounter(metrics, "qwenserve_gateway_peers_at_stream_limit_total",
+                     "Generations that took the last place of their gRPC connection")),
       prompt_tokens(AddCounter(metrics, "qwenserve_gateway_prompt_tokens_total",
                                "Prompt tokens of admitted requests")),
       completion_tokens(AddCounter(metrics, "qwenserve_gateway_completion_tokens_total",

@@ -226,6 +226,7 @@ struct GatewayMetrics {
   Histogram& inter_token;
   Histogram& prompt_tokens_per_request;
   Histogram& completion_tokens_per_request;
+  Counter& peers_at_stream_limit;
   Counter& prompt_tokens;
   Counter& completion_tokens;
   Gauge& tokenizers_ready;

@@ -63,6 +63,7 @@ class CallReactor : public Reactor, public CallSink {
       absl::MutexLock lock(&reactor->mutex_);
       reactor->self_ = reactor;
       reactor->call_ = call;
+      reactor->open_ = std::move(incoming.open);
     }
     gateway.Register(call);
     call->Start(std::move(incoming));
@@ -84,6 +85,7 @@ class CallReactor : public Reactor, public CallSink {
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   std::shared_ptr<GenerateCall> call_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<CallSink> self_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<void> open_ ABSL_GUARDED_BY(mutex_);
 };
 
 template <typename Response>

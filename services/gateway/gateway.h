@@ -43,6 +43,7 @@ struct GatewayOptions {
   std::string instance_id;
   SecurityOptions security;                            // the next four are made from it
   std::shared_ptr<const Authenticator> authenticator;  // null: OpenDoor
+  int max_concurrent_streams = 1024;                   // of a gRPC connection, for its metric
   std::shared_ptr<const ProxiedPeers> proxied_peers;   // null: no proxy speaks for others
   std::shared_ptr<const TlsMaterial> worker_tls;
   std::shared_ptr<AccessLog> access_log;        // null: none

@@ -20,7 +20,8 @@ IncomingCall GatewayService::Accept(
   Caller caller = CallerOf(context);
   absl::StatusOr<GenerateRequest> valid =
       caller.refusal.ok() ? validate(request, gateway_.options().request_limits) : caller.refusal;
-  IncomingCall call = {std::move(caller), std::move(valid), request.ByteSizeLong()};
+  IncomingCall call = {std::move(caller), std::move(valid), request.ByteSizeLong(),
+                       open_calls_->Open(SocketOfPeer(context.peer()))};
   // gRPC keeps its request, which is no constant, as long as the stream: the prompt would be there
   // twice.
   Request().Swap(const_cast<Request*>(&request));

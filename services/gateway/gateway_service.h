@@ -7,6 +7,7 @@
 #include "qwenserve/v1/inference.grpc.pb.h"
 #include "services/common/proxied_peers.h"
 #include "services/gateway/gateway.h"
+#include "services/gateway/open_calls.h"
 
 namespace qwenserve {
 
@@ -15,7 +16,10 @@ class GatewayService final : public v1::Inference::CallbackService {
  public:
   // `gateway` outlives the calls. `proxied`: whom trusted proxies speak for; null: none.
   explicit GatewayService(Gateway* gateway, std::shared_ptr<const ProxiedPeers> proxied = nullptr)
-      : gateway_(*gateway), proxied_(std::move(proxied)) {}
+      : gateway_(*gateway),
+        proxied_(std::move(proxied)),
+        open_calls_(std::make_shared<OpenCalls>(gateway->options().max_concurrent_streams,
+                                                &gateway->metrics().peers_at_stream_limit)) {}
 
   grpc::ServerUnaryReactor* Chat(grpc::CallbackServerContext* context,
                                  const v1::ChatRequest* request,
@@ -49,6 +53,7 @@ class GatewayService final : public v1::Inference::CallbackService {
 
   Gateway& gateway_;
   const std::shared_ptr<const ProxiedPeers> proxied_;
+  const std::shared_ptr<OpenCalls> open_calls_;
 };
 
 }  // namespace qwenserve

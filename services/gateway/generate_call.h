@@ -70,6 +70,7 @@ struct IncomingCall {
   Caller caller;
   absl::StatusOr<GenerateRequest> request;  // or what is wrong with it
   size_t bytes = 0;                         // as sent
+  std::shared_ptr<void> open = nullptr;     // kept by the transport until the call's end
 };
 
 // One generation from its request to its terminal status, without knowledge of any transport:

@@ -83,6 +83,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "qwenserve-gateway: %s\n", std::string(proxies.message()).c_str());
     return 2;
   }
+  gateway.max_concurrent_streams = server.streams.max_concurrent_streams;
   server.api_keys = !gateway.security.api_keys.empty();
   return qwenserve::RunServer("gateway", qwenserve::Exposure::kPublic, server,
                               [&](qwenserve::ServerContext& context) {
