@@ -3,7 +3,8 @@ include(CMakeParseArguments)
 
 # qs_precompiled(NAME x HDRS ... DEPS ...): headers that GCC reads once for the libraries of folders
 # with QS_LIBRARY_PRECOMPILED x and the tests of those with QS_TEST_PRECOMPILED x; their flags and the
-# macros of DEPS must be those of x. Files still include what they use: builds with sanitizers or
+# macros of DEPS must be those of x. HDRS are the system's only: after a change of a generated header a
+# stale copy of it was once compiled in, with another layout of its classes. Files still include what they use: builds with sanitizers or
 # another compiler precompile nothing, and so find what is missing.
 function(qs_precompiled)
   cmake_parse_arguments(ARG "" "NAME" "HDRS;DEPS" ${ARGN})
