@@ -86,33 +86,31 @@ class Link:
             writing.cancel()
 
     async def write(self, chunks, source, sink):
-        """An orderly end is passed on as one."""
+        data = b"-"
         try:
-            while await self.write_next(chunks, sink):
-                pass
+            while data:
+                came, data = await chunks.get()
+                await self.pass_on(came, data, sink)
         except OSError:
             abort(source)
             abort(sink)
-            while (await chunks.get())[1]:
-                pass
+            while data:
+                _, data = await chunks.get()
 
-    async def write_next(self, chunks, sink):
-        """False: that was the end."""
-        came, data = await chunks.get()
+    async def pass_on(self, came, data, sink):
+        """An orderly end as one."""
         if self.mode == "delay":
             await asyncio.sleep(came + DELAY - asyncio.get_running_loop().time())
         await self.open.wait()
         if not data:
             sink.write_eof()
-            return False
-        if self.mode == "fragments":
+        elif self.mode == "fragments":
             for byte in data:
                 sink.write(bytes((byte,)))
                 await sink.drain()
         else:
             sink.write(data)
             await sink.drain()
-        return True
 
     def set(self, mode):
         self.mode = mode

@@ -123,9 +123,11 @@ class Run:
         self.api = load_api(self.folder)
         self.requests = make_requests(self.api, streams, lengths, real, self.draw)
         self.sequences = sum(max(1, request.options.n) for _, request in self.requests)
-        self.max_running = int(self.sequences / (GENERATORS - 1) / FULLNESS) + 1
+        # A real engine is done soon: of two, each surely has something to lose.
+        self.generators = 2 if real else GENERATORS
+        self.max_running = int(self.sequences / (self.generators - 1) / FULLNESS) + 1
         self.duration = None
-        self.world = World(GENERATORS, TOKENIZERS, GATEWAYS, real, SCRIPT, step_ms, self.max_running)
+        self.world = World(self.generators, TOKENIZERS, GATEWAYS, real, SCRIPT, step_ms, self.max_running)
         self.streams, self.other = Streams(), Streams()
         self.rounds, self.complaints = -1, []  # the first one warms up
         self.faults = collections.Counter()
@@ -288,7 +290,7 @@ class Run:
             "rounds": self.rounds, "faults": dict(sorted(self.faults.items())), **self.sums,
             "sequences_at_a_time": self.sequences, "step_ms": self.step_ms,
             "prefill_tokens_per_second": 20000, "survivors_loaded": round(
-                self.sequences / (GENERATORS - 1) / self.max_running, 2),
+                self.sequences / (self.generators - 1) / self.max_running, 2),
             "failover_gap": {fault: figures(gaps) for fault, gaps in sorted(self.gaps.items()) if gaps},
             "clients_cpu": round(max(self.busy), 2), "load_average": round(os.getloadavg()[0], 1),
             "rounds_with_complaints": self.complaints}
