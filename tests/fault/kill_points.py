@@ -174,7 +174,7 @@ class Run:
         self.expected = self.undisturbed({number: None for number in range(len(self.requests))})
         # What a round lasts when nothing happens, beginnings left aside.
         times = [event["t"] for event in self.round([])]
-        self.duration = max(0.5, max(times) - min(times) - BEGIN_WITHIN)
+        self.duration = max(0, max(times) - min(times) - BEGIN_WITHIN)
         self.world.wait_clean()
         self.world.remember_descriptors()
 
@@ -193,7 +193,7 @@ class Run:
             if slot.role == "gateway" and fault in ("stop", "hole", "hole_reset") and self.draw.random() < 0.5:
                 hold = 60.0  # until its clients have given it up
             # One in three while streams begin, or there would be few without a token.
-            latest = BEGIN_WITHIN + (0 if self.draw.random() < 1 / 3 else 0.7 * self.duration)
+            latest = BEGIN_WITHIN + (0 if self.draw.random() < 1 / 3 else 0.6 * self.duration)
             strikes.append(Strike(slot, fault, self.draw.uniform(0.05, latest), hold))
         self.busy.append(self.streams.wait())
         for strike in strikes:

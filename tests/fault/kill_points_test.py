@@ -45,7 +45,7 @@ def test_no_token_is_lost_wrong_or_doubled_in_hundreds_of_faults():
 
 
 def test_with_a_real_engine():
-    result = check(Run(14, 2, real=True, lengths=(300, 600), double=0), [
+    result = check(Run(14, 2, real=True, lengths=(800, 1200), double=0), [
         ("generator", "kill"), ("generator", "stop"), ("generator", "kill"), ("generator", "drain"), ("tokenizer", "kill"),
         ("gateway", "kill")])
     assert result["failovers"] > 0
