@@ -47,6 +47,6 @@ if(QS_CCACHE)
   if(QS_CCACHE_PROGRAM)
     set(CMAKE_CXX_COMPILER_LAUNCHER
         "${CMAKE_COMMAND}" -E env "CCACHE_BASEDIR=${CMAKE_SOURCE_DIR}" CCACHE_NOHASHDIR=1
-        CCACHE_SLOPPINESS=pch_defines,time_macros "${QS_CCACHE_PROGRAM}")
+        "${QS_CCACHE_PROGRAM}")
   endif()
 endif()

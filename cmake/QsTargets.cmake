@@ -1,38 +1,12 @@
 # One library per folder; its DEPS line is the architecture.
 include(CMakeParseArguments)
 
-# qs_precompiled(NAME x HDRS ... DEPS ...): headers that GCC reads once for the libraries of folders
-# with QS_LIBRARY_PRECOMPILED x and the tests of those with QS_TEST_PRECOMPILED x; their flags and the
-# macros of DEPS must be those of x. HDRS are the system's only: after a change of a generated header a
-# stale copy of it was once compiled in, with another layout of its classes. Files still include what they use: builds with sanitizers or
-# another compiler precompile nothing, and so find what is missing.
-function(qs_precompiled)
-  cmake_parse_arguments(ARG "" "NAME" "HDRS;DEPS" ${ARGN})
-  if(QS_SANITIZE OR NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    return()
-  endif()
-  set(source "${CMAKE_CURRENT_BINARY_DIR}/${ARG_NAME}.cc")
-  file(CONFIGURE OUTPUT "${source}" CONTENT "")
-  add_library(${ARG_NAME} OBJECT "${source}")
-  target_link_libraries(${ARG_NAME} PRIVATE ${ARG_DEPS})
-  target_precompile_headers(${ARG_NAME} PRIVATE ${ARG_HDRS})
-  target_compile_options(${ARG_NAME} PRIVATE -fpch-preprocess)  # ccache cannot do without
-endfunction()
-
-function(qs_use_precompiled target precompiled)
-  if(TARGET "${precompiled}")
-    target_precompile_headers(${target} REUSE_FROM ${precompiled})
-    target_compile_options(${target} PRIVATE -fpch-preprocess)
-  endif()
-endfunction()
-
 function(qs_library)
   cmake_parse_arguments(ARG "" "NAME" "SRCS;HDRS;DEPS" ${ARGN})
   if(ARG_SRCS)
     add_library(${ARG_NAME} STATIC ${ARG_SRCS} ${ARG_HDRS})
     target_include_directories(${ARG_NAME} PUBLIC "${PROJECT_SOURCE_DIR}")
     target_link_libraries(${ARG_NAME} PUBLIC ${ARG_DEPS})
-    qs_use_precompiled(${ARG_NAME} "${QS_LIBRARY_PRECOMPILED}")
   else()
     add_library(${ARG_NAME} INTERFACE)
     target_include_directories(${ARG_NAME} INTERFACE "${PROJECT_SOURCE_DIR}")
@@ -54,7 +28,6 @@ function(qs_test)
     set(ARG_TIMEOUT 120)
   endif()
   qs_executable(NAME ${ARG_NAME} SRCS ${ARG_SRCS} DEPS ${ARG_DEPS} GTest::gmock GTest::gtest_main)
-  qs_use_precompiled(${ARG_NAME} "${QS_TEST_PRECOMPILED}")
   add_test(NAME ${ARG_NAME} COMMAND ${ARG_NAME} ${ARG_ARGS}
            WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
   set_tests_properties(${ARG_NAME} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
