@@ -21,14 +21,15 @@ class ServerProcess:
         self.flags = flags
         self.addresses = {}
         self._lines = queue.Queue()
+        serves_http = role == "gateway" and "--http-listen" not in flags
         self._process = subprocess.Popen(
             [BIN / f"qwenserve-{role}", "--listen", listen, "--ops-listen", "127.0.0.1:0",
              "--drain-delay", "0", "--log-level", "info" if log else "warn",
              *(["--http-listen", http_listen or "127.0.0.1:0"]
-               if role == "gateway" and "--http-listen" not in flags else []), *map(str, flags)],
+               if serves_http else []), *map(str, flags)],
             stdout=subprocess.PIPE, stderr=log, text=True)
         threading.Thread(target=self._read, daemon=True).start()
-        while "grpc" not in self.addresses:
+        while not {"grpc", *(["http"] if serves_http else [])} <= self.addresses.keys():
             self._take_line()
 
     def _read(self):

@@ -20,8 +20,14 @@ def good_log():
             event("finished", 1.6, choices=[[0, 2, 5, ""]]), event("status", 1.7, code="OK", reason="")]
 
 
-def judge(events, lost=()):
-    expected = {7: history.answer_of(good_log())}
+def over_http(log):
+    """The same without indexes, as the OpenAI API has none."""
+    return [{name: value for name, value in event.items() if name != "first"} for event in log]
+
+
+def judge(events, lost=(), protocol=lambda log: log):
+    expected = {7: history.answer_of(protocol(good_log()))}
+    events = protocol(events)
     verdict = history.check(events, expected, lost)
     return {name: getattr(verdict, name) for name in ("wrong", "missing", "doubled", "text", "endings")
             if getattr(verdict, name)}
@@ -103,6 +109,27 @@ def test_a_spoiled_log_is_found(spoil, kinds):
     spoil(log)
     found = judge(log)
     assert found and set(found) <= kinds and (len(kinds) > 2 or set(found) == kinds), found
+
+
+@pytest.mark.parametrize("spoil, kinds", [
+    (wrong_token, {"wrong"}), (lost_delta, {"missing", "text"}), (doubled_delta, {"doubled", "text"}),
+    (lost_end, {"missing", "text"}), (too_many_tokens, {"wrong"}), (lost_text, {"text"}), (other_logprob, {"text"}),
+    (no_finish, {"endings", "text"}), (failed, {"endings"}), (failed_in_the_middle, {"endings"})])
+def test_a_spoiled_log_over_http_is_found(spoil, kinds):
+    assert judge(good_log(), protocol=over_http) == {}
+    log = good_log()
+    spoil(log)
+    assert set(judge(log, protocol=over_http)) == kinds
+
+
+def test_a_text_without_tokens_is_judged_by_itself():
+    log = [{**event, "ids": [], "logprobs": []} if "ids" in event else event for event in over_http(good_log())]
+    expected = {7: history.answer_of(log)}
+    assert history.check(log, expected).faults() == 0 and history.check(log, expected).tokens == 4
+    for number in (2, 3, 5):
+        assert history.check(log[:number] + log[number + 1:], expected).faults() > 0
+        assert history.check(log[:number] + [log[number]] + log[number:], expected).faults() > 0
+    assert history.longest_gaps(log, 0.45, 3) == [pytest.approx(1.1)]
 
 
 def test_a_repetition_needs_a_lost_gateway():

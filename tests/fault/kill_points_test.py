@@ -6,11 +6,9 @@ import os
 
 import pytest
 
-from kill_points import Run, make_schedule
+from kill_points import BARS, LATE, Run, gaps_too_long, make_schedule
 
 KILL_POINTS = int(os.environ.get("QWENSERVE_KILL_POINTS", 0))
-# Of the gaps that the loss of a replica may make; told where there are enough of them.
-BARS = {"kill": 1.0, "stop": 4.0, "hole": 4.0, "hole_reset": 4.0}
 SHORT = [
     ("generator", "kill"), ("tokenizer", "kill"), ("generator", "stop"), ("gateway", "kill"), ("generator", "drain"),
     ("gateway", "stop"), ("generator", "hole"), ("tokenizer", "hole_reset"), ("generator", "reset"), ("gateway", "drain"),
@@ -26,6 +24,8 @@ def check(run, schedule):
     assert result["rounds_with_complaints"] == []
     assert sum(result["faults"].values()) == len(schedule)
     assert result["hit in mid-stream"] > len(schedule)
+    assert result["streams_over_http"] > result["streams"] / 4
+    assert result["machine_late"]["times"] > 100
     return result
 
 
@@ -38,10 +38,19 @@ def test_no_token_is_lost_wrong_or_doubled():
 def test_no_token_is_lost_wrong_or_doubled_in_hundreds_of_faults():
     run = Run(200, 1)
     result = check(run, make_schedule(KILL_POINTS, run.draw))
-    if result["load_average"] > os.cpu_count():
-        pytest.skip(f"the machine is too busy for gaps to mean anything: {result['failover_gap']}")
-    for fault, bar in BARS.items():
-        assert result["failover_gap"][f"generator {fault}"]["p99_s"] <= bar, (fault, result["failover_gap"])
+    assert result["retries_over_http"] > 0
+    assert {f"generator {fault}" for fault in BARS} <= result["failover_gap"].keys()
+    # A run whose gaps mean nothing has proved nothing, so it fails as well.
+    assert result["gaps_too_long"] == []
+
+
+def test_a_gap_that_is_too_long_is_told_whoever_is_to_blame():
+    gaps = {"generator kill": {"p99_s": 1.2}, "generator stop": {"p99_s": 3.9}, "tokenizer kill": {"p99_s": 9}}
+    missed, = gaps_too_long(gaps, {"p99_s": LATE / 2})
+    void, = gaps_too_long(gaps, {"p99_s": LATE * 2})
+    assert missed.startswith("kill") and missed.endswith("missed")
+    assert void.startswith("kill") and "void" in void
+    assert gaps_too_long({"generator kill": {"p99_s": 0.9}}, {"p99_s": LATE * 2}) == []
 
 
 def test_with_a_real_engine():

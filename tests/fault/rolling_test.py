@@ -32,10 +32,10 @@ def test_every_process_is_replaced_under_load(run):
 def test_answers_over_bad_links(run, mode):
     before = run.world.failovers()
     for slot in run.world.slots:
-        run.world.links.set(slot.address, mode)
+        slot.set_links(mode)
     run.round([])
     for slot in run.world.slots:
-        run.world.links.set(slot.address, "pass")
+        slot.set_links("pass")
     clean(run)
     # Bad links are no lost workers.
     assert run.world.failovers() == before

@@ -1,4 +1,4 @@
-"""Many streams from one process, and a log of what each received.
+"""Many streams from one process, over gRPC and over HTTP, and a log of what each received.
 
 A client of a cluster with several gateways as it is meant to be written: when its gateway is lost, it
 sends the request with the seed from Started to another one. It drops nothing: the log has all attempts,
@@ -9,8 +9,8 @@ one JSON object in a line,
 which history.py judges. Reads batches of jobs from stdin, one JSON object in a line, and answers each
 with a line when all its streams have ended:
 
-    {"gateways": [ADDRESS, ...], "log": PATH, "stall": seconds,
-     "jobs": [{"key", "method", "request" (base64), "gateway", "at" (seconds)}]}
+    {"gateways": [{"grpc": ADDRESS, "http": ADDRESS}, ...], "log": PATH, "stall": seconds,
+     "jobs": [{"key", "method", "request" (base64), "protocol", "gateway", "at" (seconds)}]}
 
 Nothing for `stall` seconds: the gateway is taken to be lost. It should be well above what a lost replica
 costs.
@@ -29,6 +29,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from proto_api import load_api
+from sse import SseCall, SseError, openai_request, read_stream
 
 ATTEMPTS = 4
 TIMEOUT = 90.0
@@ -77,11 +78,23 @@ class Client:
                     state["stalled"] = True
                     call.cancel()
 
-    async def attempt(self, stub, method, request, write):
-        """Returns code, reason and seed."""
-        call = getattr(stub, method)(request, timeout=TIMEOUT)
+    async def sse_attempt(self, address, method, request, write):
+        call = SseCall(address, *openai_request(method, request))
         state = self.active[call] = {"last": time.monotonic(), "stalled": False}
-        seed = None
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                await read_stream(call, write, lambda: state.update(last=time.monotonic()))
+            return "OK", ""
+        except SseError as error:
+            return ("STALLED", "") if state["stalled"] else (error.code, error.reason)
+        except TimeoutError:
+            return "DEADLINE_EXCEEDED", ""
+        finally:
+            del self.active[call]
+
+    async def grpc_attempt(self, address, method, request, write):
+        call = getattr(self.api.InferenceStub(self.channel(address)), method)(request, timeout=TIMEOUT)
+        state = self.active[call] = {"last": time.monotonic(), "stalled": False}
         try:
             async for message in call:
                 state["last"] = time.monotonic()
@@ -89,19 +102,18 @@ class Client:
                 if kind == "delta":
                     write("delta", **delta_fields(message.delta))
                 elif kind == "started":
-                    seed = message.started.seed
-                    write("started", seed=seed)
+                    write("started", seed=message.started.seed)
                 else:
                     write("finished", choices=[
                         [c.index, c.finish_reason, c.completion_tokens, c.stop_string]
                         for c in message.finished.choices])
-            return "OK", "", seed
+            return "OK", ""
         except grpc.aio.AioRpcError as error:
-            return error.code().name, reason_of(error), seed
+            return error.code().name, reason_of(error)
         except asyncio.CancelledError:
             if not state["stalled"]:
                 raise
-            return "STALLED", "", seed
+            return "STALLED", ""
         finally:
             del self.active[call]
 
@@ -110,20 +122,21 @@ class Client:
         method = job["method"]
         kind = {"StreamChat": self.api.ChatRequest, "StreamComplete": self.api.CompleteRequest}[method]
         request = kind.FromString(base64.b64decode(job["request"]))
-        gateway = job["gateway"]
+        gateway, protocol = job["gateway"], job["protocol"]
+        ask = {"grpc": self.grpc_attempt, "http": self.sse_attempt}[protocol]
         for attempt in range(ATTEMPTS):
             def write(event, **fields):
+                if event == "started":
+                    request.options.sampling.seed = fields["seed"]  # of the next attempt
                 log.write(json.dumps({"key": job["key"], "attempt": attempt, "t": time.monotonic(),
                                       "event": event, **fields}) + "\n")
-            write("sent", gateway=gateway)
-            code, reason, seed = await self.attempt(self.api.InferenceStub(self.channel(gateways[gateway])), method, request, write)
+            write("sent", gateway=gateway, protocol=protocol)
+            code, reason = await ask(gateways[gateway][protocol], method, request, write)
             write("status", code=code, reason=reason)
             # What the gateway itself says is final, but for that it has just lost all workers: one that
             # was stopped does not find its sessions again.
             if code not in ("UNAVAILABLE", "STALLED", "CANCELLED") or reason not in ("", "NO_WORKER"):
                 return
-            if seed is not None:
-                request.options.sampling.seed = seed
             gateway = (gateway + 1) % len(gateways)
             await asyncio.sleep(0.05)
 
@@ -135,8 +148,8 @@ class Client:
             batch = json.loads(line)
             self.stall = batch["stall"]
             # A gateway that came back may not have been tried again yet.
-            for address in batch["gateways"]:
-                await asyncio.wait_for(self.channel(address).channel_ready(), TIMEOUT)
+            for addresses in batch["gateways"]:
+                await asyncio.wait_for(self.channel(addresses["grpc"]).channel_ready(), TIMEOUT)
             begin, cpu = time.monotonic(), time.process_time()
             with open(batch["log"], "w") as log:
                 await asyncio.gather(*(self.run_job(job, batch["gateways"], log, begin) for job in batch["jobs"]))

@@ -24,18 +24,32 @@ PATIENCE = 60
 
 
 class Slot:
-    """A place for a process, with an address that outlives it. One thread at a time."""
+    """A place for a process, with addresses that outlive it: each {"grpc": ..., "http": ...} of the process is
+    behind a link. One thread at a time."""
 
     def __init__(self, world, role, flags):
         self.world, self.role, self.flags = world, role, flags
         self.process = ServerProcess(role, *flags)
-        self.address = world.links.add(self.process.address)
+        self.addresses = {name: world.links.add(address) for name, address in self._ports().items()}
+        self.address = self.addresses["grpc"]
+
+    def _ports(self):
+        return {name: address for name, address in self.process.addresses.items() if name in ("grpc", "http")}
+
+    def set_links(self, mode):
+        for address in self.addresses.values():
+            self.world.links.set(address, mode)
+
+    def reset_links(self):
+        for address in self.addresses.values():
+            self.world.links.reset(address)
 
     def start(self):
         """Anew, where the old one has ended."""
         assert not self.process.running()
         self.process = ServerProcess(self.role, *self.flags)
-        self.world.links.target(self.address, self.process.address)
+        for name, address in self._ports().items():
+            self.world.links.target(self.addresses[name], address)
 
     def metrics(self):
         """{series: value}."""
@@ -56,7 +70,7 @@ def total(metrics, name, *labels):
 
 
 class World:
-    """`generators`, `tokenizers`, `gateways`: slots. `reference`: address of a gateway with workers of its
+    """`generators`, `tokenizers`, `gateways`: slots. `reference`: a gateway's process with workers of its
     own, which are left alone. real: with the demo model instead of simulated engines."""
 
     def __init__(self, generators=4, tokenizers=2, gateways=2, real=False, script=None, step_ms=50, max_running=128):
@@ -85,7 +99,7 @@ class World:
                                               "--generators", self._others[1].address))
             for other in self._others:
                 other.wait_ready()
-            self.reference = self._others[2].address
+            self.reference = self._others[2]
             self.wait_whole()
             self.baseline = {}
         except BaseException:
@@ -172,7 +186,7 @@ class Strike(threading.Thread):
             self._error = error
 
     def _begin(self):
-        links, slot = self.slot.world.links, self.slot
+        slot = self.slot
         if self.fault == "kill":
             slot.process.kill()
         elif self.fault == "stop":
@@ -180,12 +194,12 @@ class Strike(threading.Thread):
         elif self.fault == "drain":
             slot.process.signal(signal.SIGTERM)
         elif self.fault == "reset":
-            links.reset(slot.address)
+            slot.reset_links()
         else:
-            links.set(slot.address, self.fault.split("_")[0])
+            slot.set_links(self.fault.split("_")[0])
 
     def _end(self):
-        links, slot = self.slot.world.links, self.slot
+        slot = self.slot
         if self.fault == "stop":
             slot.process.signal(signal.SIGCONT)
         elif self.fault in ("kill", "drain"):
@@ -193,9 +207,9 @@ class Strike(threading.Thread):
             assert self.fault == "kill" or status == 0, f"a drained {slot.role} ended with status {status}"
             slot.start()
         elif self.fault == "hole_reset":
-            links.reset(slot.address)
+            slot.reset_links()
         if self.fault not in ("kill", "stop", "drain", "reset"):
-            links.set(slot.address, "pass")
+            slot.set_links("pass")
 
     def finish(self):
         self._over.set()
