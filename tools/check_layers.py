@@ -3,6 +3,8 @@
 
     kernels <- engine <- services <- tools        (tests may use all of them)
 
+and the parts of the gateway in the order of its README.
+
 Looked at: the #include lines of kernels/, engine/, services/ and tools/, and the DEPS of every
 qs_library in their CMakeLists.txt. Prints one line per violation and exits with 1 when there is any.
 
@@ -21,6 +23,16 @@ ALLOWED = {
     "proto": {"proto"},
     "services": {"kernels", "engine", "services", "proto"},
     "tools": {"kernels", "engine", "services", "tools", "proto"},
+}
+# Inside the gateway: which of its parts a part may use. What is not listed may use all of them.
+GATEWAY = "services/gateway/"
+GATEWAY_PARTS = {
+    "auth": set(),
+    "admission": {"auth"},
+    "answer": set(),
+    "routing": {"admission"},
+    "workers": {"answer", "routing"},
+    "call": {"auth", "admission", "answer", "routing"},
 }
 PROJECT_FOLDERS = set(LAYERS) | {"proto", "tests", "models", "helm", "k8s"}
 SOURCE_SUFFIXES = {".h", ".cc", ".cu", ".cuh"}
@@ -52,6 +64,15 @@ def is_under(path, folders):
     return any(path == folder or path.startswith(folder + "/") for folder in folders)
 
 
+def gateway_violation(path, header):
+    part = path.removeprefix(GATEWAY).split("/", 1)[0]
+    used = header.removeprefix(GATEWAY).split("/", 1)[0]
+    allowed = GATEWAY_PARTS.get(part)
+    if allowed is None or used == part or used in allowed:
+        return None
+    return f"the gateway's {part} may not use its {used}"
+
+
 def include_violation(path, quote, header):
     """Why `path` (relative to the root) may not include `header`, or None."""
     layer = path.split("/", 1)[0]
@@ -61,6 +82,8 @@ def include_violation(path, quote, header):
     if target in PROJECT_FOLDERS and "/" in header:
         if target not in ALLOWED[layer]:
             return f"{layer} may not use {target}"
+        if path.startswith(GATEWAY) and header.startswith(GATEWAY):
+            return gateway_violation(path, header)
         # Benchmarks measure what is below the backend.
         if is_under(header, ("kernels/cuda",)) and not is_under(path, ("kernels", "tools/bench")):
             return "kernels/cuda is reached through kernels/backend.h"

@@ -7,7 +7,7 @@
 #include "engine/base/status_macros.h"
 #include "services/common/digest.h"
 #include "services/common/grpc_tls.h"
-#include "services/gateway/api_keys.h"
+#include "services/gateway/auth/api_keys.h"
 #include "spdlog/spdlog.h"
 
 namespace qwenserve {

@@ -9,7 +9,7 @@
 #include "services/common/metrics.h"
 #include "services/common/server_main.h"
 #include "services/gateway/gateway.h"
-#include "services/gateway/gateway_service.h"
+#include "services/gateway/grpc/gateway_service.h"
 #include "services/gateway/http/http_server.h"
 #include "services/gateway/http/openai_api.h"
 

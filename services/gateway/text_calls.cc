@@ -7,8 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "services/common/error_details.h"
-#include "services/gateway/detokenize_call.h"
-#include "services/gateway/request_validation.h"
+#include "services/gateway/call/detokenize_call.h"
+#include "services/gateway/call/request_validation.h"
 
 namespace qwenserve {
 namespace {

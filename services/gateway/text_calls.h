@@ -11,10 +11,10 @@
 #include "absl/time/time.h"
 #include "qwenserve/v1/inference.pb.h"
 #include "services/common/metrics.h"
-#include "services/gateway/admission.h"
-#include "services/gateway/authenticator.h"
+#include "services/gateway/admission/admission.h"
+#include "services/gateway/auth/authenticator.h"
+#include "services/gateway/call/text_util.h"
 #include "services/gateway/gateway.h"
-#include "services/gateway/text_util.h"
 
 namespace qwenserve {
 

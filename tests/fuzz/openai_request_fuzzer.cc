@@ -6,10 +6,10 @@
 #include <string>
 
 #include "engine/base/json_reader.h"
+#include "services/gateway/call/request_validation.h"
 #include "services/gateway/http/json_text.h"
 #include "services/gateway/http/openai_error.h"
 #include "services/gateway/http/openai_request.h"
-#include "services/gateway/request_validation.h"
 
 namespace {
 

@@ -8,7 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/time/clock.h"
 #include "google/protobuf/stubs/logging.h"
-#include "services/gateway/request_validation.h"
+#include "services/gateway/call/request_validation.h"
 #include "services/generator/submit_conversion.h"
 
 namespace {

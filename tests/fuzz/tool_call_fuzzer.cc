@@ -8,8 +8,8 @@
 #include <string>
 
 #include "engine/base/json_reader.h"
-#include "services/gateway/answer_parser.h"
-#include "services/gateway/json_scanner.h"
+#include "services/gateway/answer/answer_parser.h"
+#include "services/gateway/answer/json_scanner.h"
 
 namespace {
 

@@ -46,6 +46,8 @@ def test_this_tree_was_really_read():
     ("engine/loader/a.cc", '#include "nlohmann/json.hpp"'),
     ("services/gateway/a.cc", '#include "tools/qwenctl/client.h"'),
     ("services/gateway/a.cc", '#include "nlohmann/json.hpp"'),
+    ("services/gateway/call/a.cc", '#include "services/gateway/workers/session_pool.h"'),
+    ("services/gateway/routing/a.cc", '#include "services/gateway/gateway.h"'),
     ("tools/qwenctl/a.cc", '#include "tests/e2e/cluster.h"'),
 ])
 def test_upward_include_is_found(tmp_path, path, line):
@@ -59,6 +61,8 @@ def test_upward_include_is_found(tmp_path, path, line):
     ("tools/bench/a.cc", '#include "kernels/cuda/runtime/gpu_device.h"'),
     ("engine/base/json_reader.cc", '#include "nlohmann/json.hpp"'),
     ("engine/model/a.cc", '#include "kernels/backend.h"'),
+    ("services/gateway/call/a.cc", '#include "services/gateway/auth/authenticator.h"'),
+    ("services/gateway/gateway.cc", '#include "services/gateway/workers/session_pool.h"'),
     ("services/generator/a.cc", '#include "engine/runtime/engine.h"'),
     ("services/generator/a.cc", '#include "qwenserve/v1/generator.grpc.pb.h"'),
     ("tools/qwenctl/a.cc", '#include "services/common/status_mapping.h"'),

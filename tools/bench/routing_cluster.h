@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "services/gateway/placement_queue.h"
-#include "services/gateway/replica_health.h"
-#include "services/gateway/replica_load.h"
+#include "services/gateway/routing/placement_queue.h"
+#include "services/gateway/routing/replica_health.h"
+#include "services/gateway/routing/replica_load.h"
 #include "services/generator/sim_replica.h"
 
 namespace qwenserve {

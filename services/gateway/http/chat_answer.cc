@@ -1,9 +1,9 @@
 #include <utility>
 #include <vector>
 
+#include "services/gateway/answer/response_builder.h"
 #include "services/gateway/http/answer_frame.h"
 #include "services/gateway/http/openai_response.h"
-#include "services/gateway/response_builder.h"
 
 namespace qwenserve {
 namespace {

@@ -3,9 +3,9 @@
 #include <vector>
 
 #include "absl/strings/str_format.h"
+#include "services/gateway/answer/response_builder.h"
 #include "services/gateway/http/answer_frame.h"
 #include "services/gateway/http/openai_response.h"
-#include "services/gateway/response_builder.h"
 
 namespace qwenserve {
 namespace {

@@ -1,8 +1,8 @@
 #include "services/gateway/http/generate_handler.h"
 
+#include "services/gateway/call/text_util.h"
 #include "services/gateway/http/openai_error.h"
 #include "services/gateway/http/request_headers.h"
-#include "services/gateway/text_util.h"
 
 namespace qwenserve {
 

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "services/gateway/admission.h"
+#include "services/gateway/admission/admission.h"
+#include "services/gateway/call/generate_call.h"
 #include "services/gateway/gateway.h"
-#include "services/gateway/generate_call.h"
 #include "services/gateway/http/http_application.h"
 #include "services/gateway/http/openai_response.h"
 #include "services/gateway/http/parse_thread.h"

@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "services/gateway/call/text_util.h"
 #include "services/gateway/http/generate_handler.h"
 #include "services/gateway/http/generate_jobs.h"
 #include "services/gateway/http/json_text.h"
@@ -14,7 +15,6 @@
 #include "services/gateway/http/static_assets.h"
 #include "services/gateway/http/text_handlers.h"
 #include "services/gateway/text_calls.h"
-#include "services/gateway/text_util.h"
 
 namespace qwenserve {
 namespace {

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "qwenserve/v1/inference.pb.h"
-#include "services/gateway/answer_parser.h"
+#include "services/gateway/answer/answer_parser.h"
 #include "services/gateway/http/openai_request.h"
 #include "services/gateway/http/sse_writer.h"
 

@@ -2,7 +2,7 @@
 
 #include "absl/strings/numbers.h"
 #include "services/common/error_details.h"
-#include "services/gateway/caller.h"
+#include "services/gateway/auth/caller.h"
 
 namespace qwenserve {
 

@@ -6,7 +6,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "services/gateway/authenticator.h"
+#include "services/gateway/auth/authenticator.h"
 #include "services/gateway/http/http_message.h"
 
 namespace qwenserve {

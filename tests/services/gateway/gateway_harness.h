@@ -23,7 +23,7 @@
 #include "services/common/grpc_settings.h"
 #include "services/common/status_mapping.h"
 #include "services/gateway/gateway.h"
-#include "services/gateway/gateway_service.h"
+#include "services/gateway/grpc/gateway_service.h"
 #include "tests/services/gateway/fake_generator.h"
 #include "tests/services/gateway/fake_tokenizer.h"
 

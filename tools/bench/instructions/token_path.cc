@@ -5,7 +5,7 @@
 
 #include "kernels/check.h"
 #include "qwenserve/v1/inference.pb.h"
-#include "services/gateway/response_builder.h"
+#include "services/gateway/answer/response_builder.h"
 
 namespace qwenserve {
 namespace {

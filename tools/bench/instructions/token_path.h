@@ -8,11 +8,11 @@
 
 #include "qwenserve/v1/generator.pb.h"
 #include "services/common/metrics.h"
-#include "services/gateway/admission.h"
-#include "services/gateway/failover.h"
-#include "services/gateway/generate_call.h"
-#include "services/gateway/key_limits.h"
-#include "services/gateway/token_texts.h"
+#include "services/gateway/admission/admission.h"
+#include "services/gateway/admission/key_limits.h"
+#include "services/gateway/answer/token_texts.h"
+#include "services/gateway/call/failover.h"
+#include "services/gateway/call/generate_call.h"
 
 namespace qwenserve {
 

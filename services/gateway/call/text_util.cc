@@ -1,0 +1,16 @@
+#include "services/gateway/call/text_util.h"
+
+#include <cstdint>
+
+#include "absl/random/random.h"
+#include "absl/strings/str_cat.h"
+
+namespace qwenserve {
+
+std::string RandomId(absl::string_view prefix) {
+  thread_local absl::BitGen random;
+  return absl::StrCat(prefix, absl::Hex(absl::Uniform<uint64_t>(random), absl::kZeroPad16),
+                      absl::Hex(absl::Uniform<uint64_t>(random), absl::kZeroPad16));
+}
+
+}  // namespace qwenserve

@@ -1,0 +1,197 @@
+#include "services/gateway/call/generate_call.h"
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace qwenserve {
+namespace {
+
+class FakeSink : public CallSink {
+ public:
+  void Wake() override {}
+  void Drop() override {}
+};
+
+// Keeps the callback for the test.
+class FakeText : public TextService {
+ public:
+  std::function<void()> Prepare(v1::PrepareRequest, const std::string&, absl::Time,
+                                PrepareCallback done) override {
+    prepared = std::move(done);
+    return [] {};
+  }
+  uint64_t NewKey() override { return 1; }
+  void Detokenize(v1::DetokenizeItem, const std::string&, std::shared_ptr<TextListener>) override {}
+  void Flush() override {}
+
+  PrepareCallback prepared;
+};
+
+class FakePlacer : public Placer {
+ public:
+  void Place(PlacementRequest, std::shared_ptr<PlacementListener> listener) override {
+    if (before_place) before_place();
+    waiting = std::move(listener);
+  }
+  void Withdraw(const PlacementListener* listener) override {
+    if (waiting.get() == listener) waiting = nullptr;
+  }
+
+  std::function<void()> before_place;
+  std::shared_ptr<PlacementListener> waiting;
+};
+
+class FakeReplica : public GeneratorReplica {
+ public:
+  const v1::ServerHello& hello() const override { return hello_; }
+  std::optional<uint64_t> Submit(v1::Submit, const PlaceCost&,
+                                 std::shared_ptr<SequenceListener>) override {
+    return 1;
+  }
+  void Cancel(uint64_t) override {}
+  void AddCredit(uint64_t, uint32_t) override {}
+  void Release(const PlaceCost& cost) override {
+    released += cost.sequences;
+    if (on_release) on_release();
+  }
+
+  std::function<void()> on_release;
+  uint32_t released = 0;
+
+ private:
+  v1::ServerHello hello_;
+};
+
+class GenerateCallTest : public testing::Test {
+ protected:
+  GenerateCallTest()
+      : registry_("gateway"),
+        metrics_(registry_),
+        admission_({.max_bytes = 10000}),
+        key_limits_(MonotonicNow, &metrics_) {
+    KnownTokenizer tokenizer;
+    tokenizer.description.set_model("m");
+    tokenizer.description.set_tokenizer_hash("h");
+    tokenizer.ready = true;
+    KnownGenerator generator;
+    generator.hello.set_model("m");
+    generator.hello.set_tokenizer_hash("h");
+    generator.hello.mutable_limits()->set_max_model_len(100);
+    generator.ready = true;
+    auto catalog =
+        std::make_shared<const ModelCatalog>(std::vector{tokenizer}, std::vector{generator});
+    services_.admission = &admission_;
+    services_.key_limits = &key_limits_;
+    services_.text = &text_;
+    services_.placer = &placer_;
+    services_.catalog = [catalog] { return catalog; };
+    services_.metrics = &metrics_;
+    services_.retries = &retries_;
+    services_.clock = MonotonicNow;
+    call_ = std::make_shared<GenerateCall>(GatewayMetrics::kComplete, absl::InfiniteFuture(),
+                                           services_, std::make_shared<FakeSink>());
+  }
+
+  // Up to the prompt's preparation.
+  void Start(std::optional<uint32_t> prompt_logprobs = std::nullopt) {
+    GenerateRequest request;
+    request.prompt_logprobs = prompt_logprobs;
+    request.prompt.set_text("x");
+    call_->Start({Caller(), std::move(request), 1});
+    ASSERT_TRUE(text_.prepared);
+  }
+  void Prepared(int prompt_tokens = 1) {
+    v1::PrepareResponse response;
+    for (int i = 0; i < prompt_tokens; ++i) response.add_prompt_ids(7);
+    response.set_tokenizer_hash("h");
+    std::exchange(text_.prepared, nullptr)(std::move(response));
+  }
+
+  Metrics registry_;
+  GatewayMetrics metrics_;
+  Admission admission_;
+  KeyLimits key_limits_;
+  RetryBudget retries_;
+  FakeText text_;
+  FakePlacer placer_;
+  CallServices services_;
+  std::shared_ptr<GenerateCall> call_;
+};
+
+TEST_F(GenerateCallTest, ACallThatEndsOnItsWayIntoTheQueueDoesNotStayThere) {
+  Start();
+  placer_.before_place = [this] { call_->Abort(); };
+  Prepared();
+  EXPECT_EQ(placer_.waiting, nullptr);
+}
+
+TEST_F(GenerateCallTest, PlacesOfAnEndedCallAreGivenBackWithoutItsLock) {
+  Start();
+  Prepared();
+  ASSERT_NE(placer_.waiting, nullptr);
+  const auto listener = std::exchange(placer_.waiting, nullptr);  // chosen, not yet told
+  call_->Abort();
+  auto replica = std::make_shared<FakeReplica>();
+  // A replica with room again serves others at once, and they may ask any call for its state.
+  bool asked = false;
+  replica->on_release = [&] {
+    v1::RequestSummary summary;
+    asked = !call_->Summarize(&summary);
+  };
+  listener->OnPlaced(replica);
+  EXPECT_EQ(replica->released, 1u);
+  EXPECT_TRUE(asked);
+}
+
+TEST_F(GenerateCallTest, WhatCannotGoOnElsewhereStaysWhenTokensComeWhileAPlaceIsSought) {
+  Start();
+  Prepared();
+  std::exchange(placer_.waiting, nullptr)->OnPlaced(std::make_shared<FakeReplica>());
+  // Nothing has come yet, so that it could begin anew anywhere.
+  call_->OnHandOver(0, 0, LossCause::kDraining);
+  ASSERT_NE(placer_.waiting, nullptr);
+  v1::SequenceEvent event;
+  event.add_token_ids(5);
+  call_->OnSequenceEvent(0, event);
+  auto other = std::make_shared<FakeReplica>();
+  std::exchange(placer_.waiting, nullptr)->OnPlaced(other);
+  EXPECT_EQ(other->released, 1u);
+  v1::RequestSummary summary;
+  EXPECT_TRUE(call_->Summarize(&summary));
+  event.set_first_token_index(1);
+  event.mutable_finish()->set_reason(v1::SEQUENCE_FINISH_REASON_EOS);
+  call_->OnSequenceEvent(0, event);
+  EXPECT_TRUE(call_->Summarize(&summary));
+  call_->Abort();
+}
+
+TEST_F(GenerateCallTest, LogprobsOfAPromptCountAsMemoryOfTheGateway) {
+  auto other = std::make_unique<Admission::Ticket>(*admission_.Enter(1));
+  Start(20);
+  Prepared(90);
+  EXPECT_EQ(placer_.waiting, nullptr);
+  const GenerateCall::Output end = call_->Next();
+  ASSERT_TRUE(std::holds_alternative<absl::Status>(end));
+  EXPECT_EQ(std::get<absl::Status>(end).code(), absl::StatusCode::kResourceExhausted);
+  // Alone it may be as large as it likes, and gives everything back.
+  call_ = std::make_shared<GenerateCall>(GatewayMetrics::kComplete, absl::InfiniteFuture(),
+                                         services_, std::make_shared<FakeSink>());
+  other.reset();
+  Start(20);
+  Prepared(90);
+  EXPECT_NE(placer_.waiting, nullptr);
+  EXPECT_FALSE(admission_.Enter(1).ok());
+  call_->Abort();
+  placer_.waiting = nullptr;
+  call_ = nullptr;
+  EXPECT_TRUE(admission_.Enter(9999).ok());
+}
+
+}  // namespace
+}  // namespace qwenserve
