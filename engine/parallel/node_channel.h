@@ -36,7 +36,8 @@ class NodeChannel {
   // May wait until the other node has read some of what is under way. UNAVAILABLE when the channel
   // is broken or closed. Any thread.
   virtual absl::Status Send(const NodeMessage& message) = 0;
-  // Waits for the next one. UNAVAILABLE as above. One thread.
+  // Waits for the next one. UNAVAILABLE as above, and soon when Send says so; but after the other
+  // node's Close (or end) only behind all that it has sent. One thread.
   virtual absl::StatusOr<NodeMessage> Receive() = 0;
   // Ends both, also for the other node. Any thread, any number of times.
   virtual void Close() = 0;
