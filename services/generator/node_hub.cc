@@ -4,6 +4,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "engine/base/status_macros.h"
 #include "grpcpp/security/server_credentials.h"
@@ -154,19 +155,22 @@ std::vector<std::shared_ptr<NodeChannel>> NodeHub::WaitForAll() {
 
 namespace {
 
-// A node's end. Owns itself until gRPC is done with it.
+// A node's end. Its owner's thread outlives gRPC's use of it and is the one to let go of the
+// connection: gRPC would wait for itself if that happened in a reaction.
 class LeaderStream final : public grpc::ClientBidiReactor<v1::NodeMessage, v1::NodeMessage>,
                            public NodeStream {
  public:
-  static std::shared_ptr<LeaderStream> Start(const std::shared_ptr<grpc::Channel>& channel,
-                                             v1::NodeMessage hello) {
-    std::shared_ptr<LeaderStream> stream(new LeaderStream(channel));
-    stream->self_ = stream;
-    stream->stub_->async()->Join(&stream->context_, stream.get());
-    stream->AddHold();  // things are started outside of reactions
-    stream->SendProto(std::move(hello));
-    stream->StartCall();
-    return stream;
+  LeaderStream(const std::shared_ptr<grpc::Channel>& channel, v1::NodeMessage hello)
+      : NodeStream(Side::kNode), stub_(v1::Nodes::NewStub(channel)) {
+    stub_->async()->Join(&context_, this);
+    AddHold();  // things are started outside of reactions
+    SendProto(std::move(hello));
+    StartCall();
+  }
+  ~LeaderStream() override {
+    BeginClose();
+    Cancel();
+    done_.WaitForNotification();
   }
 
   void OnReadDone(bool ok) override { OnRead(ok); }
@@ -174,13 +178,10 @@ class LeaderStream final : public grpc::ClientBidiReactor<v1::NodeMessage, v1::N
   void OnDone(const grpc::Status& status) override {
     OnEnded(status.ok() ? absl::UnavailableError("the leader has ended the connection")
                         : FromGrpcStatus(status));
-    std::shared_ptr<LeaderStream> last = std::move(self_);
+    done_.Notify();
   }
 
  private:
-  explicit LeaderStream(const std::shared_ptr<grpc::Channel>& channel)
-      : NodeStream(Side::kNode), stub_(v1::Nodes::NewStub(channel)) {}
-
   void StartReading(v1::NodeMessage* message) override { StartRead(message); }
   void StartWriting(const v1::NodeMessage* message) override { StartWrite(message); }
   void EndStream() override { StartWritesDone(); }
@@ -189,7 +190,7 @@ class LeaderStream final : public grpc::ClientBidiReactor<v1::NodeMessage, v1::N
 
   const std::unique_ptr<v1::Nodes::Stub> stub_;
   grpc::ClientContext context_;
-  std::shared_ptr<LeaderStream> self_;
+  absl::Notification done_;
 };
 
 }  // namespace
@@ -203,7 +204,7 @@ std::shared_ptr<NodeChannel> JoinLeader(const std::string& address, int node_ran
   hello.mutable_hello()->set_version(std::string(Version()));
   hello.mutable_hello()->set_node_rank(static_cast<uint32_t>(node_rank));
   hello.mutable_hello()->set_num_nodes(static_cast<uint32_t>(num_nodes));
-  return LeaderStream::Start(channel, std::move(hello));
+  return std::make_shared<LeaderStream>(channel, std::move(hello));
 }
 
 }  // namespace qwenserve

@@ -56,7 +56,8 @@ class NodeHub final : public v1::Nodes::CallbackService {
 };
 
 // Node `node_rank`'s channel to the leader: tries until the leader answers. The error is the
-// leader's refusal as soon as something is received.
+// leader's refusal as soon as something is received. Ends when it is let go, which waits for gRPC
+// and so must not happen on a thread of gRPC's.
 std::shared_ptr<NodeChannel> JoinLeader(const std::string& address, int node_rank, int num_nodes);
 
 }  // namespace qwenserve

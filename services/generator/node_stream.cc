@@ -80,7 +80,8 @@ bool NodeStream::Sendable() const {
 }
 // A node learns why the leader ended the stream only at its very end.
 bool NodeStream::Receivable() const {
-  return closing_ || !inbox_.empty() || (side_ == Side::kNode ? ended_ : read_all_);
+  if (deaf_ || !inbox_.empty()) return true;
+  return side_ == Side::kNode ? ended_ : read_all_ || (closing_ && !reading_);
 }
 bool NodeStream::Flushed() const { return broken_ || (outbox_.empty() && !writing_); }
 absl::Status NodeStream::Reason() const {
@@ -112,7 +113,7 @@ absl::StatusOr<NodeMessage> NodeStream::Receive() {
   {
     absl::MutexLock lock(&mutex_);
     mutex_.Await(absl::Condition(this, &NodeStream::Receivable));
-    if (closing_ || inbox_.empty()) return Reason();
+    if (deaf_ || inbox_.empty()) return Reason();
     message = std::move(inbox_.front());
     inbox_.pop_front();
     inbox_bytes_ -= message.ByteSizeLong();
@@ -130,6 +131,10 @@ void NodeStream::BeginClose() {
 }
 
 void NodeStream::Close() {
+  {
+    absl::MutexLock lock(&mutex_);
+    deaf_ = true;
+  }
   BeginClose();
   {
     absl::MutexLock lock(&mutex_);
@@ -199,7 +204,7 @@ void NodeStream::OnRead(bool ok) {
     if (!ok) {
       read_all_ = true;
       broken_ |= side_ == Side::kNode;
-    } else if (!first && !closing_) {
+    } else if (!first && !deaf_) {
       inbox_bytes_ += read_.ByteSizeLong();
       inbox_.push_back(std::move(read_));
     }

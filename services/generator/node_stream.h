@@ -49,7 +49,7 @@ class NodeStream : public NodeChannel {
   void OnEnded(const absl::Status& why);  // nothing follows
 
   void SendProto(v1::NodeMessage message);
-  // Close without waiting.
+  // Ends both directions without waiting; what has been received stays to be read.
   void BeginClose();
   // Whether the message is not for Receive.
   virtual bool TakeFirst(const v1::NodeMessage& message) { return false; }
@@ -80,6 +80,7 @@ class NodeStream : public NodeChannel {
   bool read_all_ ABSL_GUARDED_BY(mutex_) = false;  // nothing can be read any more
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;    // nothing can be written any more
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool deaf_ ABSL_GUARDED_BY(mutex_) = false;  // closed by its owner, who reads no more
   bool end_told_ ABSL_GUARDED_BY(mutex_) = false;
   bool released_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;

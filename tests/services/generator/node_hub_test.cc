@@ -126,6 +126,26 @@ TEST_F(NodeHubTest, WhatWasSentBeforeCloseArrives) {
   }
 }
 
+// A node says why it goes, and goes; the leader may be slow to read.
+TEST_F(NodeHubTest, TheLastWordsOfANodeThatIsGoneCanBeRead) {
+  Connect();
+  ASSERT_TRUE(node_->Send(Plan("last words")).ok());
+  node_->Close();
+  while (leader_->Send(Plan("nobody hears")).ok()) std::this_thread::yield();
+  const auto got = leader_->Receive();
+  ASSERT_TRUE(got.ok()) << got.status();
+  EXPECT_EQ(got->bytes, "last words");
+  EXPECT_EQ(leader_->Receive().status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(NodeHubTest, ANodeThatLetsGoOfItsChannelHasLeft) {
+  Listen(2);
+  auto node = JoinLeader(hub_->address(), 1, 2);
+  WaitForWaiting(1);
+  node.reset();
+  WaitForWaiting(0);
+}
+
 TEST_F(NodeHubTest, CloseEndsAPendingReceive) {
   Connect();
   auto pending = std::async(std::launch::async, [&] { return node_->Receive().status(); });
