@@ -6,6 +6,7 @@
 // read once, before the model takes its memory.
 #include <algorithm>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -92,8 +93,11 @@ class EngineMeasurement {
   }
 
   absl::Status Decode() {
-    for (int64_t i = 0; i < settings_.batch; ++i) {
-      QS_RETURN_IF_ERROR(Submit(settings_.decode + 1));
+    {
+      const std::unique_lock<std::mutex> hold = log_.HoldSteps();
+      for (int64_t i = 0; i < settings_.batch; ++i) {
+        QS_RETURN_IF_ERROR(Submit(settings_.decode + 1));
+      }
     }
     absl::Status error;
     const std::vector<StepLog::Step> steps = log_.Take(settings_.batch, &error);

@@ -2,6 +2,7 @@
 // events, thread hand-overs. The engine is the real one, its backend computes nothing.
 #include <algorithm>
 #include <memory>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -27,10 +28,13 @@ struct StepSettings {
 // thread, several at a time when steps are this short, so single distances mean nothing.
 absl::StatusOr<double> StepSeconds(Engine& engine, StepLog& log, const StepSettings& settings,
                                    int64_t batch, int64_t* seed) {
-  for (int64_t i = 0; i < batch; ++i) {
-    const SequenceRequest request =
-        BenchRequest(engine.info().config.vocab_size, settings.prompt, settings.decode, ++*seed);
-    QS_RETURN_IF_ERROR(engine.Submit(request).status());
+  {
+    const std::unique_lock<std::mutex> hold = log.HoldSteps();
+    for (int64_t i = 0; i < batch; ++i) {
+      const SequenceRequest request =
+          BenchRequest(engine.info().config.vocab_size, settings.prompt, settings.decode, ++*seed);
+      QS_RETURN_IF_ERROR(engine.Submit(request).status());
+    }
   }
   absl::Status error;
   std::vector<StepLog::Step> steps = log.Take(batch, &error);

@@ -25,6 +25,12 @@ class StepLog {
 
   void OnStep(const StepEvents& events);
 
+  // While the caller keeps it, no step is noted, so the engine halts after some steps: the first
+  // sequences of a batch cannot end before the last one is submitted.
+  [[nodiscard]] std::unique_lock<std::mutex> HoldSteps() {
+    return std::unique_lock<std::mutex>(mutex_);
+  }
+
   // Waits until `count` sequences have ended; the steps until then, and the first error among them.
   std::vector<Step> Take(int64_t count, absl::Status* error);
 
