@@ -7,10 +7,10 @@ import subprocess
 import pytest
 
 from conftest import ROOT
-from rendered import WORKLOADS, container, flags, pod
+from rendered import COMPONENTS, pod
 
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
-FINAL = sorted(WORKLOADS)
+FINAL = sorted(COMPONENTS)
 
 
 def stages():
@@ -32,7 +32,7 @@ def values(stage, instruction):
 
 
 def test_a_target_per_process():
-    assert list(stages()) == ["", "build", *sorted(FINAL, key=list(WORKLOADS).index)]
+    assert list(stages()) == ["", "build", *sorted(FINAL, key=COMPONENTS.index)]
     assert values("", "ARG") == ["BASE=docker.io/library/debian:bookworm-slim"]
     assert values("build", "FROM") == ["${BASE} AS build"]
 
@@ -42,10 +42,10 @@ def test_final_stage(helm, stage):
     documents = helm.render()
     assert values(stage, "FROM") == [f"scratch AS {stage}"]
     assert json.loads(values(stage, "ENTRYPOINT")[0]) == [f"/usr/bin/qwenserve-{stage}"]
-    security = pod(documents, stage)["securityContext"]
+    security = pod(documents, stage).spec["securityContext"]
     assert values(stage, "USER") == [f"{security['runAsUser']}:{security['runAsGroup']}"]
     assert security["runAsUser"] != 0
-    ports = [port["containerPort"] for port in container(documents, stage)["ports"]]
+    ports = pod(documents, stage).ports.values()
     assert values(stage, "EXPOSE") == [" ".join(map(str, ports))]
     assert f"--from=build /roots/{stage} /" in values(stage, "COPY")
     # The last USER counts, so nothing may follow that runs or copies as another.
@@ -55,7 +55,7 @@ def test_final_stage(helm, stage):
 
 @pytest.mark.parametrize("stage", ["tokenizer", "generator"])
 def test_the_demo_model_is_where_the_chart_looks(helm, stage):
-    model = flags(helm.render(), stage)["model"]
+    model = pod(helm.render(), stage).flags["model"]
     assert f"--from=build /models {model.removesuffix('/demo')}" in values(stage, "COPY")
     assert "models/demo /models/demo" in values("build", "COPY")
 

@@ -1,84 +1,195 @@
-"""A wrong value is refused before anything is rendered, by its path."""
+"""A wrong value is refused before anything is rendered, by its path or with what to do instead."""
 
 import json
 
 import pytest
 import yaml
 
-from conftest import CHART
-from rendered import WORKLOADS
+from conftest import ALL_APIS, CHART, OWN_MODEL
 
 WRONG = [
     ({"generators": {}}, "generators"),
     ({"gateway.replica": 2}, "replica"),
-    ({"model.pvc.name": "x"}, "name"),
+    ({"models.m.source.pvc.name": "x"}, "name"),
     ({"generator.drain.preStop": 1}, "preStop"),
     ({"generator.resources.limit": {}}, "limit"),
     ({"podMonitor.enable": True}, "enable"),
     ({"gateway.replicas": "2"}, "/gateway/replicas"),
     ({"gateway.replicas": -1}, "/gateway/replicas"),
     ({"gateway.maxRequestSeconds": 0}, "/gateway/maxRequestSeconds"),
+    ({"gateway.apiKeys": "s"}, "/gateway/apiKeys"),
+    ({"gateway.service.type": "Headless"}, "/gateway/service/type"),
+    ({"gateway.env": {"A-B": "x"}}, "A-B"),
+    ({"gateway.env": {"A": 1}}, "/gateway/env/A"),
     ({"tokenizer.drain.delaySeconds": 1.5}, "/tokenizer/drain/delaySeconds"),
     ({"tokenizer.drain.timeoutSeconds": -1}, "/tokenizer/drain/timeoutSeconds"),
     ({"tokenizer.drain": None}, "drain"),
     ({"generator.startupSeconds": 0}, "/generator/startupSeconds"),
+    ({"generator.device": "gpu"}, "/generator/device"),
+    ({"generator.nodes": 0}, "/generator/nodes"),
+    ({"generator.workload": "Deployment"}, "/generator/workload"),
     ({"generator.tensorParallel": 0}, "/generator/tensorParallel"),
     ({"generator.tensorParallelMode": "mpi"}, "/generator/tensorParallelMode"),
-    ({"generator.maxModelLen": 0}, "/generator/maxModelLen"),
-    ({"generator.maxBatchTokens": "many"}, "/generator/maxBatchTokens"),
-    ({"generator.kvDtype": "int4"}, "/generator/kvDtype"),
-    ({"generator.maxStepMs": 0}, "/generator/maxStepMs"),
-    ({"generator.prefixCache": "on"}, "/generator/prefixCache"),
-    ({"generator.kvCacheMemory": "4 GiB"}, "/generator/kvCacheMemory"),
+    ({"generator.gpuResource": "gpu"}, "/generator/gpuResource"),
     ({"generator.sharedMemory": "lots"}, "/generator/sharedMemory"),
     ({"generator.resources.limits.memory": "2GB"}, "/generator/resources/limits/memory"),
     ({"generator.tolerations": [{"effect": "Never"}]}, "/generator/tolerations/0/effect"),
     ({"generator.nodeSelector": {"a": 1}}, "/generator/nodeSelector/a"),
+    ({"generator.autoscaling.minReplicas": 0}, "/generator/autoscaling/minReplicas"),
+    ({"generator.flags.max-model-len": "many"}, "/generator/flags/max-model-len"),
+    ({"generator.flags.kv-dtype": "int4"}, "/generator/flags/kv-dtype"),
+    ({"generator.flags.prefix-cache": "yes"}, "/generator/flags/prefix-cache"),
+    ({"generator.flags.kv-cache-memory": "4 GiB"}, "/generator/flags/kv-cache-memory"),
+    ({"generator.flags.gpu-memory-fraction": 1.5}, "/generator/flags/gpu-memory-fraction"),
+    ({"generator.flags.max-model-length": 1}, "max-model-length"),
+    ({"generator.flags.tp": 2}, "tp"),  # the chart's own
+    ({"gateway.flags.listen": "0.0.0.0:1"}, "listen"),
+    ({"gateway.flags.admin": "on"}, "/gateway/flags/admin"),
+    ({"gateway.flags.access-log": "/log"}, "/gateway/flags/access-log"),
+    ({"gateway.flags.trusted-proxies": "10.0.0.0/8"}, "/gateway/flags/trusted-proxies"),
+    ({"tokenizer.flags.threads": 65}, "/tokenizer/flags/threads"),
     ({"logLevel": "verbose"}, "/logLevel"),
     ({"image.pullPolicy": "Sometimes"}, "/image/pullPolicy"),
     ({"image.tag": "a b"}, "/image/tag"),
     ({"image.registry": "https://registry.example"}, "/image/registry"),
-    ({"model.name": "a b"}, "/model/name"),
-    ({"model.chatTemplate": "llama"}, "/model/chatTemplate"),
-    ({"model.name": "m", "model.pvc.claimName": "A_B"}, "/model/pvc/claimName"),
-    ({"model.pvc.subPath": "../etc"}, "/model/pvc/subPath"),
-    ({"model.pvc.subPath": "/models"}, "/model/pvc/subPath"),
-    ({"model.pvc.claimName": "claim"}, "/model/name"),  # somebody's model under the demo's name
+    ({"models.Big": OWN_MODEL}, "Big"),
+    ({"models.a-name-that-is-too-long": OWN_MODEL}, "a-name-that-is-too-long"),
+    ({"models.m": {**OWN_MODEL, "name": "a b"}}, "/models/m/name"),
+    ({"models.m": {**OWN_MODEL, "chatTemplate": "llama"}}, "/models/m/chatTemplate"),
+    ({"models.m": {**OWN_MODEL, "toolFormat": "xml"}}, "/models/m/toolFormat"),
+    ({"models.m": {**OWN_MODEL, "generator": {"flags": {"isa": "sse"}}}}, "/models/m/generator/flags/isa"),
+    ({"models.m.source.pvc.claimName": "A_B"}, "/models/m/source/pvc/claimName"),
+    ({"models.m.source.pvc": {"claimName": "c", "subPath": "../etc"}}, "/models/m/source/pvc/subPath"),
+    ({"models.m.source.pvc": {"claimName": "c", "subPath": "/m"}}, "/models/m/source/pvc/subPath"),
+    ({"models.m.source.hostPath.path": "models"}, "/models/m/source/hostPath/path"),
+    ({"models.m.source.copy": {"image": "i", "path": "p", "sizeLimit": "1Gi"}}, "sha256"),
+    ({"models.m.source.builtin": "qwen"}, "/models/m/source/builtin"),
     ({"podMonitor.interval": "15"}, "/podMonitor/interval"),
+    ({"tls.edge.certManager.duration": "90d"}, "/tls/edge/certManager/duration"),
+    ({"networkPolicy.clients": [{}]}, "/networkPolicy/clients/0"),
+    ({"routes.http.hostnames": ["Qwen_1"]}, "/routes/http/hostnames/0"),
+    ({"prometheusAddress": "prometheus:9090"}, "/prometheusAddress"),
+]
+
+# What only several values together make wrong: the message says what to do.
+CUDA = {"generator.device": "cuda"}
+CONTRADICTIONS = [
+    ({"models.m": {"name": "m"}}, "models.m.source: say where the checkpoint is, by exactly one of"),
+    ({"models.m": {**OWN_MODEL, "source": {"pvc": {"claimName": "c"}, "hostPath": {"path": "/m"}}}},
+     "given: pvc, hostPath"),
+    ({"models.demo": {**OWN_MODEL, "name": "demo"}}, "another name than demo"),
+    ({"models": {"a": OWN_MODEL, "b": OWN_MODEL}}, 'both served as "Own"'),
+    ({"models.m": {**OWN_MODEL, "generator": {}}}, "models.m.generator.resources: say what the model needs"),
+    ({"models.m": {**OWN_MODEL, "queryHeads": 28}, "generator.tensorParallel": 32},
+     "tensorParallel is 32, but the model has 28 query heads"),
+    ({"models.m": OWN_MODEL, **CUDA, "generator.tensorParallel": 8, "generator.gpusPerPod": 4},
+     "puts 8 ranks into a pod, but gpusPerPod is 4"),
+    ({"generator.gpusPerPod": 4}, "gpusPerPod needs device: cuda"),
+    ({"models.m": {**OWN_MODEL, "generator": {"resources": {"limits": {"memory": "1Gi", "nvidia.com/gpu": 1}}}}, **CUDA},
+     "leave nvidia.com/gpu out"),
+    ({"generator.tensorParallel": 4, "generator.nodes": 3}, "nodes (3) must cut tensorParallel (4) into equal parts"),
+    ({"generator.tensorParallel": 4, "generator.nodes": 2, "generator.workload": "StatefulSet"},
+     "workload StatefulSet keeps a replica on one node, and nodes is 2"),
+    ({"generator.workload": "LeaderWorkerSet"}, "workload LeaderWorkerSet is for replicas on several nodes"),
+    ({"generator.tensorParallel": 2, "generator.flags.engine": "sim"}, "sim has one rank"),
+    ({"gateway.autoscaling.enabled": True, "gateway.replicas": 0}, "gateway: replicas (0) and autoscaling are both set"),
+    ({"tokenizer.autoscaling.enabled": True, "tokenizer.replicas": 2}, "replicas (2) and autoscaling are both set"),
+    ({"generator.autoscaling.enabled": True, "generator.replicas": 2, "prometheusAddress": "http://p"},
+     "replicas (2) and autoscaling are both set"),
+    ({"gateway.autoscaling": {"enabled": True, "minReplicas": 9, "maxReplicas": 3}}, "minReplicas (9) is above maxReplicas"),
+    ({"generator.autoscaling.enabled": True}, "needs prometheusAddress"),
+    ({"gateway.flags.proxy-protocol": "grpc"}, "proxy-protocol needs trusted-proxies"),
+    ({"tls.edge.enabled": True}, "tls.edge.enabled needs tls.edge.secretName"),
+    ({"tls.edge": {"enabled": True, "secretName": "s", "certManager": {"issuer": {"name": "i"}}}}, "both set"),
+    ({"tls.edge": {"enabled": True, "secretName": "s", "clientNames": ["a"]}}, "clientNames needs tls.edge.clientCa"),
+    ({"tls.internal.enabled": True}, "tls.internal.enabled needs tls.internal.gatewaySecret"),
+    ({"tls.internal": {"enabled": True, "gatewaySecret": "g"}}, "tls.internal.enabled needs"),
+    ({"tls.internal": {"enabled": True, "gatewaySecret": "g", "workerSecret": "w"}}, "gatewayNames and workerNames say"),
+    ({"tls.internal": {"enabled": True, "gatewaySecret": "g", "certManager": {"issuer": {"name": "i"}}}}, "both set"),
+    ({"routes.grpc.enabled": True}, "routes need routes.parentRefs"),
+    ({"routes": {"parentRefs": [{"name": "g"}], "http": {"enabled": True}}, "gateway.http.enabled": False},
+     "routes.http needs gateway.http.enabled"),
+    ({"inferencePool.enabled": True}, "inferencePool.endpointPicker.name"),
+]
+
+# Of a cluster that lacks something.
+MISSING = [
+    ({"generator.tensorParallel": 2, "generator.nodes": 2}, "leaderworkerset.x-k8s.io/v1"),
+    ({"generator.autoscaling.enabled": True, "prometheusAddress": "http://p"}, "keda.sh/v1alpha1"),
+    ({"podMonitor.enabled": True}, "monitoring.coreos.com/v1"),
+    ({"tls.internal": {"enabled": True, "certManager": {"issuer": {"name": "i"}}}}, "cert-manager.io/v1"),
+    ({"routes": {"parentRefs": [{"name": "g"}], "grpc": {"enabled": True}}}, "gateway.networking.k8s.io/v1"),
+    ({"inferencePool": {"enabled": True, "endpointPicker": {"name": "p"}}}, "inference.networking.k8s.io/v1"),
 ]
 
 
 @pytest.mark.parametrize("values, path", WRONG, ids=lambda item: json.dumps(item))
 def test_wrong_value_is_refused(helm, values, path):
-    done = helm.template(values=values)
+    done = helm.template(values=values, apis=ALL_APIS)
     assert done.returncode != 0
     assert "values don't meet the specifications of the schema" in done.stderr
     assert path in done.stderr
 
 
-def objects(schema):
+@pytest.mark.parametrize("values, message", CONTRADICTIONS, ids=lambda item: json.dumps(item))
+def test_contradiction_is_refused(helm, values, message):
+    done = helm.template(values=values, apis=ALL_APIS)
+    assert done.returncode != 0
+    assert "specifications of the schema" not in done.stderr
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize("values, api", MISSING, ids=lambda item: json.dumps(item))
+def test_missing_api_is_named(helm, values, api):
+    done = helm.template(values=values, apis=[a for a in ALL_APIS if a != api])
+    assert done.returncode != 0
+    assert f"the cluster has no {api}: install it first" in done.stderr
+    assert helm.template(values=values, apis=[api]).returncode == 0
+
+
+@pytest.mark.parametrize("values, kubernetes, before", [
+    ({"models.m": {**OWN_MODEL, "source": {"image": {"reference": "r/m:1"}}}}, "1.33", "1.32"),
+    ({"models.m": OWN_MODEL, **CUDA, "generator.resourceClaims": [{"name": "g", "resourceClaimName": "c"}]},
+     "1.34", "1.33")])
+def test_kubernetes_that_is_too_old_for_a_value(helm, values, kubernetes, before):
+    assert helm.template(values=values, kubernetes=kubernetes).returncode == 0
+    done = helm.template(values=values, kubernetes=before)
+    assert done.returncode != 0 and f"needs Kubernetes {kubernetes} or newer" in done.stderr
+
+
+def schema():
+    return json.loads((CHART / "values.schema.json").read_text())
+
+
+def objects(node, path=""):
     """Every part of the schema that describes an object, with its path."""
-    def walk(node, path):
-        if isinstance(node, dict):
-            if node.get("type") == "object":
-                yield path, node
-            for key, value in node.items():
-                yield from walk(value, f"{path}/{key}")
-    return list(walk(schema, ""))
+    if isinstance(node, dict):
+        if node.get("type") == "object":
+            yield path, node
+        for key, value in node.items():
+            yield from objects(value, f"{path}/{key}")
 
 
 def test_schema_is_closed():
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    found = objects(schema)
-    assert len(found) > 10
+    found = list(objects(schema()))
+    assert len(found) > 30
     # Helm itself adds "global".
     assert [path for path, node in found if "additionalProperties" not in node] == ["/properties/global"]
-    assert [path for path, node in found if node.get("additionalProperties") is True] == []
+    # What is handed on to Kubernetes as it is.
+    assert [path for path, node in found if node.get("additionalProperties") is True] == [
+        "/definitions/kubernetesObject"]
 
 
 def test_schema_and_defaults_have_the_same_keys():
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
-    assert set(values) == set(schema["properties"]) - {"global"}
-    for section in ("image", "model", "podMonitor", "podDisruptionBudget", *WORKLOADS):
-        assert set(values[section]) == set(schema["properties"][section]["properties"]), section
+    values, known = yaml.safe_load((CHART / "values.yaml").read_text()), schema()
+
+    def compare(value, node, path):
+        if "allOf" in node:
+            node = node["allOf"][0]
+        if "$ref" in node:
+            node = known["definitions"][node["$ref"].rsplit("/", 1)[1]]
+        if isinstance(value, dict) and "properties" in node and not path.endswith("/flags") and value:
+            assert set(value) == set(node["properties"]) - {"global"}, path
+            for key, inner in value.items():
+                compare(inner, node["properties"][key], f"{path}/{key}")
+    compare(values, known, "")

@@ -1,25 +1,36 @@
-{{/* Short enough that every name made from it fits the limits of labels and StatefulSets. */}}
+{{/* Names, labels and the spelling of flags. */}}
+
 {{- define "qwenserve.fullname" -}}
 {{- if contains .Chart.Name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 26 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 26 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
 {{/*
-The templates below take (dict "root" $ "component" "gateway"); the component's values are those
-under its name.
+Most templates take (dict "root" $ "component" "generator" "values" VALUES "model" MODEL): VALUES are
+those of the component, MODEL is one of "qwenserve.models", or absent for what all models share.
 */}}
 
+{{/* At most 48 characters: a StatefulSet's pods carry its name and 11 more in a label of at most 63. */}}
 {{- define "qwenserve.name" -}}
-{{ include "qwenserve.fullname" .root }}-{{ .component }}
+{{- $name := printf "%s-%s" (include "qwenserve.fullname" .root) .component -}}
+{{- with .model -}}{{- $name = printf "%s-%s" $name .key -}}{{- end -}}
+{{- if gt (len $name) 48 -}}
+{{- printf "%s-%s" ($name | trunc 39 | trimSuffix "-") (sha256sum $name | trunc 8) -}}
+{{- else -}}
+{{- $name -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "qwenserve.selectorLabels" -}}
 app.kubernetes.io/name: {{ .root.Chart.Name }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
+{{- with .model }}
+qwenserve/model: {{ .key }}
+{{- end }}
 {{- end -}}
 
 {{- define "qwenserve.labels" -}}
@@ -29,110 +40,46 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* Fields of a pod that are the same for all. */}}
-{{- define "qwenserve.podSettings" -}}
-{{- $values := index .root.Values .component -}}
-automountServiceAccountToken: false
-# The variables of service links would begin with QWENSERVE_, like those of the configuration.
-enableServiceLinks: false
-# The drain, and time to stop after it.
-terminationGracePeriodSeconds: {{ add $values.drain.delaySeconds $values.drain.timeoutSeconds 15 }}
-securityContext:
-  runAsNonRoot: true
-  runAsUser: 65532
-  runAsGroup: 65532
-  seccompProfile:
-    type: RuntimeDefault
-{{- with .root.Values.image.pullSecrets }}
-imagePullSecrets:
-  {{- range . }}
-  - name: {{ . }}
-  {{- end }}
-{{- end }}
-{{- with $values.nodeSelector }}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $values.tolerations }}
-tolerations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- end -}}
-
-{{/* Fields of a container that are the same for all. */}}
-{{- define "qwenserve.containerSettings" -}}
+{{- define "qwenserve.image" -}}
 {{- $image := .root.Values.image -}}
-image: {{ with $image.registry }}{{ trimSuffix "/" . }}/{{ end }}qwenserve-{{ .component }}:{{ $image.tag | default .root.Chart.AppVersion }}
-imagePullPolicy: {{ $image.pullPolicy }}
-env:
-  - name: POD_IP
-    valueFrom:
-      fieldRef:
-        fieldPath: status.podIP
-resources:
-  {{- toYaml (index .root.Values .component).resources | nindent 2 }}
-securityContext:
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  capabilities:
-    drop: [ALL]
+{{- $name := printf "qwenserve-%s" .component -}}
+{{- if eq (toString .values.device) "cuda" -}}{{- $name = printf "%s-cuda" $name -}}{{- end -}}
+{{- .values.image | default (printf "%s%s:%s" (ternary (printf "%s/" (trimSuffix "/" $image.registry)) "" (ne $image.registry "")) $name ($image.tag | default .root.Chart.AppVersion)) -}}
 {{- end -}}
 
-{{- define "qwenserve.commonArgs" -}}
-{{- $values := index .root.Values .component -}}
-- --ops-listen=$(POD_IP):9090
-- --log-level={{ .root.Values.logLevel }}
-- --drain-delay={{ $values.drain.delaySeconds }}
-- --drain-timeout={{ $values.drain.timeoutSeconds }}
+{{/* Numbers come out of Helm as floats, whose text would be 1e+06. */}}
+{{- define "qwenserve.scalar" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{- int64 . -}}{{- else -}}{{- . -}}{{- end -}}
 {{- end -}}
 
 {{/*
-"startup" is the path that ends the start. A worker's is /readyz, so that a load which hangs is
-restarted; the gateway's is /livez, because its readiness waits for the workers.
+A map of flags by their own names as arguments. A list is joined by commas; true and false, as which
+YAML also reads an unquoted on and off, become what the flag takes.
 */}}
-{{- define "qwenserve.probes" -}}
-startupProbe:
-  httpGet: {path: {{ .startup }}, port: ops}
-  periodSeconds: 5
-  timeoutSeconds: 2
-  failureThreshold: {{ div (add (index .root.Values .component).startupSeconds 4) 5 }}
-livenessProbe:
-  httpGet: {path: /livez, port: ops}
-  periodSeconds: 10
-  timeoutSeconds: 5
-  failureThreshold: 3
-readinessProbe:
-  httpGet: {path: /readyz, port: ops}
-  periodSeconds: 5
-  timeoutSeconds: 2
-  failureThreshold: 2
-{{- end -}}
-
-{{/* The templates below take the root. */}}
-
-{{- define "qwenserve.modelArgs" -}}
-- --model={{ if .Values.model.pvc.claimName }}/model{{ else }}/opt/qwenserve/models/demo{{ end }}
-- --served-model-name={{ .Values.model.name }}
-{{- end -}}
-
-{{- define "qwenserve.modelMount" -}}
-{{- with .Values.model.pvc -}}
-{{- if .claimName -}}
-- name: model
-  mountPath: /model
-  readOnly: true
-  {{- with .subPath }}
-  subPath: {{ . }}
-  {{- end }}
+{{- define "qwenserve.flags" -}}
+{{- range $name, $value := . -}}
+{{- if kindIs "bool" $value }}
+- --{{ $name }}={{ ternary $value (ternary "on" "off" $value) (eq $name "no-ui") }}
+{{- else if kindIs "slice" $value }}
+- {{ printf "--%s=%s" $name (join "," $value) | quote }}
+{{- else if not (kindIs "invalid" $value) }}
+- {{ printf "--%s=%s" $name (include "qwenserve.scalar" $value) | quote }}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{- define "qwenserve.modelVolume" -}}
-{{- with .Values.model.pvc.claimName -}}
-- name: model
-  persistentVolumeClaim:
-    claimName: {{ . }}
-    readOnly: true
+{{/* Takes (list ROOT API/VERSION VALUE WHAT): ends the rendering where the cluster lacks the API. */}}
+{{- define "qwenserve.requireApi" -}}
+{{- $root := index . 0 -}}
+{{- if not ($root.Capabilities.APIVersions.Has (index . 1)) -}}
+{{- fail (printf "%s needs %s, and the cluster has no %s: install it first, or leave the value out (helm template: add --api-versions %s)" (index . 2) (index . 3) (index . 1) (index . 1)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Takes (list ROOT VERSION VALUE). */}}
+{{- define "qwenserve.requireKubernetes" -}}
+{{- $root := index . 0 -}}
+{{- if semverCompare (printf "<%s.0-0" (index . 1)) $root.Capabilities.KubeVersion.Version -}}
+{{- fail (printf "%s needs Kubernetes %s or newer, and this is %s" (index . 2) (index . 1) $root.Capabilities.KubeVersion.Version) -}}
 {{- end -}}
 {{- end -}}

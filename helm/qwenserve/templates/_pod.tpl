@@ -1,0 +1,197 @@
+{{/* Fields of pods and containers that are alike in all workloads. */}}
+
+{{- define "qwenserve.podSettings" -}}
+{{- $values := .values -}}
+automountServiceAccountToken: false
+# The variables of service links would begin with QWENSERVE_, like those of the configuration.
+enableServiceLinks: false
+# The drain, and time to stop after it.
+terminationGracePeriodSeconds: {{ add $values.drain.delaySeconds $values.drain.timeoutSeconds 15 }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with $values.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with ($values.priorityClassName | default (ternary (include "qwenserve.priorityClassName" .) "" .root.Values.priorityClasses.create)) }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- $tolerations := $values.tolerations -}}
+{{- if eq (toString $values.device) "cuda" -}}
+{{- $tolerations = append $tolerations (dict "key" $values.gpuResource "operator" "Exists" "effect" "NoSchedule") -}}
+{{- end -}}
+{{- with $tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.topologySpread }}
+{{- if and .enabled (not $.node) }}
+topologySpreadConstraints:
+  {{- range .topologyKeys }}
+  - topologyKey: {{ . }}
+    maxSkew: 1
+    whenUnsatisfiable: {{ $.root.Values.topologySpread.whenUnsatisfiable }}
+    labelSelector:
+      matchLabels:
+        {{- include "qwenserve.selectorLabels" $ | nindent 8 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "qwenserve.priorityClassName" -}}
+{{ printf "%s-%s-%s" .root.Release.Namespace (include "qwenserve.fullname" .root) .component | trunc 253 }}
+{{- end -}}
+
+{{- define "qwenserve.podMetadata" -}}
+# Not the chart's version: a new chart with the same pods must not restart them.
+labels:
+  {{- include "qwenserve.selectorLabels" . | nindent 2 }}
+  {{- with .node }}
+  qwenserve/node: {{ . }}
+  {{- end }}
+  {{- with .values.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .values.podAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "qwenserve.containerSettings" -}}
+image: {{ include "qwenserve.image" . }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+env:
+  - name: POD_IP
+    valueFrom:
+      fieldRef:
+        fieldPath: status.podIP
+  {{- range $name, $value := .values.env }}
+  - name: {{ $name }}
+    value: {{ $value | quote }}
+  {{- end }}
+{{- $resources := deepCopy .values.resources -}}
+{{- if eq (toString .values.device) "cuda" -}}
+{{- if .values.resourceClaims -}}
+{{- $names := list -}}
+{{- range .values.resourceClaims -}}{{- $names = append $names (dict "name" .name) -}}{{- end -}}
+{{- $_ := set $resources "claims" $names -}}
+{{- else -}}
+{{- $gpus := .values.gpusPerPod | default (div (int .values.tensorParallel) (int .values.nodes)) | int -}}
+{{- $_ := set $resources "limits" (set ($resources.limits | default dict) .values.gpuResource $gpus) -}}
+{{- end -}}
+{{- end }}
+resources:
+  {{- toYaml $resources | nindent 2 }}
+# What a process says on stderr before it exits is the message of its pod.
+terminationMessagePolicy: FallbackToLogsOnError
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: {{ include "qwenserve.readOnlyRoot" .values }}
+  capabilities:
+    drop: [ALL]
+{{- end -}}
+
+{{/* The container toolkit of NVIDIA writes into the root file system of a pod with GPUs. */}}
+{{- define "qwenserve.readOnlyRoot" -}}
+{{- if kindIs "bool" .readOnlyRootFilesystem -}}
+{{- .readOnlyRootFilesystem -}}
+{{- else -}}
+{{- ne (toString .device) "cuda" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "qwenserve.commonArgs" -}}
+- --ops-listen=$(POD_IP):9090
+- --log-level={{ .root.Values.logLevel }}
+- --drain-delay={{ .values.drain.delaySeconds }}
+- --drain-timeout={{ .values.drain.timeoutSeconds }}
+{{- end -}}
+
+{{/*
+"startup" is the path that ends the start. A worker's is /readyz, so that a load which hangs is
+restarted; the gateway's is /livez, because its readiness waits for the workers.
+*/}}
+{{- define "qwenserve.probes" -}}
+startupProbe:
+  httpGet: {path: {{ .startup }}, port: ops}
+  periodSeconds: 5
+  timeoutSeconds: 2
+  failureThreshold: {{ div (add .startupSeconds 4) 5 }}
+livenessProbe:
+  httpGet: {path: /livez, port: ops}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+readinessProbe:
+  httpGet: {path: /readyz, port: ops}
+  periodSeconds: 5
+  timeoutSeconds: 2
+  failureThreshold: 2
+{{- end -}}
+
+{{/* TLS between gateway and workers: who each side is. */}}
+
+{{- define "qwenserve.internalSecret" -}}
+{{- $side := .side -}}
+{{- get .root.Values.tls.internal (printf "%sSecret" $side) | default (printf "%s-%s-internal-tls" (include "qwenserve.fullname" .root) $side) -}}
+{{- end -}}
+
+{{- define "qwenserve.internalName" -}}
+{{- printf "%s-%s.%s.svc" (include "qwenserve.fullname" .root) .side .root.Release.Namespace -}}
+{{- end -}}
+
+{{- define "qwenserve.workerTlsArgs" -}}
+{{- with .Values.tls.internal -}}
+{{- if .enabled -}}
+- --tls-cert=/etc/qwenserve/tls/tls.crt
+- --tls-key=/etc/qwenserve/tls/tls.key
+- --tls-client-ca=/etc/qwenserve/tls/ca.crt
+- --tls-client-names={{ join "," .gatewayNames | default (include "qwenserve.internalName" (dict "root" $ "side" "gateway")) }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "qwenserve.workerTlsMounts" -}}
+{{- if .Values.tls.internal.enabled -}}
+- name: tls
+  mountPath: /etc/qwenserve/tls
+  readOnly: true
+{{- end -}}
+{{- end -}}
+
+{{- define "qwenserve.workerTlsVolumes" -}}
+{{- if .Values.tls.internal.enabled -}}
+- name: tls
+  secret:
+    secretName: {{ include "qwenserve.internalSecret" (dict "root" . "side" "worker") }}
+{{- end -}}
+{{- end -}}
+
+{{/* Takes a list of texts, each a YAML list or empty; gives "FIELD:" and all of them, or nothing. */}}
+{{- define "qwenserve.listOf" -}}
+{{- $items := list -}}
+{{- range index . 1 -}}{{- with trim . -}}{{- $items = append $items . -}}{{- end -}}{{- end -}}
+{{- with $items -}}
+{{ index $ 0 }}:
+  {{- join "\n" . | nindent 2 }}
+{{- end -}}
+{{- end -}}
