@@ -203,6 +203,8 @@ void GeneratorCore::Beat(absl::Time now) {
   v1::Heartbeat heartbeat;
   FillStats(stats, BudgetOf(stats), heartbeat.mutable_stats());
   absl::MutexLock lock(&mutex_);
+  if (!first_beat_.has_value()) first_beat_ = now;
+  ToProtoDuration(now - *first_beat_, heartbeat.mutable_stats()->mutable_read_at());
   for (auto& [id, session] : sessions_) {
     if (now - session.last_heard > kSilenceLimit) {
       session.outbox->Fail(WithReason(

@@ -105,6 +105,7 @@ class GeneratorCore {
 
   mutable absl::Mutex mutex_;
   std::optional<absl::Time> drain_until_ ABSL_GUARDED_BY(mutex_);
+  std::optional<absl::Time> first_beat_ ABSL_GUARDED_BY(mutex_);
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t next_session_ ABSL_GUARDED_BY(mutex_) = 1;
   absl::flat_hash_map<uint64_t, Session> sessions_ ABSL_GUARDED_BY(mutex_);

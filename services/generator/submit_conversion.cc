@@ -267,6 +267,8 @@ void FillStats(const EngineStats& stats, absl::Duration step_budget, v1::EngineS
   wire->set_queued_tokens(static_cast<uint64_t>(stats.queued_tokens));
   wire->set_free_blocks(static_cast<uint64_t>(stats.free_blocks));
   wire->set_total_blocks(static_cast<uint64_t>(stats.total_blocks));
+  wire->set_prompt_tokens(stats.counters.prompt_tokens);
+  wire->set_generated_tokens(stats.counters.generated_tokens);
   for (size_t rank = 0; rank < stats.ranks.size(); ++rank) {
     v1::RankStats* wire_rank = wire->add_ranks();
     wire_rank->set_rank(static_cast<uint32_t>(rank));

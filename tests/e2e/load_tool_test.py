@@ -92,6 +92,21 @@ def test_nobody_there_is_unavailable():
         assert result.returncode == 3, result.stderr
 
 
+def until_heartbeats_tell(gateway):
+    """Of eight sequences, and of two steps since the first of them: their prompts have been computed then."""
+    first_step = None
+    deadline = time.monotonic() + 60
+    while True:
+        live = json.loads(qwenctl("top", "--address", gateway.address, "--ops-address", "", "--once", "--interval", 0.1,
+                                  "--output", "json").stdout)
+        generator, = (worker for worker in live["workers"] if worker["role"] == "generator")
+        if generator["engine"]["running"] == 8:
+            first_step = generator["engine"]["step"] if first_step is None else first_step
+            if generator["engine"]["step"] >= first_step + 2:
+                return
+        assert time.monotonic() < deadline, live
+
+
 def test_top_and_requests_show_what_runs(slow_cluster):
     gateway = slow_cluster.gateway
     process = subprocess.Popen([QWENCTL, "bench", "--address", gateway.address, "--concurrency", "10",
@@ -100,8 +115,9 @@ def test_top_and_requests_show_what_runs(slow_cluster):
     try:
         while slow_cluster.total("qwenserve_sequences_running") < 8:
             time.sleep(0.05)
+        until_heartbeats_tell(gateway)
         result = qwenctl("top", "--address", gateway.address, "--ops-address", gateway.addresses["ops"], "--once",
-                         "--interval", 1, "--output", "json")
+                         "--interval", 1.5, "--output", "json")
         assert result.returncode == 0, result.stderr
         live = json.loads(result.stdout)
         assert live["state"] == "SERVING" and live["in_flight"] == 10
@@ -109,6 +125,9 @@ def test_top_and_requests_show_what_runs(slow_cluster):
         generator, = (worker for worker in live["workers"] if worker["role"] == "generator")
         assert generator["engine"]["running"] == 8 and generator["engine"]["kv_blocks_used"] > 0
         assert generator["engine"]["steps_per_s"] > 0
+        # Eight sequences in steps of 200 ms, whose prompts were computed before.
+        assert generator["engine"]["tokens_per_s"] == pytest.approx(8 * generator["engine"]["steps_per_s"])
+        assert generator["engine"]["prompt_tokens_per_s"] == 0
 
         requests = json.loads(qwenctl("requests", "--address", gateway.address, "--output", "json").stdout)
         assert requests["total"] == 10

@@ -16,7 +16,7 @@ std::string StateName(v1::ProcessState state) {
   return std::string(absl::StripPrefix(v1::ProcessState_Name(state), "PROCESS_STATE_"));
 }
 
-Json EngineJson(const v1::EngineStats& engine, const v1::EngineStats* before, double seconds) {
+Json EngineJson(const v1::EngineStats& engine, const v1::EngineStats* before) {
   Json json = {{"running", engine.running()},
                {"waiting", engine.waiting()},
                {"queued_tokens", engine.queued_tokens()},
@@ -24,9 +24,17 @@ Json EngineJson(const v1::EngineStats& engine, const v1::EngineStats* before, do
                {"step_age_s", absl::ToDoubleSeconds(FromProtoDuration(engine.step_age()))},
                {"kv_blocks", engine.total_blocks()},
                {"kv_blocks_used", engine.total_blocks() - engine.free_blocks()}};
-  if (before != nullptr && engine.step() >= before->step() && seconds > 0) {
-    json["steps_per_s"] = static_cast<double>(engine.step() - before->step()) / seconds;
-  }
+  // Without it there was no heartbeat yet, or only those of an older version.
+  if (before == nullptr || !before->has_read_at() || !engine.has_read_at()) return json;
+  const double seconds = absl::ToDoubleSeconds(FromProtoDuration(engine.read_at()) -
+                                               FromProtoDuration(before->read_at()));
+  if (seconds <= 0) return json;
+  const auto rate = [&](uint64_t (v1::EngineStats::*count)() const) {
+    return static_cast<double>((engine.*count)() - (before->*count)()) / seconds;
+  };
+  json["steps_per_s"] = rate(&v1::EngineStats::step);
+  json["tokens_per_s"] = rate(&v1::EngineStats::generated_tokens);
+  json["prompt_tokens_per_s"] = rate(&v1::EngineStats::prompt_tokens);
   return json;
 }
 
@@ -74,10 +82,11 @@ std::string WorkerLine(const Json& worker) {
   if (worker.contains("engine")) {
     const Json& engine = worker["engine"];
     const double blocks = std::max(1.0, engine["kv_blocks"].get<double>());
-    absl::StrAppendFormat(&line, " %7.0f %7.0f %9.0f %5.1f%% %8s", engine["running"].get<double>(),
-                          engine["waiting"].get<double>(), engine["queued_tokens"].get<double>(),
-                          100 * engine["kv_blocks_used"].get<double>() / blocks,
-                          Number(engine, "steps_per_s"));
+    absl::StrAppendFormat(
+        &line, " %7.0f %7.0f %9.0f %5.1f%% %8s %9s %9s", engine["running"].get<double>(),
+        engine["waiting"].get<double>(), engine["queued_tokens"].get<double>(),
+        100 * engine["kv_blocks_used"].get<double>() / blocks, Number(engine, "steps_per_s"),
+        Number(engine, "prompt_tokens_per_s", "%.0f"), Number(engine, "tokens_per_s", "%.0f"));
   }
   const std::string reason = worker["reason"];
   return reason.empty() ? line : absl::StrCat(line, "  ", reason);
@@ -108,12 +117,12 @@ Json LiveJson(const LiveSample& before, const LiveSample& now) {
                 {"reason", worker.reason()},
                 {"in_flight", worker.requests_in_flight()}};
     if (worker.has_engine()) {
-      one["engine"] = EngineJson(worker.engine(), EngineBefore(before.status, worker), seconds);
+      one["engine"] = EngineJson(worker.engine(), EngineBefore(before.status, worker));
     }
     json["workers"].push_back(std::move(one));
   }
   if (status.has_engine()) {
-    json["engine"] = EngineJson(status.engine(), &before.status.engine(), seconds);
+    json["engine"] = EngineJson(status.engine(), &before.status.engine());
   }
   return json;
 }
@@ -135,8 +144,9 @@ std::string LiveTable(const Json& live) {
                     Number(rates["inter_token_ms"], "p50"), " p99 ",
                     Number(rates["inter_token_ms"], "p99"), "\n");
   }
-  absl::StrAppendFormat(&text, "\n%-9s %-24s %-11s %7s %7s %7s %9s %6s %8s\n", "ROLE", "ADDRESS",
-                        "STATE", "FLIGHT", "RUNNING", "WAITING", "QUEUED", "KV", "STEPS/S");
+  absl::StrAppendFormat(&text, "\n%-9s %-24s %-11s %7s %7s %7s %9s %6s %8s %9s %9s\n", "ROLE",
+                        "ADDRESS", "STATE", "FLIGHT", "RUNNING", "WAITING", "QUEUED", "KV",
+                        "STEPS/S", "PREFILL/S", "TOKENS/S");
   for (const Json& worker : live["workers"]) absl::StrAppend(&text, WorkerLine(worker), "\n");
   return text;
 }

@@ -344,11 +344,16 @@ TEST_F(GeneratorCoreTest, OnlyTheNewestHeartbeatWaits) {
   core_.Beat(kStart);
   engine_.stats.step = 2;
   engine_.stats.running = 3;
-  core_.Beat(kStart);
+  engine_.stats.counters.prompt_tokens = 400;
+  engine_.stats.counters.generated_tokens = 50;
+  core_.Beat(kStart + absl::Seconds(0.5));
   const auto message = outbox->Take();
   ASSERT_TRUE(message && message->has_heartbeat());
   EXPECT_EQ(message->heartbeat().stats().step(), 2u);
   EXPECT_EQ(message->heartbeat().stats().running(), 3u);
+  EXPECT_EQ(message->heartbeat().stats().prompt_tokens(), 400u);
+  EXPECT_EQ(message->heartbeat().stats().generated_tokens(), 50u);
+  EXPECT_EQ(message->heartbeat().stats().read_at().nanos(), 500'000'000);
   EXPECT_FALSE(outbox->Take().has_value());
 }
 
