@@ -68,6 +68,47 @@ def test_logprobs_are_printed_on_request(at):
     assert text.stderr.count(" | ") == 6
 
 
+def test_several_answers_are_told_apart(at):
+    flags = ("complete", "--prompt", "qwenserve is", "--max-tokens", 6, "--temperature", 1.5, "--seed", 3, "--ignore-eos")
+    one = json.loads(at(*flags, "--output", "json").stdout)
+    answer = json.loads(at(*flags, "--n", 3, "--logprobs", 0, "--output", "json").stdout)
+    choices = answer["choices"]
+    assert len(choices) == 3 and len({tuple(choice["token_ids"]) for choice in choices}) == 3
+    assert choices[0]["text"] == answer["text"] == one["text"] and "choices" not in one
+    assert all(len(choice["token_ids"]) == len(choice["logprobs"]) == 6 for choice in choices)
+    assert {choice["finish_reason"] for choice in choices} == {"length"}
+    assert answer["usage"]["completion_tokens"] == 18
+    text = at(*flags, "--n", 3)
+    parts = re.split(r"--- answer (\d) of 3, length\n", text.stdout)
+    assert parts[1::2] == ["1", "2", "3"]
+    assert [part.removesuffix("\n") for part in parts[2::2]] == [choice["text"] for choice in choices]
+    assert text.stderr.startswith("[18 tokens")
+
+
+def test_biases_choose_tokens(at):
+    flags = ("complete", "--prompt", "qwenserve is", "--max-tokens", 3, "--temperature", 0, "--ignore-eos",
+             "--output", "json")
+    free = json.loads(at(*flags).stdout)["token_ids"]
+    kept_out = ",".join(f"{token}=-100" for token in free)
+    assert not set(free) & set(json.loads(at(*flags, "--logit-bias", kept_out).stdout)["token_ids"])
+    wanted = next(token for token in range(100, 200) if token not in free)
+    assert json.loads(at(*flags, "--logit-bias", f"{wanted}=100").stdout)["token_ids"] == [wanted] * 3
+    for wrong in ("7", "=5", "x=5", "7=x", "-1=5"):
+        assert at(*flags, "--logit-bias", wrong).returncode == 2, wrong
+    too_far = at(*flags, "--logit-bias", "7=101")
+    assert too_far.returncode == 4 and "logit_bias[7]" in too_far.stderr
+
+
+def test_an_answer_has_at_least_min_tokens(at):
+    flags = ("chat", "--message", "What is qwenserve?", "--temperature", 0, "--max-tokens", 200, "--output", "json")
+    short = json.loads(at(*flags).stdout)
+    assert short["finish_reason"] == "stop"
+    least = len(short["token_ids"]) + 3
+    longer = json.loads(at(*flags, "--min-tokens", least).stdout)
+    assert len(longer["token_ids"]) >= least
+    assert at(*flags, "--min-tokens", 201).returncode == 4
+
+
 def test_chat_prints_the_answer_and_the_speed_apart(at):
     result = at("chat", "--message", "What is qwenserve?", "--temperature", 0)
     assert result.returncode == 0, result.stderr

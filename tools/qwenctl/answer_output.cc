@@ -56,17 +56,37 @@ void PrintLogprobs(absl::string_view title, const std::vector<v1::TokenLogprob>&
   std::cerr << std::flush;
 }
 
+Json ChoiceToJson(const AnswerChoice& choice) {
+  Json json = {{"text", choice.text},
+               {"token_ids", choice.token_ids},
+               {"finish_reason", FinishReasonName(choice.finish_reason)}};
+  if (!choice.reasoning.empty()) json["reasoning"] = choice.reasoning;
+  if (!choice.logprobs.empty()) json["logprobs"] = LogprobsToJson(choice.logprobs);
+  return json;
+}
+
+// Each under a line that says which one it is and how it ended.
+void PrintChoices(const Answer& answer) {
+  const size_t n = answer.others.size() + 1;
+  for (size_t i = 0; i < n; ++i) {
+    const AnswerChoice& choice = i == 0 ? answer : answer.others[i - 1];
+    std::cout << "--- answer " << i + 1 << " of " << n << ", "
+              << FinishReasonName(choice.finish_reason) << "\n"
+              << choice.text << "\n";
+  }
+  std::cout << std::flush;
+}
+
 }  // namespace
 
 Json AnswerToJson(const Answer& answer) {
-  Json json = {{"text", answer.text},
-               {"token_ids", answer.token_ids},
-               {"finish_reason", FinishReasonName(answer.finish_reason)},
-               {"usage",
-                {{"prompt_tokens", answer.usage.prompt_tokens()},
-                 {"completion_tokens", answer.usage.completion_tokens()}}}};
-  if (!answer.reasoning.empty()) json["reasoning"] = answer.reasoning;
-  if (!answer.logprobs.empty()) json["logprobs"] = LogprobsToJson(answer.logprobs);
+  Json json = ChoiceToJson(answer);
+  json["usage"] = {{"prompt_tokens", answer.usage.prompt_tokens()},
+                   {"completion_tokens", answer.usage.completion_tokens()}};
+  if (!answer.others.empty()) {
+    json["choices"] = {ChoiceToJson(answer)};
+    for (const AnswerChoice& other : answer.others) json["choices"].push_back(ChoiceToJson(other));
+  }
   if (!answer.prompt_logprobs.empty()) {
     json["prompt_logprobs"] = LogprobsToJson(answer.prompt_logprobs);
   }
@@ -80,7 +100,7 @@ Json AnswerToJson(const Answer& answer) {
 }
 
 std::string AnswerStats(const Answer& answer) {
-  std::string stats = absl::StrCat(answer.token_ids.size(), " tokens");
+  std::string stats = absl::StrCat(answer.num_tokens(), " tokens");
   if (const double rate = answer.TokensPerSecond(); rate > 0) {
     absl::StrAppendFormat(&stats, ", %.1f tokens/s", rate);
   }
@@ -91,11 +111,11 @@ std::string AnswerStats(const Answer& answer) {
   return absl::StrCat(stats, ", ", FinishReasonName(answer.finish_reason));
 }
 
-int PrintAnswer(const ClientOptions& options,
+int PrintAnswer(const ClientOptions& options, uint32_t n,
                 const std::function<absl::StatusOr<Answer>(const GatewayClient::OnText&)>& ask) {
   bool printed = false;
   GatewayClient::OnText on_text;
-  if (!options.json()) {
+  if (!options.json() && n <= 1) {
     on_text = [&printed](absl::string_view text, absl::string_view) {
       std::cout << text << std::flush;
       printed = true;
@@ -107,8 +127,13 @@ int PrintAnswer(const ClientOptions& options,
   if (options.json()) {
     std::cout << AnswerToJson(*answer).dump() << std::endl;
   } else {
+    if (!answer->others.empty()) PrintChoices(*answer);
     PrintLogprobs("Log-probabilities of the prompt:", answer->prompt_logprobs);
     PrintLogprobs("Log-probabilities of the answer:", answer->logprobs);
+    for (size_t i = 0; i < answer->others.size(); ++i) {
+      PrintLogprobs(absl::StrCat("Log-probabilities of answer ", i + 2, ":"),
+                    answer->others[i].logprobs);
+    }
     std::cerr << "[" << AnswerStats(*answer) << "]" << std::endl;
   }
   return kExitOk;

@@ -43,7 +43,7 @@ int AskOnce(const ChatFlags& flags) {
   message->set_role(v1::ROLE_USER);
   message->set_content(flags.message);
   GatewayClient client(flags.client);
-  return PrintAnswer(flags.client, [&](const GatewayClient::OnText& on_text) {
+  return PrintAnswer(flags.client, flags.generation.n(), [&](const GatewayClient::OnText& on_text) {
     return client.Chat(request, on_text);
   });
 }
@@ -51,6 +51,12 @@ int AskOnce(const ChatFlags& flags) {
 int RunChat(ChatFlags& flags, bool has_message) {
   if (has_message) return AskOnce(flags);
   if (isatty(STDIN_FILENO) != 0 && !flags.client.json()) {
+    if (flags.generation.n() > 1) {
+      std::cerr << "qwenctl: --n is for one question, with --message or from a pipe: a conversation"
+                   " goes on with one answer"
+                << std::endl;
+      return kExitUsage;
+    }
     return RunChatRepl(flags.client, MakeRequest(flags));
   }
   // Without a terminal the whole input is one message.

@@ -1,4 +1,12 @@
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "engine/tokenizer/unicode.h"
 #include "services/common/listen_socket.h"
 #include "tools/qwenctl/commands.h"
@@ -11,6 +19,17 @@ template <typename T, typename Setter>
 CLI::Option* AddOptional(CLI::App& command, const std::string& name, const std::string& help,
                          Setter setter) {
   return command.add_option_function<T>(name, setter, help);
+}
+
+std::optional<std::pair<uint32_t, float>> ParseBias(absl::string_view text) {
+  const std::pair<absl::string_view, absl::string_view> parts =
+      absl::StrSplit(text, absl::MaxSplits('=', 1));
+  uint32_t id = 0;
+  float bias = 0;
+  if (!absl::SimpleAtoi(parts.first, &id) || !absl::SimpleAtof(parts.second, &bias)) {
+    return std::nullopt;
+  }
+  return std::make_pair(id, bias);
 }
 
 }  // namespace
@@ -56,6 +75,10 @@ void AddGenerationFlags(CLI::App& command, v1::GenerationOptions* options) {
   v1::SamplingParams* sampling = options->mutable_sampling();
   AddOptional<uint32_t>(command, "--max-tokens", "Longest answer, in tokens",
                         [options](uint32_t v) { options->set_max_tokens(v); });
+  AddOptional<uint32_t>(command, "--min-tokens", "The text does not end before this many tokens",
+                        [options](uint32_t v) { options->set_min_tokens(v); });
+  AddOptional<uint32_t>(command, "--n", "So many answers to the same prompt",
+                        [options](uint32_t v) { options->set_n(v); });
   AddOptional<float>(command, "--temperature", "0 takes the most probable token",
                      [sampling](float v) { sampling->set_temperature(v); });
   AddOptional<float>(command, "--top-p", "Only the most probable tokens that reach this mass",
@@ -66,6 +89,23 @@ void AddGenerationFlags(CLI::App& command, v1::GenerationOptions* options) {
                      [sampling](float v) { sampling->set_min_p(v); });
   AddOptional<float>(command, "--repetition-penalty", "Above 1: repeats less",
                      [sampling](float v) { sampling->set_repetition_penalty(v); });
+  AddOptional<float>(command, "--presence-penalty", "Above 0: fewer tokens that were there before",
+                     [sampling](float v) { sampling->set_presence_penalty(v); });
+  AddOptional<float>(command, "--frequency-penalty", "Above 0: the fewer, the more often they were",
+                     [sampling](float v) { sampling->set_frequency_penalty(v); });
+  AddOptional<std::vector<std::string>>(
+      command, "--logit-bias",
+      "Added to the logits of these tokens, such as 17=-100,42=5; -100 keeps one out",
+      [sampling](const std::vector<std::string>& biases) {
+        for (const std::string& text : biases) {
+          const auto bias = ParseBias(text);
+          (*sampling->mutable_logit_bias())[bias->first] = bias->second;
+        }
+      })
+      ->check([](const std::string& text) {
+        return ParseBias(text) ? "" : absl::StrCat("'", text, "' is no ID=BIAS");
+      })
+      ->delimiter(',');
   AddOptional<uint64_t>(command, "--seed", "Same seed, same answer",
                         [sampling](uint64_t v) { sampling->set_seed(v); });
   AddOptional<std::string>(command, "--stop", "End the answer before this text; may be repeated",

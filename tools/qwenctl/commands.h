@@ -27,8 +27,9 @@ std::string VersionText();
 // --address, --model, --timeout, --output.
 void AddClientFlags(CLI::App& command, ClientOptions* options);
 
-// --max-tokens, --temperature, --top-p, --top-k, --min-p, --repetition-penalty, --seed, --stop,
-// --ignore-eos. A flag that is not given stays unset, so the model's own default holds.
+// --max-tokens, --min-tokens, --n, --temperature, --top-p, --top-k, --min-p, --repetition-penalty,
+// --presence-penalty, --frequency-penalty, --logit-bias, --seed, --stop, --logprobs, --ignore-eos.
+// A flag that is not given stays unset, so the model's own default holds.
 void AddGenerationFlags(CLI::App& command, v1::GenerationOptions* options);
 
 // Validators of flags: what is wrong, or nothing. Messages of the protocol carry UTF-8 only, and an

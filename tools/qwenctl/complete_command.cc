@@ -24,9 +24,10 @@ int RunComplete(CompleteFlags& flags) {
     for (uint32_t id : flags.token_ids) flags.request.mutable_token_ids()->add_ids(id);
   }
   GatewayClient client(flags.client);
-  return PrintAnswer(flags.client, [&](const GatewayClient::OnText& on_text) {
-    return client.Complete(flags.request, on_text);
-  });
+  return PrintAnswer(flags.client, flags.request.options().n(),
+                     [&](const GatewayClient::OnText& on_text) {
+                       return client.Complete(flags.request, on_text);
+                     });
 }
 
 }  // namespace

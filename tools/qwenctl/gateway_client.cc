@@ -27,23 +27,24 @@ void ReadAnswer(Reader& reader, absl::Time start, const GatewayClient::OnText& o
       if (answer->time_to_first_token == absl::InfiniteDuration()) {
         answer->time_to_first_token = absl::Now() - start;
       }
-      absl::StrAppend(&answer->text, delta.text());
+      AnswerChoice& choice = answer->choice(delta.choice());
+      absl::StrAppend(&choice.text, delta.text());
       std::string reasoning;
       if constexpr (requires { delta.reasoning(); }) reasoning = delta.reasoning();
-      absl::StrAppend(&answer->reasoning, reasoning);
-      answer->token_ids.insert(answer->token_ids.end(), delta.token_ids().begin(),
-                               delta.token_ids().end());
-      answer->logprobs.insert(answer->logprobs.end(), delta.logprobs().begin(),
-                              delta.logprobs().end());
+      absl::StrAppend(&choice.reasoning, reasoning);
+      choice.token_ids.insert(choice.token_ids.end(), delta.token_ids().begin(),
+                              delta.token_ids().end());
+      choice.logprobs.insert(choice.logprobs.end(), delta.logprobs().begin(),
+                             delta.logprobs().end());
       if constexpr (requires { delta.prompt_logprobs(); }) {
         answer->prompt_logprobs.insert(answer->prompt_logprobs.end(),
                                        delta.prompt_logprobs().begin(),
                                        delta.prompt_logprobs().end());
       }
-      if (on_text) on_text(delta.text(), reasoning);
+      if (on_text && delta.choice() == 0) on_text(delta.text(), reasoning);
     } else if (event.has_finished()) {
-      if (!event.finished().choices().empty()) {
-        answer->finish_reason = event.finished().choices(0).finish_reason();
+      for (const v1::ChoiceFinish& finish : event.finished().choices()) {
+        answer->choice(finish.index()).finish_reason = finish.finish_reason();
       }
       answer->usage = event.finished().usage();
     }
@@ -53,9 +54,21 @@ void ReadAnswer(Reader& reader, absl::Time start, const GatewayClient::OnText& o
 
 }  // namespace
 
+AnswerChoice& Answer::choice(uint32_t index) {
+  if (index == 0) return *this;
+  if (others.size() < index) others.resize(index);
+  return others[index - 1];
+}
+
+size_t Answer::num_tokens() const {
+  size_t tokens = token_ids.size();
+  for (const AnswerChoice& other : others) tokens += other.token_ids.size();
+  return tokens;
+}
+
 double Answer::TokensPerSecond() const {
-  if (token_ids.size() < 2 || total_time <= time_to_first_token) return 0;
-  return static_cast<double>(token_ids.size() - 1) /
+  if (num_tokens() < 2 || total_time <= time_to_first_token) return 0;
+  return static_cast<double>(num_tokens() - 1) /
          absl::ToDoubleSeconds(total_time - time_to_first_token);
 }
 

@@ -24,20 +24,29 @@ struct ClientOptions {
   bool json() const { return output == "json"; }
 };
 
-// One answer, put together from a stream.
-struct Answer {
-  std::string request_id;
-  uint64_t seed = 0;
+// One of the n answers to a request.
+struct AnswerChoice {
   std::string text;
   std::string reasoning;
   std::vector<uint32_t> token_ids;
-  std::vector<v1::TokenLogprob> logprobs;         // one per token id, when asked for
-  std::vector<v1::TokenLogprob> prompt_logprobs;  // likewise, from the second prompt token on
+  std::vector<v1::TokenLogprob> logprobs;  // one per token id, when asked for
   v1::FinishReason finish_reason = v1::FINISH_REASON_UNSPECIFIED;
+};
+
+// What comes back for one request, put together from a stream: the first answer, and the others.
+struct Answer : AnswerChoice {
+  std::vector<AnswerChoice> others;
+  std::string request_id;
+  uint64_t seed = 0;
+  std::vector<v1::TokenLogprob> prompt_logprobs;  // from the second prompt token on
   v1::Usage usage;
   absl::Duration time_to_first_token = absl::InfiniteDuration();
   absl::Duration total_time;
 
+  // The answer `index`, made if it is not there yet.
+  AnswerChoice& choice(uint32_t index);
+  // Of all answers together.
+  size_t num_tokens() const;
   // Tokens after the first one per second; 0 when there are fewer than two.
   double TokensPerSecond() const;
 };
@@ -45,7 +54,7 @@ struct Answer {
 // A gateway, called synchronously. One call at a time, but Cancel may come from another thread.
 class GatewayClient {
  public:
-  // What a stream brings, as it comes. May be null.
+  // What a stream brings of the first answer, as it comes. May be null.
   using OnText = std::function<void(absl::string_view text, absl::string_view reasoning)>;
 
   explicit GatewayClient(const ClientOptions& options);
