@@ -1,10 +1,15 @@
 #include "services/gateway/routing/router.h"
 
+#include <list>
 #include <map>
 #include <optional>
+#include <random>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 
 namespace qwenserve {
@@ -183,6 +188,46 @@ TEST(PrefixDirectoryTest, ForgetsTheLeastRecentlyUsed) {
   EXPECT_TRUE(directory.Find(std::vector<uint64_t>{2}).empty());
   EXPECT_EQ(directory.Find(std::vector<uint64_t>{1})[0].instance_id, "c");
   EXPECT_EQ(directory.Find(std::vector<uint64_t>{10})[0].instance_id, "b");
+}
+
+// Names of replicas that have restarted and restarted again must not pile up.
+TEST(PrefixDirectoryTest, ForgetsReplicasWithTheirLastEntry) {
+  PrefixDirectory directory(4);
+  for (uint64_t i = 0; i < 100; ++i) {
+    directory.Record(std::vector<uint64_t>{2 * i, 2 * i + 1}, absl::StrCat("replica", i));
+    EXPECT_LE(directory.num_replicas(), 2u);
+  }
+  directory.Record(std::vector<uint64_t>{1, 2, 3, 4, 5, 6}, "last");  // more than it has room for
+  EXPECT_EQ(directory.size(), 4u);
+  EXPECT_EQ(directory.num_replicas(), 1u);
+  EXPECT_EQ(directory.Find(std::vector<uint64_t>{1, 2, 3, 4, 5, 6})[0].keys, 4u);
+}
+
+TEST(PrefixDirectoryTest, IsALeastRecentlyUsedList) {
+  constexpr size_t kCapacity = 20;
+  std::mt19937_64 random(1);
+  PrefixDirectory directory(kCapacity);
+  std::list<std::pair<uint64_t, std::string>> expected;  // newest first
+  for (int round = 0; round < 5000; ++round) {
+    std::vector<uint64_t> keys;  // none twice, as in a chain of hashes
+    for (uint64_t key = random() % 8; key < 40; key += 1 + random() % 12) keys.push_back(key);
+    const std::string id(1, static_cast<char>('a' + random() % 5));
+    directory.Record(keys, id);
+    for (size_t i = keys.size(); i > 0; --i) {
+      expected.remove_if([&](const auto& entry) { return entry.first == keys[i - 1]; });
+      expected.emplace_front(keys[i - 1], id);
+    }
+    if (expected.size() > kCapacity) expected.resize(kCapacity);
+    ASSERT_EQ(directory.size(), expected.size());
+    std::set<std::string> ids;
+    for (const auto& [key, instance_id] : expected) {
+      ids.insert(instance_id);
+      const auto known = directory.Find({&key, 1});
+      ASSERT_EQ(known.size(), 1u) << "key " << key << ", round " << round;
+      ASSERT_EQ(known[0].instance_id, instance_id) << "key " << key << ", round " << round;
+    }
+    ASSERT_EQ(directory.num_replicas(), ids.size());
+  }
 }
 
 }  // namespace
