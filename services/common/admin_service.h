@@ -4,14 +4,18 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "qwenserve/v1/admin.grpc.pb.h"
 
 namespace qwenserve {
 
-// The Admin service of any process. It has no access control of its own: register it on loopback
-// or behind mTLS only.
+// The Admin service of any process. Without names in `clients` it lets everyone in: register it on
+// loopback only then. With them it answers whoever has proved by mTLS to have one, and others with
+// PERMISSION_DENIED.
 class AdminService : public v1::Admin::CallbackService {
  public:
   struct Hooks {
@@ -21,7 +25,8 @@ class AdminService : public v1::Admin::CallbackService {
     std::function<void(std::optional<absl::Duration> timeout)> drain;
   };
 
-  explicit AdminService(Hooks hooks);
+  // `clients`: DNS names and URIs of certificates.
+  AdminService(Hooks hooks, std::vector<std::string> clients);
 
   grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context,
                                       const v1::GetStatusRequest* request,
@@ -37,7 +42,10 @@ class AdminService : public v1::Admin::CallbackService {
                                          v1::ListRequestsResponse* response) override;
 
  private:
+  absl::Status Check(const grpc::CallbackServerContext& context) const;
+
   const Hooks hooks_;
+  const std::vector<std::string> clients_;
 };
 
 }  // namespace qwenserve

@@ -62,11 +62,13 @@ bool ReflectionWanted(const ServerOptions& options) {
 }
 
 absl::StatusOr<bool> AdminWanted(const ServerOptions& options, const ListenSocket& socket) {
-  if (options.admin == "auto") return socket.loopback && !options.api_keys;
+  const bool named = !options.admin_clients.empty();
+  if (options.admin == "auto") return named || (socket.loopback && !options.api_keys);
   if (options.admin == "off") return false;
-  if (socket.loopback) return true;
-  return absl::InvalidArgumentError(
-      absl::StrCat("--admin on needs a loopback address, ", socket.address, " is none"));
+  if (named || socket.loopback) return true;
+  return absl::InvalidArgumentError(absl::StrCat("--admin on needs a loopback address, ",
+                                                 socket.address,
+                                                 " is none, or --admin-client-names"));
 }
 
 class Process : public ServerContext {
@@ -77,7 +79,7 @@ class Process : public ServerContext {
         options_(options),
         metrics_(role_name),
         server_metrics_(metrics_),
-        admin_(AdminHooks()) {}
+        admin_(AdminHooks(), options.admin_clients) {}
 
   absl::Status Start(const RoleFactory& make_role);
   // Until drained; the exit status.
@@ -282,6 +284,9 @@ absl::Status Process::Start(const RoleFactory& make_role) {
   if (!options_.tls.peer_names.empty() && options_.tls.ca.empty()) {
     return absl::InvalidArgumentError("--tls-client-names needs --tls-client-ca");
   }
+  if (!options_.admin_clients.empty() && options_.tls.ca.empty()) {
+    return absl::InvalidArgumentError("--admin-client-names needs --tls-client-ca");
+  }
   QS_RETURN_IF_ERROR(StartOps());
   // Idempotent; also what makes the linker keep the library.
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -402,8 +407,11 @@ void AddServerFlags(Flags& flags, ServerOptions* options, int grpc_port, int ops
   flags.OneOf({"auto", "on", "off", "true", "false"});
   flags.Add("admin", &options->admin,
             "Serve the Admin service on the gRPC port: auto (on loopback, unless there are API\n"
-            "keys), on or off; on needs loopback");
+            "keys, or with --admin-client-names), on or off; on needs loopback or these names");
   flags.OneOf({"auto", "on", "off"});
+  flags.Add("admin-client-names", &options->admin_clients,
+            "Only clients whose certificate has one of these DNS names or URIs may use the Admin\n"
+            "service, from anywhere; needs --tls-client-ca");
 }
 
 int RunServer(absl::string_view role_name, Exposure exposure, const ServerOptions& options,

@@ -29,6 +29,8 @@ struct ServerOptions {
   // the Admin service on loopback without them: with keys a proxy on this host may let in others.
   std::string reflection = "auto";
   std::string admin = "auto";
+  // Who may use Admin, loopback or not; needs tls.ca. Empty: everyone who reaches it on loopback.
+  std::vector<std::string> admin_clients;
   TlsFiles tls;
   StreamLimits streams;
   // Not a flag: the role asks its callers for keys.

@@ -99,12 +99,13 @@ class SimCluster:
         self.stack.callback(lambda: process.running() and process.kill())
         return process
 
-    def start_gateway(self, generators=None, flags=None, ready=True):
-        """One more gateway; `generators`: the addresses that it knows instead of all."""
+    def start_gateway(self, generators=None, flags=None, ready=True, listen="127.0.0.1:0"):
+        """One more gateway; `generators`: the addresses that it knows instead of all; `listen`: of its gRPC port."""
         addresses = generators or [p.address for p in self.generators]
         gateway = self._start("gateway", (
             "--tokenizers", ",".join(p.address for p in self.tokenizers),
-            "--generators", ",".join(addresses), *(self._gateway_flags if flags is None else flags)))
+            "--generators", ",".join(addresses), *(self._gateway_flags if flags is None else flags)),
+                              listen=listen)
         return gateway.wait_ready() if ready else gateway
 
     def restart(self, processes, number, *flags):

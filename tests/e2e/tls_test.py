@@ -1,6 +1,7 @@
 """TLS and mTLS between all processes, with certificates that are replaced while they run."""
 
 import datetime
+import json
 import os
 import socket
 import ssl
@@ -11,7 +12,8 @@ import grpc
 import openai
 import pytest
 
-from server_process import ServerProcess
+from security import all_methods, call_raw
+from server_process import BIN, ServerProcess
 
 
 class Authority:
@@ -301,3 +303,48 @@ def test_http_clients_need_certificates_and_names(sim_cluster, ca, tmp_path):
     assert get(gateway, tls_context(ca, named))[0].startswith(b"HTTP/1.1 200 ")
     for pair in (None, other, stranger):
         assert refused(gateway, tls_context(ca, pair)), pair
+
+
+def test_an_operator_comes_from_anywhere_by_certificate(sim_cluster, ca, tmp_path, api):
+    mounted = Mounted(tmp_path / "gateway").swap(ca.issue("gateway", "DNS:gateway.test"), ca.cert)
+    cluster = sim_cluster()
+    named = (*mounted.flags(), "--admin-client-names", "spiffe://cluster/operator")
+    operator = ca.issue("operator", "DNS:op.test,URI:spiffe://cluster/operator")
+    tenant = ca.issue("tenant", "DNS:tenant.test,URI:spiffe://cluster/tenant")
+    methods = all_methods(tmp_path)["qwenserve.v1.Admin"]
+
+    def codes(address, pair):
+        with client(address, ca, pair) as channel:
+            return {call_raw(channel, f"/qwenserve.v1.Admin/{method}") for method in methods if method != "Drain"}
+
+    def qwenctl(command, pair, *arguments):
+        return subprocess.run(
+            [BIN / "qwenctl", command, "--address", address, "--tls-ca", ca.cert, "--tls-cert", pair[0], "--tls-key",
+             pair[1], "--tls-server-name", "gateway.test", "--output", "json", *arguments],
+            capture_output=True, text=True, timeout=60)
+
+    for listen in ("0.0.0.0:0", "127.0.0.1:0"):
+        gateway = cluster.start_gateway(flags=named, listen=listen)
+        address = "127.0.0.1:" + gateway.address.rpartition(":")[2]
+        assert codes(address, tenant) == {grpc.StatusCode.PERMISSION_DENIED}
+        with client(address, ca, tenant) as channel:
+            assert call_raw(channel, "/qwenserve.v1.Admin/Drain") == grpc.StatusCode.PERMISSION_DENIED
+        assert len(models(client(address, ca, tenant), api)) == 1  # still serves, and who is no operator too
+        top = qwenctl("top", operator, "--ops-address", "", "--once", "--interval", "0.1")
+        assert top.returncode == 0 and json.loads(top.stdout)["state"] == "SERVING", top.stderr
+        assert json.loads(qwenctl("requests", operator).stdout) == {"total": 0, "requests": []}
+        refused = qwenctl("requests", tenant)
+        assert refused.returncode != 0 and "--admin-client-names" in refused.stderr
+        gateway.kill()
+
+    # Without names there is no Admin service but on loopback, whatever the certificate.
+    gateway = cluster.start_gateway(flags=mounted.flags(), listen="0.0.0.0:0")
+    address = "127.0.0.1:" + gateway.address.rpartition(":")[2]
+    assert codes(address, operator) == {grpc.StatusCode.UNIMPLEMENTED}
+
+
+def test_names_of_operators_need_an_authority():
+    result = subprocess.run([BIN / "qwenserve-gateway", "--tokenizers", "127.0.0.1:1", "--generators", "127.0.0.1:1",
+                             "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--admin-client-names", "a.test"],
+                            capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1 and "--admin-client-names needs --tls-client-ca" in result.stderr

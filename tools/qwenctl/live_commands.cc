@@ -9,10 +9,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/base/status_macros.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
 #include "qwenserve/v1/admin.grpc.pb.h"
 #include "services/common/status_mapping.h"
+#include "services/common/watched_files.h"
 #include "tools/qwenctl/commands.h"
 #include "tools/qwenctl/exit_codes.h"
 #include "tools/qwenctl/live_view.h"
@@ -21,10 +23,15 @@ namespace qwenserve {
 namespace {
 
 constexpr absl::Duration kPatience = absl::Seconds(5);
+constexpr size_t kMaxPemBytes = 1 << 20;
 
 struct LiveFlags {
   std::string address = "127.0.0.1:50051";
   std::string ops_address = "127.0.0.1:9090";
+  std::string tls_ca;
+  std::string tls_cert;
+  std::string tls_key;
+  std::string tls_server_name;
   double interval_seconds = 2;
   bool once = false;
   uint32_t max_requests = 100;
@@ -35,10 +42,22 @@ struct LiveFlags {
 // The Admin service of one process.
 class AdminClient {
  public:
-  explicit AdminClient(const std::string& address)
-      : address_(address),
-        channel_(grpc::CreateChannel(address, grpc::InsecureChannelCredentials())),
-        stub_(v1::Admin::NewStub(channel_)) {}
+  static absl::StatusOr<AdminClient> Connect(const LiveFlags& flags) {
+    grpc::ChannelArguments arguments;
+    if (flags.tls_ca.empty()) {
+      return AdminClient(flags.address, grpc::InsecureChannelCredentials(), arguments);
+    }
+    grpc::SslCredentialsOptions files;
+    QS_ASSIGN_OR_RETURN(files.pem_root_certs, ReadSmallFile(flags.tls_ca, kMaxPemBytes));
+    if (!flags.tls_cert.empty()) {
+      QS_ASSIGN_OR_RETURN(files.pem_cert_chain, ReadSmallFile(flags.tls_cert, kMaxPemBytes));
+      QS_ASSIGN_OR_RETURN(files.pem_private_key, ReadSmallFile(flags.tls_key, kMaxPemBytes));
+    }
+    if (!flags.tls_server_name.empty()) {
+      arguments.SetSslTargetNameOverride(flags.tls_server_name);
+    }
+    return AdminClient(flags.address, grpc::SslCredentials(files), arguments);
+  }
 
   absl::StatusOr<v1::GetStatusResponse> GetStatus() {
     return Call<v1::GetStatusResponse>([this](grpc::ClientContext* context, auto* response) {
@@ -55,6 +74,13 @@ class AdminClient {
   }
 
  private:
+  AdminClient(const std::string& address,
+              const std::shared_ptr<grpc::ChannelCredentials>& credentials,
+              const grpc::ChannelArguments& arguments)
+      : address_(address),
+        channel_(grpc::CreateCustomChannel(address, credentials, arguments)),
+        stub_(v1::Admin::NewStub(channel_)) {}
+
   template <typename Response, typename Send>
   absl::StatusOr<Response> Call(Send send) {
     grpc::ClientContext context;
@@ -64,14 +90,16 @@ class AdminClient {
     if (status.ok()) return response;
     if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
       return absl::UnimplementedError(
-          absl::StrCat(address_, " has no Admin service: it is on loopback addresses only"));
+          absl::StrCat(address_,
+                       " has no Admin service: without --admin-client-names of the "
+                       "server it is on loopback addresses only, and not beside API keys"));
     }
     return FromGrpcStatus(status);
   }
 
-  const std::string address_;
-  const std::shared_ptr<grpc::Channel> channel_;
-  const std::unique_ptr<v1::Admin::Stub> stub_;
+  std::string address_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::Admin::Stub> stub_;
 };
 
 absl::StatusOr<LiveSample> Sample(AdminClient& admin, const LiveFlags& flags) {
@@ -85,8 +113,9 @@ absl::StatusOr<LiveSample> Sample(AdminClient& admin, const LiveFlags& flags) {
 }
 
 int RunTop(const LiveFlags& flags) {
-  AdminClient admin(flags.address);
-  auto before = Sample(admin, flags);
+  auto admin = AdminClient::Connect(flags);
+  if (!admin.ok()) return ReportError(admin.status());
+  auto before = Sample(*admin, flags);
   if (!before.ok()) return ReportError(before.status());
   if (!flags.ops_address.empty() && !before->metrics.has_value()) {
     std::cerr << "qwenctl: no metrics at " << flags.ops_address << ": no rates and times"
@@ -96,7 +125,7 @@ int RunTop(const LiveFlags& flags) {
   const bool redraw = !flags.once && !flags.json() && isatty(STDOUT_FILENO) == 1;
   while (std::cout) {
     absl::SleepFor(absl::Seconds(flags.interval_seconds));
-    auto now = Sample(admin, flags);
+    auto now = Sample(*admin, flags);
     if (!now.ok()) return ReportError(now.status());
     const Json live = LiveJson(*before, *now);
     if (redraw) std::cout << "\x1b[H\x1b[2J";
@@ -112,8 +141,9 @@ int RunTop(const LiveFlags& flags) {
 }
 
 int RunRequests(const LiveFlags& flags) {
-  AdminClient admin(flags.address);
-  const auto requests = admin.ListRequests(flags.max_requests);
+  auto admin = AdminClient::Connect(flags);
+  if (!admin.ok()) return ReportError(admin.status());
+  const auto requests = admin->ListRequests(flags.max_requests);
   if (!requests.ok()) return ReportError(requests.status());
   const Json json = RequestsJson(*requests, absl::Now());
   if (flags.json()) {
@@ -125,11 +155,20 @@ int RunRequests(const LiveFlags& flags) {
 }
 
 void AddCommonFlags(CLI::App& command, LiveFlags* flags) {
-  command
-      .add_option("--address", flags->address, "gRPC port of the process, HOST:PORT on loopback")
+  command.add_option("--address", flags->address, "gRPC port of the process, HOST:PORT")
       ->envname("QWENSERVE_ADDRESS")
       ->check(CheckAddress)
       ->capture_default_str();
+  CLI::Option* ca = command.add_option(
+      "--tls-ca", flags->tls_ca, "TLS: who must have signed the server's certificate, in PEM");
+  CLI::Option* cert =
+      command.add_option("--tls-cert", flags->tls_cert, "Certificate to show it, in PEM")
+          ->needs(ca);
+  cert->needs(command.add_option("--tls-key", flags->tls_key, "Its private key")->needs(cert));
+  command
+      .add_option("--tls-server-name", flags->tls_server_name,
+                  "Name in the server's certificate, where it is not the address")
+      ->needs(ca);
   command.add_option("--output", flags->output, "text or json")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
