@@ -64,7 +64,9 @@ def test_every_flag_can_be_set(component):
                                     "--print-config").stdout)) | {"config"}
     listed = set(schema_flags(component))
     assert not listed & BY_THE_CHART[component]
-    assert listed | BY_THE_CHART[component] | LEFT_OUT[component] == of_program
+    known = listed | BY_THE_CHART[component] | LEFT_OUT[component]
+    assert of_program - known == set(), f"new flags: list them in values.schema.json, {component}.flags"
+    assert known - of_program == set(), "flags that are gone"
 
 
 def example(flag):

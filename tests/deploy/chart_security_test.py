@@ -183,6 +183,14 @@ def test_clients_can_be_limited(helm):
     assert connects(documents, test, gateway, 50051)
 
 
+def test_other_ports_of_name_servers(helm):
+    documents = helm.render(values={"networkPolicy.dnsPorts": [53, 5353]})
+    labels = pod(documents, "gateway").labels
+    for protocol in ("UDP", "TCP"):
+        assert allows(documents, labels, "Egress", None, 5353, protocol)
+        assert not allows(helm.render(), labels, "Egress", None, 5353, protocol)
+
+
 def test_network_policies_can_be_left_out(helm):
     assert not of_kind(helm.render(values={"networkPolicy.enabled": False}), "NetworkPolicy")
 

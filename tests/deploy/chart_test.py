@@ -127,6 +127,11 @@ def test_grace_covers_the_drain_and_nothing_runs_before_it(documents):
         assert "lifecycle" not in this.container  # the process drains by itself
 
 
+def test_a_gateway_may_finish_the_longest_request(documents):
+    flags = pod(documents, "gateway").flags
+    assert int(flags["drain-timeout"]) >= int(flags["max-request-time"])
+
+
 @pytest.mark.parametrize("component", COMPONENTS)
 @pytest.mark.parametrize("delay, timeout", [(10, 120), (0, 0), (7, 3600)])
 def test_grace_is_computed(helm, component, delay, timeout):
