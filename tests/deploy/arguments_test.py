@@ -15,7 +15,7 @@ BIN = pathlib.Path(os.environ["QWENSERVE_BIN"])
 VARIABLES = {"$(POD_IP)": "127.0.0.1", "$(LWS_LEADER_ADDRESS)": "leader.group.inference", "$(LWS_WORKER_INDEX)": "1"}
 # Set by the chart in some release or other, so not among the "flags" of its values.
 COMMON = {"listen", "ops-listen", "log-level", "drain-delay", "drain-timeout", "tls-cert", "tls-key", "tls-client-ca",
-          "tls-client-names"}
+          "tls-client-names", "admin-client-names"}
 BY_THE_CHART = {
     "gateway": COMMON | {"tokenizers", "generators", "max-request-time", "http-listen", "api-keys",
                          "cache-salt-secret-file", "worker-tls-ca", "worker-tls-cert", "worker-tls-key",
@@ -101,8 +101,9 @@ def test_all_flags_at_once_reach_the_program(helm, component):
 
 def test_everything_that_the_chart_sets_is_a_flag(helm):
     """In a release that uses all of it."""
-    internal = {"enabled": True, "gatewaySecret": "g", "workerSecret": "w", "gatewayNames": ["g"], "workerNames": ["w"]}
-    edge = {"enabled": True, "secretName": "e", "clientCa": {"secretName": "c"}, "clientNames": ["n"]}
+    internal = {"enabled": True, "gatewaySecret": "g", "workerSecret": "w", "gatewayNames": ["g"], "workerNames": ["w"],
+                "adminNames": ["o"]}
+    edge = {"enabled": True, "secretName": "e", "clientCa": {"secretName": "c"}, "clientNames": ["n"], "adminNames": ["o"]}
     documents = helm.render(values={
         "models.own": OWN_MODEL, "tls": {"internal": internal, "edge": edge}, "gateway.apiKeys.secretName": "k",
         "gateway.cacheSalt.secretName": "s", "generator.tensorParallel": 2, "generator.nodes": 2}, apis=ALL_APIS)

@@ -74,6 +74,19 @@ def test_internal_tls_from_secrets(helm):
         assert service["spec"]["ports"][0]["appProtocol"] == "https"
 
 
+def test_operators(helm):
+    """They are let in by the list of clients, too, where there is one."""
+    edge = {"enabled": True, "secretName": "e", "clientCa": {"secretName": "c"}, "adminNames": ["ops"]}
+    flags = pod(helm.render(values={"tls.edge": edge}), "gateway").flags
+    assert flags["admin-client-names"] == "ops" and "tls-client-names" not in flags
+    documents = helm.render(values={"tls.edge": {**edge, "clientNames": ["app", "ops"]},
+                                    "tls.internal": {**INTERNAL, "adminNames": ["ops"]}})
+    assert pod(documents, "gateway").flags["tls-client-names"] == "app,ops"
+    for component in ("tokenizer", "generator"):
+        flags = pod(documents, component).flags
+        assert flags["admin-client-names"] == "ops" and flags["tls-client-names"] == "gw.example,ops"
+
+
 def test_internal_tls_by_cert_manager(helm):
     documents = helm.render(values={"tls.internal.enabled": True, "tls.internal.certManager.issuer.name": "ca"},
                             apis=CERT_MANAGER)

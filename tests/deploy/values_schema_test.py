@@ -101,7 +101,7 @@ CONTRADICTIONS = [
     ({"gateway.flags.proxy-protocol": "grpc"}, "proxy-protocol needs trusted-proxies"),
     ({"tls.edge.enabled": True}, "tls.edge.enabled needs tls.edge.secretName"),
     ({"tls.edge": {"enabled": True, "secretName": "s", "certManager": {"issuer": {"name": "i"}}}}, "both set"),
-    ({"tls.edge": {"enabled": True, "secretName": "s", "clientNames": ["a"]}}, "clientNames needs tls.edge.clientCa"),
+    ({"tls.edge": {"enabled": True, "secretName": "s", "clientNames": ["a"]}}, "clientNames and adminNames need tls.edge.clientCa"),
     ({"tls.internal.enabled": True}, "tls.internal.enabled needs tls.internal.gatewaySecret"),
     ({"tls.internal": {"enabled": True, "gatewaySecret": "g"}}, "tls.internal.enabled needs"),
     ({"tls.internal": {"enabled": True, "gatewaySecret": "g", "workerSecret": "w"}}, "gatewayNames and workerNames say"),

@@ -165,7 +165,11 @@ readinessProbe:
 - --tls-cert=/etc/qwenserve/tls/tls.crt
 - --tls-key=/etc/qwenserve/tls/tls.key
 - --tls-client-ca=/etc/qwenserve/tls/ca.crt
-- --tls-client-names={{ join "," .gatewayNames | default (include "qwenserve.internalName" (dict "root" $ "side" "gateway")) }}
+{{- $gateways := .gatewayNames | default (list (include "qwenserve.internalName" (dict "root" $ "side" "gateway"))) }}
+- {{ printf "--tls-client-names=%s" (join "," (concat $gateways .adminNames | uniq)) | quote }}
+{{- with .adminNames }}
+- {{ printf "--admin-client-names=%s" (join "," .) | quote }}
+{{- end }}
 {{- end -}}
 {{- end -}}
 {{- end -}}
