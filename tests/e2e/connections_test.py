@@ -9,7 +9,7 @@ import time
 import grpc
 import pytest
 
-PATIENCE = 30
+PATIENCE = 60
 CAP = 300
 SCRIPT = [{"when": "long", "length": 400}]
 

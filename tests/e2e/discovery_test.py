@@ -36,7 +36,7 @@ def model(tmp_path_factory):
     return make_sim_model(tmp_path_factory.mktemp("models") / "sim")
 
 
-def wait_for(condition, what, patience=30):
+def wait_for(condition, what, patience=60):
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, f"not within {patience} s: {what}"

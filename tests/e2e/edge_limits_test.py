@@ -7,7 +7,7 @@ import grpc
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-def eventually(condition, patience=20):
+def eventually(condition, patience=60):
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline

@@ -164,18 +164,18 @@ def test_a_client_that_closes_frees_its_sequences(sim):
     for connection in connections:
         assert b'"content"' in read_until(connection, b'"content"')
         connection.close()
-    sim.wait_idle(10)
+    sim.wait_idle()
 
 
 def test_a_client_that_leaves_before_its_whole_answer(sim):
     connection = http.client.HTTPConnection(sim.gateway.addresses["http"])
     connection.request("POST", "/v1/chat/completions", json.dumps(chat("paced")), JSON)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while sim.total("qwenserve_sequences_running") == 0:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     connection.close()
-    sim.wait_idle(10)
+    sim.wait_idle()
 
 
 def test_a_comment_comes_while_nothing_else_does(sim):
@@ -192,12 +192,17 @@ def test_a_whole_answer_counts_until_it_is_sent(sim):
     left = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]) - len(begin)
     # Far more than the sockets hold.
     assert left > 10_000_000
-    time.sleep(0.5)  # the gateway tells the number of requests a few times a second
+    # The gateway tells the number of requests a few times a second, and it stays.
+    deadline = time.monotonic() + 60
+    while sim.gateway.metric("qwenserve_gateway_requests_in_flight") != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(1)
     assert sim.gateway.metric("qwenserve_gateway_requests_in_flight") == 1
     while left > 0:
         left -= len(connection.recv(1 << 20))
     connection.close()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while sim.gateway.metric("qwenserve_gateway_requests_in_flight") > 0:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -212,7 +217,7 @@ def test_a_client_that_does_not_read_is_dropped(sim_cluster):
         while cluster.gateway.metric("qwenserve_http_abandoned_requests_total") == 0:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-    cluster.wait_idle(10)
+    cluster.wait_idle()
     assert cluster.gateway.metric("qwenserve_http_requests_in_flight") == 0
 
 
@@ -248,7 +253,7 @@ def test_descriptors_run_out_and_come_back(sim_cluster):
     assert 0 < refused < 300
     for connection in connections:
         connection.close()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             if call(gateway, "POST", "/v1/chat/completions", chat("hello")).status == 200:
@@ -286,7 +291,7 @@ def test_metrics_count_http(sim):
     assert sim.gateway.metric("qwenserve_gateway_requests_total", method="HttpChat", code="INVALID_ARGUMENT") >= 1
     for name in ("accepted_total", "refused_total"):
         assert sim.gateway.metric(f"qwenserve_http_connections_{name}") >= 0
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while sim.gateway.metric("qwenserve_http_connections") > 0:
         assert time.monotonic() < deadline, "connections are counted down"
         time.sleep(0.05)

@@ -12,7 +12,7 @@ from server_process import DEMO_MODEL, ServerProcess
 from sim_cluster import make_sim_model
 
 
-def wait_for(condition, patience=30):
+def wait_for(condition, patience=60):
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline

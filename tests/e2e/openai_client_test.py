@@ -335,7 +335,7 @@ def test_a_client_that_leaves_frees_its_sequence(sim, client):
     stream = client.chat.completions.create(**base("slow", max_tokens=200), stream=True)
     next(iter(stream))
     stream.close()
-    sim.wait_idle(10)
+    sim.wait_idle()
     assert sim.gateway.metric("qwenserve_gateway_requests_total", method="HttpStreamChat", code="CANCELLED") >= 1
 
 

@@ -73,7 +73,7 @@ class Log:
         self.path, self.seen = path, 0
 
     def next_peer(self):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             lines = self.path.read_text().splitlines()
             if len(lines) > self.seen:

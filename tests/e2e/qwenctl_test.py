@@ -459,7 +459,7 @@ def alive(pid):
 
 
 def wait_gone(pids):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(map(alive, pids)):
         assert time.monotonic() < deadline, [pid for pid in pids if alive(pid)]
         time.sleep(0.05)

@@ -61,7 +61,7 @@ class ServerProcess:
     def http(self, path):
         """Status and body of a GET at the ops port."""
         try:
-            with urllib.request.urlopen(f"http://{self.addresses['ops']}{path}", timeout=10) as reply:
+            with urllib.request.urlopen(f"http://{self.addresses['ops']}{path}", timeout=30) as reply:
                 return reply.status, reply.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

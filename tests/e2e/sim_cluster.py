@@ -137,7 +137,7 @@ class SimCluster:
         return all(self.total(name) == 0 for name in (
             "qwenserve_sequences_running", "qwenserve_sequences_waiting", "qwenserve_kv_blocks_used"))
 
-    def wait_idle(self, patience=20):
+    def wait_idle(self, patience=60):
         deadline = time.monotonic() + patience
         while not self.idle():
             assert time.monotonic() < deadline, f"not idle within {patience} s"

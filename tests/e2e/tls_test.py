@@ -96,7 +96,7 @@ def fails(channel, api):
     assert error.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-def eventually(condition, patience=20):
+def eventually(condition, patience=60):
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline
@@ -152,7 +152,7 @@ def test_certificates_are_replaced_and_bad_ones_are_not(sim_cluster, ca, tmp_pat
 
     def serves(authority, pair=None):
         try:
-            return len(models(client(gateway.address, authority, pair or own), api, timeout=3)) == 1
+            return len(models(client(gateway.address, authority, pair or own), api, timeout=20)) == 1
         except grpc.RpcError:
             return False
 
@@ -218,7 +218,7 @@ def openai_over(gateway, context):
                          timeout=30, http_client=openai.DefaultHttpxClient(verify=context))
 
 
-def get(gateway, context, patience=30):
+def get(gateway, context, patience=60):
     """The head of the answer to one request over a connection of its own, and the certificate seen."""
     host, port = gateway.addresses["http"].rsplit(":", 1)
     with socket.create_connection((host, int(port)), patience) as plain:

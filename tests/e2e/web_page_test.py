@@ -104,7 +104,7 @@ def test_conversations_survive_a_reload(chat, tmp_path):
     page.downloads_to(folder)
     page.click("#export")
     file = folder / "qwenserve-conversations.json"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not file.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)

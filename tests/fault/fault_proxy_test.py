@@ -10,7 +10,7 @@ import pytest
 from fault_proxy import DELAY, Links
 
 SILENCE = 0.3
-PATIENCE = 20
+PATIENCE = 60
 
 
 @pytest.fixture

@@ -363,14 +363,24 @@ TEST_F(GatewayTest, AnswersOfABusyTokenizerCoalesce) {
   ChatStream stream(stub(), UserSays("hello"));
   const uint64_t sequence = generator_->WaitSubmit(0).sequence();
   EXPECT_TRUE(stream.Next().has_started());
+  ChatStream later(stub(), UserSays("hello"));
+  const uint64_t later_sequence = generator_->WaitSubmit(1).sequence();
   tokenizer_->HoldAnswers(true);
   generator_->SendTokens(sequence, "a");
   ASSERT_TRUE(Eventually([&] { return tokenizer_->num_items() == 1; }));
   for (const char* token : {"b", "c", "d"}) generator_->SendTokens(sequence, token);
   generator_->SendFinish(sequence, v1::SEQUENCE_FINISH_REASON_EOS);
-  // The finish has passed through once the credit of its sequence is forgotten; then all four ids
-  // wait behind the item that is out.
-  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  // When another sequence has ended after it, all ids of this one wait behind the item that is out.
+  generator_->SendFinish(later_sequence, v1::SEQUENCE_FINISH_REASON_EOS);
+  ASSERT_TRUE(Eventually([&] {
+    v1::GetStatusResponse status;
+    harness_->gateway().FillStatus(&status);
+    uint32_t sequences = 0;
+    for (const v1::WorkerStatus& worker : status.workers()) {
+      if (worker.role() == "generator") sequences += worker.requests_in_flight();
+    }
+    return sequences == 0;
+  }));
   tokenizer_->HoldAnswers(false);
   EXPECT_EQ(stream.Next().delta().text(), "a");
   EXPECT_EQ(stream.Next().delta().text(), "bcd");
