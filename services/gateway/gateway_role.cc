@@ -115,6 +115,13 @@ absl::Status GatewayRole::StartHttp(const HttpEdgeOptions& http) {
   QS_ASSIGN_OR_RETURN(ListenSocket socket, BindSocket(http.listen));
   // Who asks for TLS must not find keys and prompts in the clear on another port.
   HttpServer::Options server = http.server;
+  server.limits.write_timeout = absl::ToChronoMilliseconds(
+      std::min(gateway_.options().call.slow_client_timeout, absl::Hours(24)));
+  QS_ASSIGN_OR_RETURN(
+      HostPolicy policy,
+      HostPolicy::Make({http.api.allowed_hosts, http.api.allowed_origins, socket.address,
+                        socket.loopback, !gateway_.options().security.api_keys.empty()}));
+  api_.SetHostPolicy(std::move(policy));
   server.tls = context_.tls();
   QS_ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(socket), server, &api_));
   context_.metrics().OnScrape([this] { UpdateHttpMetrics(); });
@@ -140,6 +147,7 @@ void GatewayRole::UpdateHttpMetrics() {
 }
 
 void GatewayRole::OnDrain(absl::Duration time_left) {
+  api_.Drain();
   if (http_ != nullptr) http_->Drain();
 }
 
@@ -159,7 +167,11 @@ void GatewayRole::CloseStreams() {
 
 void GatewayRole::OnCatalog(const ModelCatalog& catalog) {
   std::set<std::string> gone = announced_;
+  // Health asks for no key, so with keys it knows the process only: names of models are for those
+  // who may use them.
+  const bool names = gateway_.options().security.api_keys.empty();
   for (const v1::Model& model : catalog.models()) {
+    if (!names) break;
     gone.erase(model.id());
     announced_.insert(model.id());
     context_.SetServing(model.id(), catalog.Resolve(model.id()).ok());

@@ -36,7 +36,10 @@ int main(int argc, char** argv) {
   flags.Add("max-queue-wait", &gateway.queue.max_wait,
             "Seconds of predicted wait beyond which a request is refused; 0: only its deadline");
   flags.Add("slow-client-timeout", &gateway.call.slow_client_timeout,
-            "Seconds after which a client that does not read its stream is dropped");
+            "Seconds after which a client that does not read its answer is dropped");
+  flags.AddBytes(
+      "min-read-rate", &http.server.limits.min_read_rate,
+      "Bytes a second that an HTTP client must read once it has been waited for so long");
   flags.Add("credit-window", &gateway.call.credit_window,
             "Tokens that an answer may be ahead of its client; then it pauses");
   flags.Add("failover-wait", &gateway.call.failover_wait,
@@ -58,6 +61,10 @@ int main(int argc, char** argv) {
   flags.OneOf({"off", "grpc", "http", "both"});
   flags.Add("http-allowed-origins", &http.api.allowed_origins,
             "Origins whose web pages may call from a browser; * for all");
+  flags.Add(
+      "allowed-hosts", &http.api.allowed_hosts,
+      "Names and addresses under which HTTP clients may call, besides loopback and\n"
+      "--http-listen; * for any. By default any, but on loopback without API keys only those");
   flags.Add("max-concurrent-streams", &server.streams.max_concurrent_streams,
             "Calls at a time on one gRPC connection; a client's further ones wait in the client");
   flags.Add("api-keys", &gateway.security.api_keys,

@@ -21,8 +21,8 @@ absl::Status StartTokenize(const std::shared_ptr<SmallCall>& call, Gateway& gate
   const auto& request = *parsed;
   QS_RETURN_IF_ERROR(ValidateTokenize(request, gateway.options().request_limits));
   QS_RETURN_IF_ERROR(call->Enter(request.ByteSizeLong()));
-  QS_ASSIGN_OR_RETURN(const ServedModel model, gateway.catalog()->ResolveForText(request.model()));
-  QS_RETURN_IF_ERROR(KeyLimits::CheckModel(call->caller().grant.get(), model.name));
+  QS_ASSIGN_OR_RETURN(const ServedModel model, gateway.catalog()->ResolveForText(
+                                                   request.model(), call->caller().grant.get()));
   call->SetModel(model.name);
   v1::PrepareRequest prepare;
   prepare.set_model(model.name);
@@ -75,8 +75,8 @@ absl::Status StartDetokenize(const std::shared_ptr<SmallCall>& call, Gateway& ga
   const auto& request = *parsed;
   QS_RETURN_IF_ERROR(ValidateDetokenize(request, gateway.options().request_limits));
   QS_RETURN_IF_ERROR(call->Enter(request.ByteSizeLong()));
-  QS_ASSIGN_OR_RETURN(const ServedModel model, gateway.catalog()->ResolveForText(request.model()));
-  QS_RETURN_IF_ERROR(KeyLimits::CheckModel(call->caller().grant.get(), model.name));
+  QS_ASSIGN_OR_RETURN(const ServedModel model, gateway.catalog()->ResolveForText(
+                                                   request.model(), call->caller().grant.get()));
   call->SetModel(model.name);
   QS_RETURN_IF_ERROR(CheckIds(request.token_ids(), model.vocab_size));
   DetokenizeJob job;
@@ -98,8 +98,13 @@ absl::Status StartDetokenize(const std::shared_ptr<SmallCall>& call, Gateway& ga
 absl::Status SmallCall::Enter(size_t bytes) {
   QS_RETURN_IF_ERROR(caller_.refusal);
   QS_ASSIGN_OR_RETURN(key_ticket_, gateway_.key_limits().Enter(caller_.grant));
-  QS_ASSIGN_OR_RETURN(ticket_, gateway_.admission().Enter(bytes));
-  return absl::OkStatus();
+  absl::StatusOr<Admission::Ticket> ticket = gateway_.admission().Enter(bytes);
+  if (ticket.ok()) {
+    ticket_ = *std::move(ticket);
+  } else {
+    key_ticket_.GiveBack();
+  }
+  return ticket.status();
 }
 
 void SmallCall::End(const absl::Status& status) {
@@ -160,8 +165,7 @@ absl::StatusOr<v1::Model> RunGetModel(Gateway& gateway, GatewayMetrics::Method m
   if (!call.caller().refusal.ok()) {
     model = call.caller().refusal;
   } else {
-    model = gateway.catalog()->Find(name);
-    if (model.ok() && !call.caller().MayUse(model->id())) model = ModelNotFound(name);
+    model = gateway.catalog()->Find(name, call.caller().grant.get());
   }
   call.End(model.status());
   return model;

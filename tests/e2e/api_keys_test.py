@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import re
 import time
 
@@ -98,6 +99,37 @@ def test_every_http_path_asks_for_a_key(cluster):
     assert http_status(address, "/", False, ()) == 200
 
 
+def test_a_bad_key_is_answered_the_same_everywhere(sim_cluster, tmp_path, api):
+    """Unknown, expired and almost right are one answer, on every path; what is there shows only to keys."""
+    keys = write_keys(tmp_path / "keys", key_line("key-a", "a"),
+                      key_line("key-old", "a", expires="2001-01-01T00:00:00Z"))
+    cluster = sim_cluster(gateway_flags=("--api-keys", keys))
+    address, answers = cluster.gateway.addresses["http"], set()
+    for path, post, endpoint in (*http_routes(), ("/v1/models/sim", False, ""), ("/v1/models/no", False, ""),
+                                 ("/no/such/path", False, "")):
+        if endpoint == "kHealth":
+            continue
+        for key in ("key-b", "key-old", "key-aa", "KEY-A", "x" * 4000):
+            with contextlib.closing(http.client.HTTPConnection(address, timeout=20)) as connection:
+                connection.request("POST" if post else "GET", path, "{}" if post else None,
+                                   {"Content-Type": "application/json", "Authorization": f"Bearer {key}"})
+                reply = connection.getresponse()
+                headers = {name: value for name, value in reply.getheaders()
+                           if name not in ("Date", "x-request-id", "Connection")}
+                answers.add((reply.status, reply.read(), tuple(sorted(headers.items()))))
+    assert len(answers) == 1 and answers.pop()[0] == 401
+    details = set()
+    with cluster.channel() as channel:
+        stub = api.InferenceStub(channel)
+        for key in ("key-b", "key-old", "key-aa", "KEY-A"):
+            for call, request in ((stub.ListModels, api.ListModelsRequest()), (stub.GetModel, api.GetModelRequest(model="x")),
+                                  (stub.Tokenize, api.TokenizeRequest(text="x")), (stub.Chat, api.ChatRequest())):
+                with pytest.raises(grpc.RpcError) as error:
+                    call(request, metadata=bearer(key))
+                details.add((error.value.code(), error.value.details()))
+    assert len(details) == 1 and details.pop()[0] == grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_a_connection_has_no_more_calls_at_a_time_than_it_may(sim_cluster, api):
     """The third call of a connection waits until one of the two ends; another connection need not."""
     cluster = sim_cluster(gateway_flags=("--max-concurrent-streams", "2"))
@@ -127,7 +159,8 @@ def test_without_keys_all_is_as_before(sim_cluster):
 def test_a_key_sees_only_its_models(sim_cluster, tmp_path, api):
     keys = write_keys(tmp_path / "keys", key_line("all", "a"), key_line("some", "b", models=["sim"]),
                       key_line("none", "c", models=["other"]))
-    with sim_cluster(gateway_flags=("--api-keys", keys)).channel() as channel:
+    cluster = sim_cluster(gateway_flags=("--api-keys", keys))
+    with cluster.channel() as channel:
         stub = api.InferenceStub(channel)
 
         def models(key):
@@ -139,9 +172,35 @@ def test_a_key_sees_only_its_models(sim_cluster, tmp_path, api):
                               (stub.Detokenize, api.DetokenizeTextRequest(token_ids=[1])),
                               (stub.Complete, api.CompleteRequest(text="x"))):
             call(request, metadata=bearer("some"))
-            with pytest.raises(grpc.RpcError) as error:
-                call(request, metadata=bearer("none"))
-            assert error.value.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED)
+
+            def refusal(model):
+                request.model = model
+                with pytest.raises(grpc.RpcError) as error:
+                    call(request, metadata=bearer("none"))
+                trailers = {key: value.replace(model.encode(), b"NAME") if isinstance(value, bytes) else value
+                            for key, value in error.value.trailing_metadata()}
+                return error.value.code(), error.value.details().replace(model, "NAME"), trailers
+            # Nobody can tell a model of others from one that is not there.
+            assert refusal("sim") == refusal("mis")
+            assert refusal("sim")[0] == grpc.StatusCode.NOT_FOUND
+    for method, path, body in (("GET", "/v1/models/{}", None),
+                               ("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+                               ("POST", "/v1/completions", {"prompt": "x"}), ("POST", "/tokenize", {"prompt": "x"}),
+                               ("POST", "/detokenize", {"tokens": [1]})):
+        def answer(model, key):
+            with contextlib.closing(http.client.HTTPConnection(cluster.gateway.addresses["http"])) as connection:
+                connection.request(method, path.format(model), json.dumps({**body, "model": model}) if body else None,
+                                   {"Content-Type": "application/json", "Authorization": f"Bearer {key}"})
+                reply = connection.getresponse()
+                return reply.status, reply.read().decode().replace(model, "NAME")
+        assert answer("sim", "some")[0] == 200
+        assert answer("sim", "none") == answer("mis", "none")
+        assert answer("sim", "none")[0] == 404
+    with cluster.channel() as channel, pytest.raises(grpc.RpcError) as error:
+        health = health_pb2_grpc.HealthStub(channel)
+        assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+        health.Check(health_pb2.HealthCheckRequest(service="sim"))
+    assert error.value.code() == grpc.StatusCode.NOT_FOUND
 
 
 def test_keys_are_reloaded(cluster, keys, api):

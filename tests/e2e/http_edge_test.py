@@ -59,7 +59,7 @@ def open_chat(gateway, body):
     host, port = gateway.addresses["http"].rsplit(":", 1)
     data = json.dumps(body).encode()
     connection = socket.create_connection((host, int(port)), timeout=60)
-    connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                        b"Content-Length: %d\r\n\r\n" % len(data) + data)
     return connection
 
@@ -126,11 +126,40 @@ def test_pages_of_other_origins(sim):
     # OpenAI's library sends many headers of its own; the asterisk does not stand for Authorization.
     assert allowed.headers["Access-Control-Allow-Headers"].split(", ") == ["*", "Authorization"]
     other = call(sim.gateway, "OPTIONS", "/v1/chat/completions", None, {**ask, "Origin": "https://evil.example"})
-    assert other.headers["Access-Control-Allow-Origin"] is None
+    assert other.status == 403 and other.headers["Access-Control-Allow-Origin"] is None
     answers = [call(sim.gateway, "POST", "/v1/chat/completions", chat("hello", stream=stream), {**JSON, **ask}) for stream in (False, True)]
     answers.append(call(sim.gateway, "POST", "/v1/chat/completions", chat("hello", n=0), {**JSON, **ask}))
     answers.append(call(sim.gateway, "GET", "/nothing", None, ask))
     assert [answer.headers["Access-Control-Allow-Origin"] for answer in answers] == ["https://app.example"] * 4
+
+
+@pytest.mark.parametrize("method, path", [("GET", "/"), ("GET", "/v1/models"), ("POST", "/v1/chat/completions"),
+                                          ("OPTIONS", "/v1/chat/completions"), ("POST", "/tokenize")])
+def test_pages_whose_name_was_made_to_point_here(sim, method, path):
+    """DNS rebinding: to its browser such a page is of our own origin, and only Host tells."""
+    body = chat("hello") if method == "POST" else None
+    host = sim.gateway.addresses["http"]
+    for name, origin, status in (("evil.example", None, 421), ("evil.example:8080", "http://evil.example:8080", 421),
+                                 (host, "http://evil.example", 403), (host, "null", 403)):
+        headers = {**JSON, "Host": name, **({"Origin": origin} if origin else {})}
+        reply = call(sim.gateway, method, path, body, headers)
+        assert reply.status == status and reply.headers["Access-Control-Allow-Origin"] is None
+        assert reply.json()["error"]["message"] and reply.headers["x-request-id"]
+    for name, origin in ((host, None), (host, f"http://{host}"), ("localhost", "http://localhost"), ("[::1]:80", None)):
+        headers = {**JSON, "Host": name, **({"Origin": origin} if origin else {})}
+        assert call(sim.gateway, method, path, body, headers).status in (200, 204)
+
+
+def test_hosts_are_allowed_by_a_flag(sim_cluster):
+    def statuses(*flags):
+        gateway = cluster.start_gateway(flags=flags)
+        return [call(gateway, "GET", path, None, {"Host": "chat.example"}).status for path in ("/v1/models", "/health")]
+    cluster = sim_cluster()
+    assert statuses() == [421, 200]
+    assert statuses("--allowed-hosts", "other.example,chat.example") == [200, 200]
+    assert statuses("--allowed-hosts", "*") == [200, 200]
+    assert statuses("--http-listen", "0.0.0.0:0") == [200, 200]
+    assert statuses("--http-listen", "0.0.0.0:0", "--allowed-hosts", "other.example") == [421, 200]
 
 
 def test_headers_of_a_stream(sim):
@@ -154,7 +183,7 @@ def test_a_long_body_is_parsed_elsewhere(sim):
 def test_a_body_above_the_limit(sim):
     host, port = sim.gateway.addresses["http"].rsplit(":", 1)
     with socket.create_connection((host, int(port)), timeout=60) as connection:
-        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                            b"Content-Length: 16777217\r\n\r\n")
         assert b" 413 " in read_until(connection, b"\r\n\r\n")
 
@@ -219,6 +248,65 @@ def test_a_client_that_does_not_read_is_dropped(sim_cluster):
             time.sleep(0.05)
     cluster.wait_idle()
     assert cluster.gateway.metric("qwenserve_http_requests_in_flight") == 0
+
+
+def slow_consumers(gateway):
+    return gateway.metric("qwenserve_gateway_sheds_total", cause="slow_consumer")
+
+
+def test_a_stream_that_is_not_read_ends_as_slow(sim_cluster, tmp_path):
+    """By the connection's own clock, which is up first: in the log and the metrics as over gRPC."""
+    log = tmp_path / "access"
+    cluster = sim_cluster(generator_flags=("--sim-step-ms", 0, "--sim-mean-tokens", 0),
+                          gateway_flags=("--slow-client-timeout", 1, "--access-log", log))
+    for _ in range(4):
+        with open_stream(cluster.gateway, chat("x", max_tokens=100000, n=4)) as connection:
+            before = cluster.gateway.metric("qwenserve_http_abandoned_requests_total")
+            deadline = time.monotonic() + 60
+            while cluster.gateway.metric("qwenserve_http_abandoned_requests_total") == before:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+    cluster.wait_idle(20)
+    assert slow_consumers(cluster.gateway) == 4
+    cluster.gateway.terminate()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(line["code"], line["reason"]) for line in lines] == [("RESOURCE_EXHAUSTED", "SLOW_CONSUMER")] * 4
+
+
+def test_a_whole_answer_that_is_read_too_slowly_frees_its_memory(sim_cluster):
+    """Something within each time-out does not help."""
+    cluster = sim_cluster(generator_flags=("--sim-step-ms", 1, "--sim-mean-tokens", 0),
+                          gateway_flags=("--slow-client-timeout", 1, "--min-read-rate", "64M"))
+    gateway = cluster.gateway
+    with open_chat(gateway, chat("any", max_tokens=1000, n=16, logprobs=True, top_logprobs=20)) as connection:
+        assert b" 200 " in read_until(connection, b"\r\n\r\n")
+        deadline = time.monotonic() + 60
+        connection.setblocking(False)
+        while gateway.metric("qwenserve_gateway_requests_in_flight") > 0:
+            assert time.monotonic() < deadline
+            try:
+                connection.recv(32768)
+            except BlockingIOError:
+                pass
+            time.sleep(0.02)
+        assert slow_consumers(gateway) == 1
+        assert gateway.metric("qwenserve_http_timeouts_total") == 1
+
+
+def test_health_is_unavailable_while_it_drains(sim_cluster):
+    cluster = sim_cluster(generator_flags=("--sim-step-ms", 1), script=SCRIPT)
+    cluster.gateway.terminate()
+    gateway = cluster.start_gateway(flags=("--drain-delay", 60))
+    assert call(gateway, "GET", "/health").json() == {"status": "ok"}
+    gateway.signal(signal.SIGTERM)
+    deadline = time.monotonic() + 30
+    while (reply := call(gateway, "GET", "/health")).status == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert reply.status == 503 and reply.json() == {"status": "draining"}
+    # Requests are still taken, until whoever balances has seen it.
+    assert call(gateway, "POST", "/v1/chat/completions", chat("hello")).status == 200
+    gateway.kill()
 
 
 def test_sigterm_finishes_streams_and_refuses_nobody(sim_cluster):

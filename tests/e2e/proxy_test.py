@@ -59,7 +59,7 @@ def list_models(api, address, timeout=15):
 def http_get(address, *headers, before=b""):
     host, port = address.rsplit(":", 1)
     with socket.create_connection((host, int(port)), 20) as connection:
-        lines = ["GET /v1/models HTTP/1.1", "Host: x", "Connection: close", *headers, "", ""]
+        lines = ["GET /v1/models HTTP/1.1", "Host: localhost", "Connection: close", *headers, "", ""]
         connection.sendall(before + "\r\n".join(lines).encode())
         answer = b""
         with contextlib.suppress(ConnectionError):

@@ -24,7 +24,7 @@ class ServerProcess:
         serves_http = role == "gateway" and "--http-listen" not in flags
         self._process = subprocess.Popen(
             [BIN / f"qwenserve-{role}", "--listen", listen, "--ops-listen", "127.0.0.1:0",
-             "--drain-delay", "0", "--log-level", "info" if log else "warn",
+             *(["--drain-delay", "0"] if "--drain-delay" not in flags else []), "--log-level", "info" if log else "warn",
              *(["--http-listen", http_listen or "127.0.0.1:0"]
                if serves_http else []), *map(str, flags)],
             stdout=subprocess.PIPE, stderr=log, text=True)

@@ -19,13 +19,6 @@ absl::Status NotGranted(absl::string_view field, absl::string_view description) 
 
 }  // namespace
 
-absl::Status KeyLimits::CheckModel(const KeyGrant* grant, const std::string& model) {
-  if (grant == nullptr || grant->models.empty()) return absl::OkStatus();
-  const auto& models = grant->models;
-  if (std::find(models.begin(), models.end(), model) != models.end()) return absl::OkStatus();
-  return NotGranted("model", "the API key is not for this model");
-}
-
 absl::Status KeyLimits::CheckPriority(const KeyGrant* grant, int32_t priority) {
   if (grant == nullptr || priority <= grant->priority_max) return absl::OkStatus();
   return NotGranted("options.priority", absl::StrCat("is ", priority, ", the API key allows up to ",
@@ -98,6 +91,7 @@ absl::Status KeyLimits::Ticket::TakePrompt(uint32_t tokens) {
                              delay);
   }
   account_->tokens.Take(tokens, limit, now);
+  prompt_tokens_ = tokens;
   return absl::OkStatus();
 }
 
@@ -106,6 +100,18 @@ void KeyLimits::Ticket::TakeAnswer(uint32_t tokens) {
   const absl::Time now = limits_->clock_();
   absl::MutexLock lock(&limits_->mutex_);
   account_->tokens.Take(tokens, grant_->tokens_per_minute, now);
+}
+
+void KeyLimits::Ticket::GiveBack() {
+  if (limits_ == nullptr) return;
+  const absl::Time now = limits_->clock_();
+  absl::MutexLock lock(&limits_->mutex_);
+  if (const int64_t limit = grant_->requests_per_minute; limit > 0) {
+    account_->requests.GiveBack(1, limit, now);
+  }
+  if (const int64_t limit = grant_->tokens_per_minute; limit > 0) {
+    account_->tokens.GiveBack(std::exchange(prompt_tokens_, 0), limit, now);
+  }
 }
 
 void KeyLimits::Leave(Account* account) {

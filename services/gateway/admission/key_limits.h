@@ -19,9 +19,10 @@
 
 namespace qwenserve {
 
-// Holds each API key to its grant: models, highest priority, requests and tokens a minute, requests
-// at a time. Gateways share nothing, so the numbers hold per gateway: behind n of them a key may
-// use n times as much. Without a grant nothing is limited. Thread-safe.
+// Holds each API key to its grant: highest priority, requests and tokens a minute, requests at a
+// time; its models are ModelCatalog's business. Gateways share nothing, so the numbers hold per
+// gateway: behind n of them a key may use n times as much. Without a grant nothing is limited.
+// Thread-safe.
 class KeyLimits {
   struct Account;
 
@@ -40,6 +41,7 @@ class KeyLimits {
       std::swap(limits_, other.limits_);
       std::swap(grant_, other.grant_);
       std::swap(account_, other.account_);
+      std::swap(prompt_tokens_, other.prompt_tokens_);
       return *this;
     }
     ~Ticket() {
@@ -52,12 +54,15 @@ class KeyLimits {
     // Tokens of the answer, as they come. They are never refused: what a key overdraws it must let
     // grow back before its next request.
     void TakeAnswer(uint32_t tokens);
+    // The gateway had no room for the request: it and its prompt count as never asked.
+    void GiveBack();
 
    private:
     friend class KeyLimits;
     KeyLimits* limits_ = nullptr;
     std::shared_ptr<const KeyGrant> grant_;
     Account* account_ = nullptr;
+    uint32_t prompt_tokens_ = 0;  // taken
   };
 
   KeyLimits(Clock clock, GatewayMetrics* metrics) : clock_(std::move(clock)), metrics_(metrics) {}
@@ -66,8 +71,6 @@ class KeyLimits {
   // no tokens left.
   absl::StatusOr<Ticket> Enter(const std::shared_ptr<const KeyGrant>& grant);
 
-  // PERMISSION_DENIED, reason NOT_GRANTED, naming the field `model`.
-  static absl::Status CheckModel(const KeyGrant* grant, const std::string& model);
   // PERMISSION_DENIED, reason NOT_GRANTED, naming the field `options.priority`. Below 0 anyone may.
   static absl::Status CheckPriority(const KeyGrant* grant, int32_t priority);
 

@@ -28,6 +28,11 @@ class TokenBucket {
     Refill(per_minute, now);
     level_ -= static_cast<double>(amount);
   }
+  // Of what was taken for nothing.
+  void GiveBack(int64_t amount, int64_t per_minute, absl::Time now) {
+    Refill(per_minute, now);
+    level_ = std::min(static_cast<double>(per_minute), level_ + static_cast<double>(amount));
+  }
   bool IsFull(int64_t per_minute, absl::Time now) {
     Refill(per_minute, now);
     return level_ >= static_cast<double>(per_minute);

@@ -26,6 +26,10 @@ struct KeyGrant {
   int64_t concurrent_requests = 0;
   int32_t priority_max = 0;
   absl::Time expires = absl::InfiniteFuture();
+
+  bool MayUse(const std::string& model) const {
+    return models.empty() || std::find(models.begin(), models.end(), model) != models.end();
+  }
 };
 
 // Who makes a request, as the gateway itself has found out.
@@ -40,10 +44,7 @@ struct Caller {
     static const std::string kNone;
     return grant == nullptr ? kNone : grant->tenant;
   }
-  bool MayUse(const std::string& model) const {
-    return grant == nullptr || grant->models.empty() ||
-           std::find(grant->models.begin(), grant->models.end(), model) != grant->models.end();
-  }
+  bool MayUse(const std::string& model) const { return grant == nullptr || grant->MayUse(model); }
 };
 
 // The check of credentials, the same on every path of both protocols. Thread-safe.

@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "kernels/check.h"
 #include "services/common/error_details.h"
-#include "services/common/proto_time.h"
 #include "services/common/status_mapping.h"
 #include "services/gateway/call/text_util.h"
 #include "services/gateway/routing/prefix_directory.h"
@@ -21,12 +19,6 @@ namespace {
 constexpr size_t kLogprobBytes = 128;
 // A token of an answer without it: id and text, in as many copies as there are stages on its way.
 constexpr size_t kTokenBytes = 64;
-
-uint64_t DrawSeed() {
-  thread_local absl::BitGen random;
-  // Clients in languages whose numbers are doubles can repeat it exactly.
-  return absl::Uniform<uint64_t>(random, 0, uint64_t{1} << 53);
-}
 
 absl::Status TooLong(uint32_t prompt_tokens, uint32_t max_tokens, uint32_t limit) {
   const std::string numbers =
@@ -77,8 +69,7 @@ absl::Status GenerateCall::Admit(IncomingCall incoming) {
   }
   const KeyGrant* grant = request_.caller.grant.get();
   QS_RETURN_IF_ERROR(KeyLimits::CheckPriority(grant, request_.options.priority()));
-  QS_ASSIGN_OR_RETURN(model_, services_.catalog()->Resolve(request_.model));
-  QS_RETURN_IF_ERROR(KeyLimits::CheckModel(grant, model_.name));
+  QS_ASSIGN_OR_RETURN(model_, services_.catalog()->Resolve(request_.model, grant));
   QS_ASSIGN_OR_RETURN(key_ticket_, services_.key_limits->Enter(request_.caller.grant));
   QS_ASSIGN_OR_RETURN(ticket_, services_.admission->Enter(incoming.bytes));
   if (services_.clock() >= deadline_) return absl::DeadlineExceededError("deadline exceeded");
@@ -465,19 +456,6 @@ void GenerateCall::HandOut(uint32_t choice, uint32_t tokens) {
   handed_out_tokens_ = tokens;
 }
 
-v1::Finished GenerateCall::MakeFinished() const {
-  v1::Finished finished;
-  v1::Usage* usage = finished.mutable_usage();
-  usage->set_prompt_tokens(prompt_tokens_);
-  usage->set_cached_prompt_tokens(cached_tokens_);
-  for (const Sample& sample : samples_) {
-    *finished.add_choices() = sample.choice.finish();
-    usage->set_completion_tokens(usage->completion_tokens() + sample.choice.completion_tokens());
-    usage->set_reasoning_tokens(usage->reasoning_tokens() + sample.choice.reasoning_tokens());
-  }
-  return finished;
-}
-
 void GenerateCall::Taken() {
   absl::MutexLock lock(&mutex_);
   if (!std::exchange(handed_out_, false)) return;
@@ -503,6 +481,23 @@ void GenerateCall::Abort() {
   sink_->Wake();
 }
 
+void GenerateCall::AbortSlowClient() {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (terminal_given_) return;
+    EndSlowClient();
+    handed_out_ = false;
+  }
+  sink_->Wake();
+}
+
+void GenerateCall::EndSlowClient() {
+  if (std::exchange(discard_, true)) return;
+  services_.metrics->sheds[GatewayMetrics::kShedSlowConsumer]->Increment();
+  End(WithReason(absl::ResourceExhaustedError("the client does not read its answer"),
+                 kReasonSlowConsumer));
+}
+
 Admission::Ticket GenerateCall::TakeMemory() {
   absl::MutexLock lock(&mutex_);
   QS_CHECK(terminal_given_);
@@ -519,10 +514,7 @@ void GenerateCall::Tick(absl::Time now) {
     drop =
         handed_out_ && !discard_ && now - handed_out_at_ > services_.settings.slow_client_timeout;
     if (drop) {
-      discard_ = true;
-      services_.metrics->sheds[GatewayMetrics::kShedSlowConsumer]->Increment();
-      End(WithReason(absl::ResourceExhaustedError("the client does not read its stream"),
-                     kReasonSlowConsumer));
+      EndSlowClient();
     } else if (expired) {
       End(absl::DeadlineExceededError("deadline exceeded"));
     } else {
@@ -536,65 +528,6 @@ void GenerateCall::Tick(absl::Time now) {
   if (!drop && !expired) return;
   if (drop) sink_->Drop();
   sink_->Wake();
-}
-
-bool GenerateCall::Summarize(v1::RequestSummary* summary) const {
-  absl::MutexLock lock(&mutex_);
-  if (phase_ == Phase::kNew || phase_ == Phase::kEnded) return false;
-  summary->set_request_id(request_.shown_id());
-  summary->set_model(model_.name);
-  ToProtoTimestamp(absl::Now() - (services_.clock() - start_), summary->mutable_start_time());
-  summary->set_prompt_tokens(prompt_tokens_);
-  for (const Sample& sample : samples_) {
-    summary->set_completion_tokens(summary->completion_tokens() +
-                                   sample.choice.completion_tokens());
-  }
-  summary->set_phase(phase_ == Phase::kPreparing ? "preparing"
-                     : phase_ == Phase::kPlacing ? "waiting"
-                                                 : "running");
-  summary->set_worker_instance_id(worker_instance_id_);
-  if (failover_.has_value()) {
-    summary->set_failovers(failover_->failovers());
-    summary->set_replicas(failover_->replicas());
-  }
-  return true;
-}
-
-void GenerateCall::RecordEnd(const absl::Status& status) {
-  if (std::exchange(recorded_, true)) return;
-  // Before the client hears of the end, since its next request may depend on it.
-  key_ticket_ = KeyLimits::Ticket();
-  services_.metrics->requests[method_].Increment(status.code());
-  services_.metrics->duration[method_]->Observe(absl::ToDoubleSeconds(services_.clock() - start_));
-  if (!samples_.empty()) {
-    services_.metrics->completion_tokens_per_request.Observe(TokensSent());
-  }
-  if (services_.access_log != nullptr) WriteAccessLine(status);
-}
-
-void GenerateCall::WriteAccessLine(const absl::Status& status) const {
-  AccessRecord record;
-  record.id = request_.id;
-  record.client_id = request_.request_id;
-  record.method = GatewayMetrics::MethodName(method_);
-  record.model = model_.name;
-  record.status = status;
-  record.prompt_tokens = prompt_tokens_;
-  record.cached_tokens = cached_tokens_;
-  record.completion_tokens = TokensSent();
-  if (first_token_ != absl::InfinitePast()) record.time_to_first_token = first_token_ - start_;
-  record.duration = services_.clock() - start_;
-  if (failover_.has_value()) {
-    record.failovers = failover_->failovers();
-    record.replicas = failover_->replicas();
-  }
-  services_.access_log->Write(record, request_.caller);
-}
-
-uint32_t GenerateCall::TokensSent() const {
-  uint32_t tokens = 0;
-  for (const Sample& sample : samples_) tokens += sample.choice.completion_tokens();
-  return tokens;
 }
 
 }  // namespace qwenserve

@@ -106,6 +106,8 @@ class GenerateCall final : public SequenceListener,
   void Taken();
   // The client is gone.
   void Abort();
+  // The client is there, but has taken too little for too long: SLOW_CONSUMER.
+  void AbortSlowClient();
   // What the call counts as of the gateway's memory, for a transport that has all of the answer and
   // must still send it. After the last Next only.
   Admission::Ticket TakeMemory();
@@ -198,6 +200,7 @@ class GenerateCall final : public SequenceListener,
   uint32_t IndexOf(const Sample& sample) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The call's end with an error: at once for workers, after what is decoded for the client.
   void End(absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndSlowClient() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void HandOut(uint32_t choice, uint32_t tokens) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   v1::Finished MakeFinished() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RecordEnd(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

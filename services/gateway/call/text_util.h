@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "absl/strings/match.h"
@@ -20,6 +21,10 @@ inline size_t PartialSuffix(absl::string_view text, absl::string_view tag) {
 
 // `prefix` and 128 random bits in hexadecimal.
 std::string RandomId(absl::string_view prefix);
+
+// For requests without one. Below 2^53: clients in languages whose numbers are doubles can repeat
+// it exactly.
+uint64_t DrawSeed();
 
 }  // namespace qwenserve
 

@@ -198,6 +198,17 @@ void GenerateHandler::OnClientGone() {
   }
 }
 
+void GenerateHandler::OnSlowClient() {
+  ended_ = true;
+  if (const auto call = std::exchange(call_, nullptr)) {
+    call->AbortSlowClient();
+    call->Next();
+  } else {
+    // The call has ended and is counted as what it was; its answer did not arrive.
+    gateway_.metrics().sheds[GatewayMetrics::kShedSlowConsumer]->Increment();
+  }
+}
+
 void GenerateHandler::OnQuiet() {
   const std::shared_ptr<HttpExchange> exchange = exchange_.lock();
   if (exchange == nullptr || !stream_ || sending_ || ended_ || call_ == nullptr) return;

@@ -49,6 +49,7 @@ class GenerateHandler final : public HttpHandler,
 
   void OnSent() override;
   void OnClientGone() override;
+  void OnSlowClient() override;
   void OnQuiet() override;
 
  private:

@@ -43,6 +43,8 @@ class HttpHandler {
   virtual void OnSent() = 0;
   // The client has closed the connection, or the server has to.
   virtual void OnClientGone() = 0;
+  // The client has taken too little of its answer for too long; the connection is closed.
+  virtual void OnSlowClient() { OnClientGone(); }
   // Nothing has been sent for HttpLimits::quiet_interval.
   virtual void OnQuiet() = 0;
 };

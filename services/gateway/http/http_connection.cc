@@ -288,7 +288,8 @@ void HttpConnection::Send(absl::string_view bytes, bool last) {
 
 void HttpConnection::WriteSome() {
   writing_ = true;
-  SetDeadline(limits().write_timeout);
+  if (!pace_.has_value()) pace_.emplace(limits().write_timeout, limits().min_read_rate);
+  deadline_ = pace_->Offer(std::chrono::steady_clock::now());
   socket_.AsyncWriteSome(out_, [self = shared_from_this()](beast::error_code error, size_t bytes) {
     self->OnWritten(error, bytes);
   });
@@ -298,6 +299,7 @@ void HttpConnection::OnWritten(const beast::error_code& error, size_t bytes) {
   if (state_ == State::kClosed) return;
   writing_ = false;
   if (error) return ClientGone();
+  pace_->Taken(bytes, std::chrono::steady_clock::now());
   size_t left = 0;
   for (asio::const_buffer& part : out_) {
     const size_t taken = std::min(bytes, part.size());
@@ -315,6 +317,7 @@ void HttpConnection::OnWritten(const beast::error_code& error, size_t bytes) {
 
 void HttpConnection::FinishAnswer() {
   handler_.reset();
+  pace_.reset();
   last_ = false;
   // Long answers must not stay with a connection that waits for its next request.
   out_head_ = std::string();
@@ -348,7 +351,7 @@ void HttpConnection::OnDeadline() {
     case State::kBusy: {
       if (writing_) {
         ++loop_->shared().counters.timeouts;
-        return ClientGone();
+        return ClientGone(/*slow=*/true);
       }
       SetDeadline(limits().quiet_interval);
       const std::shared_ptr<HttpHandler> handler = handler_;
@@ -375,11 +378,16 @@ void HttpConnection::Abandon() {
   }
 }
 
-void HttpConnection::ClientGone() {
+void HttpConnection::ClientGone(bool slow) {
   ++loop_->shared().counters.abandoned;
   const std::shared_ptr<HttpHandler> handler = std::move(handler_);
   Close();
-  if (handler != nullptr) handler->OnClientGone();
+  if (handler == nullptr) return;
+  if (slow) {
+    handler->OnSlowClient();
+  } else {
+    handler->OnClientGone();
+  }
 }
 
 void HttpConnection::Close() {

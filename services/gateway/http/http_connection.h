@@ -13,6 +13,7 @@
 #include "services/gateway/http/http_body.h"
 #include "services/gateway/http/http_loop.h"
 #include "services/gateway/http/http_socket.h"
+#include "services/gateway/http/read_pace.h"
 
 namespace qwenserve {
 
@@ -66,7 +67,7 @@ class HttpConnection final : public HttpExchange,
   void OnWritten(const boost::system::error_code& error, size_t bytes);
   void FinishAnswer();
   void Linger();
-  void ClientGone();
+  void ClientGone(bool slow = false);
   void Close();
 
   void SetDeadline(std::chrono::milliseconds delay) {
@@ -96,7 +97,8 @@ class HttpConnection final : public HttpExchange,
   std::string out_body_;
   HttpSocket::Buffers out_;
   bool writing_ = false;
-  bool last_ = false;  // what is written ends the answer
+  std::optional<ReadPace> pace_;  // of this answer
+  bool last_ = false;             // what is written ends the answer
   size_t lingered_ = 0;
 };
 

@@ -30,8 +30,10 @@ struct HttpLimits {
   std::chrono::milliseconds body_timeout{30'000};
   // Between two requests.
   std::chrono::milliseconds idle_timeout{75'000};
-  // In which the client must take something of an answer.
+  // What ReadPace is made of: how long, in all and at a stretch, an answer may wait for its client,
+  // and bytes a second of what it takes that let it wait longer.
   std::chrono::milliseconds write_timeout{60'000};
+  int64_t min_read_rate = 4 << 10;
   // In which a client may read the last answer of a connection before it is closed.
   std::chrono::milliseconds linger_timeout{2'000};
   std::chrono::milliseconds quiet_interval{15'000};

@@ -63,11 +63,13 @@ HttpResponse ModelResponse(Gateway& gateway, Caller caller, const std::string& n
   return response;
 }
 
-HttpResponse HealthResponse(const Gateway& gateway) {
+HttpResponse HealthResponse(const Gateway& gateway, bool draining) {
   HttpResponse response;
-  const bool healthy = gateway.catalog()->AnyServed();
-  response.status = healthy ? 200 : 503;
-  response.body = healthy ? "{\"status\":\"ok\"}" : "{\"status\":\"no model can be used\"}";
+  const bool served = gateway.catalog()->AnyServed();
+  response.status = served && !draining ? 200 : 503;
+  response.body = draining ? "{\"status\":\"draining\"}"
+                  : served ? "{\"status\":\"ok\"}"
+                           : "{\"status\":\"no model can be used\"}";
   return response;
 }
 
@@ -81,7 +83,9 @@ std::optional<HttpResponse> OpenAiApi::Refuse(const HttpRequest& head) {
   std::optional<HttpResponse> refused;
   Caller caller;
   caller.peer = head.peer;
-  if (!IsPublic(head, route)) {
+  // Probes call health under whatever name, and a page that does learns nothing.
+  if (route.endpoint != Endpoint::kHealth) refused = host_policy_.Check(head);
+  if (!refused.has_value() && !IsPublic(head, route)) {
     caller = FindCaller(head, gateway_.authenticator());
     if (!caller.refusal.ok()) refused = OpenAiErrorResponse(caller.refusal);
   }
@@ -101,9 +105,10 @@ void OpenAiApi::LogRefusal(const std::string& id, const Caller& caller, int stat
   record.id = id;
   // Not the path, which is the client's text.
   record.method = "Http";
-  record.status = !caller.refusal.ok() ? caller.refusal
-                  : status == 404      ? absl::NotFoundError("")
-                                       : absl::InvalidArgumentError("");
+  record.status = !caller.refusal.ok()             ? caller.refusal
+                  : status == 404                  ? absl::NotFoundError("")
+                  : status == 403 || status == 421 ? absl::PermissionDeniedError("")
+                                                   : absl::InvalidArgumentError("");
   gateway_.services().access_log->Write(record, caller);
 }
 
@@ -169,7 +174,7 @@ HttpResponse OpenAiApi::AnswerAtOnce(const HttpRequest& request, const HttpRoute
     case Endpoint::kModel:
       return ModelResponse(gateway_, FindCaller(request, gateway_.authenticator()), route.name);
     case Endpoint::kHealth:
-      return HealthResponse(gateway_);
+      return HealthResponse(gateway_, draining_);
     case Endpoint::kAsset:
       return AssetResponse(route.name, request.header("if-none-match"));
     default:

@@ -1,12 +1,15 @@
 #ifndef QWENSERVE_SERVICES_GATEWAY_HTTP_OPENAI_API_H_
 #define QWENSERVE_SERVICES_GATEWAY_HTTP_OPENAI_API_H_
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "services/gateway/gateway.h"
+#include "services/gateway/http/host_policy.h"
 #include "services/gateway/http/http_application.h"
 #include "services/gateway/http/http_router.h"
 #include "services/gateway/http/parse_thread.h"
@@ -17,6 +20,8 @@ struct OpenAiOptions {
   // Web pages of these origins may call from a browser; "*" stands for all. A page that the gateway
   // itself serves needs no entry.
   std::vector<std::string> allowed_origins;
+  // As of HostPolicy.
+  std::vector<std::string> allowed_hosts;
   bool no_ui = false;  // without the chat page
 };
 
@@ -25,6 +30,11 @@ class OpenAiApi final : public HttpApplication {
  public:
   // `gateway` outlives it.
   OpenAiApi(Gateway* gateway, OpenAiOptions options);
+
+  // Whose requests are taken; before the first one. By default all are.
+  void SetHostPolicy(HostPolicy policy) { host_policy_ = std::move(policy); }
+  // From now on /health is 503. Thread-safe.
+  void Drain() { draining_ = true; }
 
   std::optional<HttpResponse> Refuse(const HttpRequest& head) override;
   std::shared_ptr<HttpHandler> Handle(HttpRequest request,
@@ -40,6 +50,8 @@ class OpenAiApi final : public HttpApplication {
 
   Gateway& gateway_;
   const OpenAiOptions options_;
+  HostPolicy host_policy_;
+  std::atomic<bool> draining_{false};
   ParseThread parse_thread_;
 };
 

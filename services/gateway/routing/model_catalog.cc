@@ -119,23 +119,31 @@ ModelCatalog::ModelCatalog(const std::vector<KnownTokenizer>& tokenizers,
   }
 }
 
-absl::StatusOr<const ModelCatalog::Entry*> ModelCatalog::FindEntry(const std::string& name) const {
+absl::StatusOr<const ModelCatalog::Entry*> ModelCatalog::FindEntry(const std::string& name,
+                                                                   const KeyGrant* grant) const {
   if (entries_.empty()) {
     return Unavailable("no worker is connected yet", kReasonNoWorker);
   }
-  if (name.empty()) {
-    if (entries_.size() == 1) return &entries_.front();
-    return InvalidField(
-        "model", absl::StrCat("is required, because ", entries_.size(), " models are served"));
-  }
+  const Entry* found = nullptr;
+  size_t matches = 0;
   for (const Entry& entry : entries_) {
-    if (entry.served.name == name) return &entry;
+    const std::string& served = entry.served.name;
+    if (grant != nullptr && !grant->MayUse(served)) continue;
+    if (!name.empty() && served != name) continue;
+    found = &entry;
+    ++matches;
   }
-  return ModelNotFound(name);
+  if (matches > 1) {
+    return InvalidField("model",
+                        absl::StrCat("is required, because ", matches, " models are served"));
+  }
+  if (found == nullptr) return ModelNotFound(name);
+  return found;
 }
 
-absl::StatusOr<ServedModel> ModelCatalog::Resolve(const std::string& name) const {
-  QS_ASSIGN_OR_RETURN(const Entry* entry, FindEntry(name));
+absl::StatusOr<ServedModel> ModelCatalog::Resolve(const std::string& name,
+                                                  const KeyGrant* grant) const {
+  QS_ASSIGN_OR_RETURN(const Entry* entry, FindEntry(name, grant));
   if (entry->tokenizer_ready && entry->generator_ready) return entry->served;
   const std::string prefix = absl::StrCat("model '", entry->served.name, "': ");
   if (entry->hash_mismatch) {
@@ -147,15 +155,16 @@ absl::StatusOr<ServedModel> ModelCatalog::Resolve(const std::string& name) const
       kReasonNoWorker);
 }
 
-absl::StatusOr<ServedModel> ModelCatalog::ResolveForText(const std::string& name) const {
-  QS_ASSIGN_OR_RETURN(const Entry* entry, FindEntry(name));
+absl::StatusOr<ServedModel> ModelCatalog::ResolveForText(const std::string& name,
+                                                         const KeyGrant* grant) const {
+  QS_ASSIGN_OR_RETURN(const Entry* entry, FindEntry(name, grant));
   if (entry->tokenizer_ready) return entry->served;
   return Unavailable(absl::StrCat("model '", entry->served.name, "': no tokenizer is ready"),
                      kReasonNoWorker);
 }
 
-absl::StatusOr<v1::Model> ModelCatalog::Find(const std::string& name) const {
-  QS_ASSIGN_OR_RETURN(const Entry* entry, FindEntry(name));
+absl::StatusOr<v1::Model> ModelCatalog::Find(const std::string& name, const KeyGrant* grant) const {
+  QS_ASSIGN_OR_RETURN(const Entry* entry, FindEntry(name, grant));
   return models_[entry - entries_.data()];
 }
 

@@ -10,6 +10,7 @@
 #include "qwenserve/v1/generator.pb.h"
 #include "qwenserve/v1/inference.pb.h"
 #include "qwenserve/v1/tokenizer.pb.h"
+#include "services/gateway/auth/authenticator.h"
 
 namespace qwenserve {
 
@@ -38,11 +39,13 @@ struct ServedModel {
   bool chat_supported = false;
 };
 
-// NOT_FOUND, reason MODEL_NOT_FOUND, with ResourceInfo. Also for a model that the caller must not
-// know of.
+// NOT_FOUND, reason MODEL_NOT_FOUND, with ResourceInfo.
 absl::Status ModelNotFound(const std::string& name);
 
 // Immutable: one is made whenever a worker comes or goes, and read without locks.
+//
+// With a grant only its models are there: to whoever may not use a model it is not served, whatever
+// state it is in, so that nobody can find out what others use. Null: all are there.
 class ModelCatalog {
  public:
   // Workers that were known once are listed even while they are away, so that their model is
@@ -53,13 +56,15 @@ class ModelCatalog {
   // The model that a request means; an empty `name` means the only one. NOT_FOUND for another
   // name, with ResourceInfo; INVALID_ARGUMENT when an empty name is ambiguous; UNAVAILABLE, with
   // RetryInfo, when its workers are not there.
-  absl::StatusOr<ServedModel> Resolve(const std::string& name) const;
+  absl::StatusOr<ServedModel> Resolve(const std::string& name,
+                                      const KeyGrant* grant = nullptr) const;
   // The same for work that needs no generator; max_model_len is 0 when there is none.
-  absl::StatusOr<ServedModel> ResolveForText(const std::string& name) const;
+  absl::StatusOr<ServedModel> ResolveForText(const std::string& name,
+                                             const KeyGrant* grant = nullptr) const;
 
   const std::vector<v1::Model>& models() const { return models_; }
   // As Resolve, but a model without workers is found too.
-  absl::StatusOr<v1::Model> Find(const std::string& name) const;
+  absl::StatusOr<v1::Model> Find(const std::string& name, const KeyGrant* grant = nullptr) const;
 
   // Some model can be used.
   bool AnyServed() const;
@@ -72,7 +77,7 @@ class ModelCatalog {
     bool hash_mismatch = false;    // both are there, but do not fit
   };
 
-  absl::StatusOr<const Entry*> FindEntry(const std::string& name) const;
+  absl::StatusOr<const Entry*> FindEntry(const std::string& name, const KeyGrant* grant) const;
 
   std::vector<Entry> entries_;     // by name
   std::vector<v1::Model> models_;  // the same order

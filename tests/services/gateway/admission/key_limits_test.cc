@@ -38,7 +38,6 @@ TEST_F(KeyLimitsTest, WithoutAGrantNothingIsLimited) {
     EXPECT_TRUE(ticket->TakePrompt(1 << 30).ok());
     ticket->TakeAnswer(1 << 30);
   }
-  EXPECT_TRUE(KeyLimits::CheckModel(nullptr, "any").ok());
   EXPECT_TRUE(KeyLimits::CheckPriority(nullptr, 1000).ok());
   EXPECT_EQ(limits_.keys(), 0u);
 }
@@ -122,14 +121,23 @@ TEST_F(KeyLimitsTest, IdleKeysAreForgottenAndOthersKept) {
   EXPECT_FALSE(limits_.Enter(Grant("held", 0, 0, 1)).ok());
 }
 
-TEST_F(KeyLimitsTest, ModelsAndPrioritiesOutsideTheGrantAreRefusedByName) {
+TEST_F(KeyLimitsTest, WhatTheGatewayHasNoRoomForCostsNothing) {
+  const auto grant = Grant("a", 2, 100, 0);
+  for (int i = 0; i < 10; ++i) {
+    auto ticket = limits_.Enter(grant);
+    ASSERT_TRUE(ticket.ok()) << i;
+    ASSERT_TRUE(ticket->TakePrompt(90).ok()) << i;
+    ticket->GiveBack();
+  }
+  // Not more than was taken.
+  EXPECT_TRUE(limits_.Enter(grant)->TakePrompt(100).ok());
+  now_ += absl::Milliseconds(1);
+  EXPECT_FALSE(limits_.Enter(grant).ok());
+}
+
+TEST_F(KeyLimitsTest, PrioritiesOutsideTheGrantAreRefusedByName) {
   KeyGrant grant;
-  grant.models = {"small"};
   grant.priority_max = 5;
-  EXPECT_TRUE(KeyLimits::CheckModel(&grant, "small").ok());
-  const absl::Status model = KeyLimits::CheckModel(&grant, "large");
-  EXPECT_EQ(model.code(), absl::StatusCode::kPermissionDenied);
-  EXPECT_EQ(ErrorField(model), "model");
   EXPECT_TRUE(KeyLimits::CheckPriority(&grant, 5).ok());
   EXPECT_TRUE(KeyLimits::CheckPriority(&grant, -1000).ok());
   const absl::Status priority = KeyLimits::CheckPriority(&grant, 6);

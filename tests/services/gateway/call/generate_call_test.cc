@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "services/common/error_details.h"
 
 namespace qwenserve {
 namespace {
@@ -43,6 +44,9 @@ class FakePlacer : public Placer {
     if (waiting.get() == listener) waiting = nullptr;
   }
 
+  absl::Status Foresee(const PlacementRequest&) const override { return foreseen; }
+
+  absl::Status foreseen;
   std::function<void()> before_place;
   std::shared_ptr<PlacementListener> waiting;
 };
@@ -96,6 +100,27 @@ class GenerateCallTest : public testing::Test {
     services_.clock = MonotonicNow;
     call_ = std::make_shared<GenerateCall>(GatewayMetrics::kComplete, absl::InfiniteFuture(),
                                            services_, std::make_shared<FakeSink>());
+  }
+
+  // As if a key that may ask once a minute had asked for it.
+  std::shared_ptr<GenerateCall> CallOfKey() {
+    auto grant = std::make_shared<KeyGrant>();
+    grant->sha256 = "key";
+    grant->requests_per_minute = 1;
+    grant->tokens_per_minute = 50;
+    Caller caller;
+    caller.grant = std::move(grant);
+    auto call = std::make_shared<GenerateCall>(GatewayMetrics::kComplete, absl::InfiniteFuture(),
+                                               services_, std::make_shared<FakeSink>());
+    GenerateRequest request;
+    request.prompt.set_text("x");
+    call->Start({std::move(caller), std::move(request), 1});
+    return call;
+  }
+  static absl::Status EndOf(GenerateCall& call) {
+    const GenerateCall::Output end = call.Next();
+    if (!std::holds_alternative<absl::Status>(end)) return absl::UnknownError("no end");
+    return std::get<absl::Status>(end);
   }
 
   // Up to the prompt's preparation.
@@ -191,6 +216,62 @@ TEST_F(GenerateCallTest, LogprobsOfAPromptCountAsMemoryOfTheGateway) {
   placer_.waiting = nullptr;
   call_ = nullptr;
   EXPECT_TRUE(admission_.Enter(9999).ok());
+}
+
+TEST_F(GenerateCallTest, ARequestThatFindsNoRoomCostsItsKeyNothing) {
+  const absl::Status full =
+      WithReason(absl::ResourceExhaustedError("the queue is full"), kReasonQueueFull);
+  for (int i = 0; i < 3; ++i) {
+    // Refused in the queue, after its prompt was counted.
+    auto call = CallOfKey();
+    ASSERT_TRUE(text_.prepared);
+    Prepared(40);
+    ASSERT_NE(placer_.waiting, nullptr);
+    std::exchange(placer_.waiting, nullptr)->OnNotPlaced(full);
+    EXPECT_EQ(ErrorReason(EndOf(*call)), kReasonQueueFull);
+    // Refused at the door, by the number of bytes and by what the queue foresees.
+    call = nullptr;
+    {
+      const Admission::Ticket others = *admission_.Enter(10000);
+      call = CallOfKey();
+      EXPECT_EQ(ErrorReason(EndOf(*call)), kReasonQueueFull);
+    }
+    placer_.foreseen = full;
+    call = CallOfKey();
+    EXPECT_EQ(ErrorReason(EndOf(*call)), kReasonQueueFull);
+    placer_.foreseen = absl::OkStatus();
+  }
+  // What a replica has taken counts, whatever becomes of it.
+  auto call = CallOfKey();
+  ASSERT_TRUE(text_.prepared);
+  Prepared(40);
+  std::exchange(placer_.waiting, nullptr)->OnPlaced(std::make_shared<FakeReplica>());
+  call->Abort();
+  EXPECT_EQ(EndOf(*call).code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(ErrorReason(EndOf(*CallOfKey())), kReasonQuotaExceeded);
+}
+
+TEST_F(GenerateCallTest, AQuotaThatIsUsedUpGivesNothingBack) {
+  auto call = CallOfKey();
+  ASSERT_TRUE(text_.prepared);
+  Prepared(40);
+  std::exchange(placer_.waiting, nullptr)->OnPlaced(std::make_shared<FakeReplica>());
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(ErrorReason(EndOf(*CallOfKey())), kReasonQuotaExceeded);
+  }
+  call->Abort();
+}
+
+TEST_F(GenerateCallTest, AClientThatDoesNotReadIsNotOneThatLeft) {
+  Start();
+  Prepared();
+  std::exchange(placer_.waiting, nullptr)->OnPlaced(std::make_shared<FakeReplica>());
+  call_->AbortSlowClient();
+  call_->Abort();  // as the connection's end may follow
+  const absl::Status end = EndOf(*call_);
+  EXPECT_EQ(end.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ErrorReason(end), kReasonSlowConsumer);
+  EXPECT_EQ(metrics_.sheds[GatewayMetrics::kShedSlowConsumer]->Value(), 1);
 }
 
 }  // namespace

@@ -80,6 +80,29 @@ class Waiting final : public HttpHandler {
   bool begun_ = false;
 };
 
+// Sends without end.
+class Flooding final : public HttpHandler {
+ public:
+  Flooding(const std::shared_ptr<HttpExchange>& exchange, std::atomic<int>* gone,
+           std::atomic<int>* slow)
+      : exchange_(exchange), gone_(gone), slow_(slow) {
+    exchange->StartStream(HttpResponse());
+    OnSent();
+  }
+  void OnSent() override {
+    if (auto exchange = exchange_.lock()) exchange->Send(piece_, false);
+  }
+  void OnClientGone() override { ++*gone_; }
+  void OnSlowClient() override { ++*slow_; }
+  void OnQuiet() override {}
+
+ private:
+  const std::weak_ptr<HttpExchange> exchange_;
+  std::atomic<int>* const gone_;
+  std::atomic<int>* const slow_;
+  const std::string piece_ = std::string(64 << 10, 'f');
+};
+
 class EchoApplication final : public HttpApplication {
  public:
   std::optional<HttpResponse> Refuse(const HttpRequest& head) override {
@@ -90,6 +113,7 @@ class EchoApplication final : public HttpApplication {
                                       const std::shared_ptr<HttpExchange>& exchange) override {
     ++handled;
     if (request.path == "/stream") return std::make_shared<Counting>(exchange);
+    if (request.path == "/flood") return std::make_shared<Flooding>(exchange, &gone, &slow);
     if (request.path == "/keep") {
       absl::MutexLock lock(&mutex);
       kept.push_back(std::move(request));
@@ -108,6 +132,7 @@ class EchoApplication final : public HttpApplication {
   }
   std::atomic<int> handled{0};
   std::atomic<int> gone{0};
+  std::atomic<int> slow{0};
   absl::Mutex mutex;
   std::vector<HttpRequest> kept ABSL_GUARDED_BY(mutex);
 };
@@ -343,7 +368,6 @@ TEST_F(HttpServerTest, LimitsAllBodiesTogether) {
   Start(options);
   RawClient first(server_->address());
   first.Send(absl::StrCat(kPost, "Content-Length: 2001\r\n\r\n", std::string(2000, 'x')));
-  RawClient second(server_->address());
   std::string answer;
   // Until the first one's bytes have arrived there is room.
   ASSERT_TRUE(Eventually([&] {
@@ -356,8 +380,13 @@ TEST_F(HttpServerTest, LimitsAllBodiesTogether) {
   EXPECT_THAT(answer, HasSubstr("Retry-After"));
   first.Send("z");
   EXPECT_THAT(first.ReadUntil(">"), StartsWith("HTTP/1.1 200"));
-  second.Send(absl::StrCat(kPost, "Content-Length: 2500\r\n\r\n", std::string(2500, 'y')));
-  EXPECT_THAT(second.ReadUntil(">"), StartsWith("HTTP/1.1 200"));
+  // The answer may arrive before the first body is let go.
+  EXPECT_TRUE(Eventually([&] {
+    RawClient second(server_->address());
+    second.Send(absl::StrCat(kPost, "Content-Length: 2500\r\nConnection: close\r\n\r\n",
+                             std::string(2500, 'y')));
+    return absl::StartsWith(second.ReadAll(), "HTTP/1.1 200");
+  }));
 }
 
 TEST_F(HttpServerTest, CountsABodyUntilItsHandlerIsDoneWithIt) {
@@ -386,6 +415,7 @@ class SlowClientTest : public HttpServerTest {
     options.limits.body_timeout = milliseconds(1000);
     options.limits.idle_timeout = milliseconds(1000);
     options.limits.write_timeout = milliseconds(1000);
+    options.limits.min_read_rate = 8 << 20;
     options.limits.quiet_interval = milliseconds(100);
     Start(options);
   }
@@ -425,6 +455,30 @@ TEST_F(SlowClientTest, AnAnswerThatIsNotReadEndsTheConnection) {
   EXPECT_TRUE(Eventually([&] { return server_->counters().abandoned == 1; }));
   EXPECT_TRUE(Eventually([&] { return server_->accept_stats().live == 0; }));
   EXPECT_EQ(server_->in_flight(), 0);
+}
+
+// Something within each time-out, and still too slow.
+TEST_F(SlowClientTest, AnAnswerThatIsReadTooSlowlyEndsTheConnection) {
+  RawClient client(server_->address());
+  client.Send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_TRUE(Eventually([&] {
+    client.Read(8192);
+    return server_->counters().timeouts == 1;
+  }));
+  EXPECT_TRUE(Eventually([&] { return server_->accept_stats().live == 0; }));
+}
+
+TEST_F(SlowClientTest, WhoDoesNotReadIsToldFromWhoLeaves) {
+  RawClient leaves(server_->address());
+  leaves.Send("GET /flood HTTP/1.1\r\nHost: x\r\n\r\n");
+  leaves.ReadUntil("200 OK");
+  leaves.Close();
+  EXPECT_TRUE(Eventually([&] { return application_.gone == 1; }));
+  EXPECT_EQ(application_.slow, 0);
+  RawClient stays(server_->address());
+  stays.Send("GET /flood HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_TRUE(Eventually([&] { return application_.slow == 1; }));
+  EXPECT_EQ(application_.gone, 1);
 }
 
 TEST_F(SlowClientTest, AQuietStreamSendsComments) {

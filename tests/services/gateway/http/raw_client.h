@@ -53,6 +53,11 @@ class RawClient {
     }
     return received_;
   }
+  // At most so many bytes, if there are any.
+  void Read(size_t bytes) {
+    std::string piece(bytes, '\0');
+    if (recv(fd_.get(), &piece[0], piece.size(), MSG_DONTWAIT) == 0) closed_ = true;
+  }
   bool closed() const { return closed_; }
   void Forget() { received_.clear(); }
 
