@@ -19,6 +19,9 @@ function(qs_executable)
   add_executable(${ARG_NAME} ${ARG_SRCS})
   target_include_directories(${ARG_NAME} PRIVATE "${PROJECT_SOURCE_DIR}")
   target_link_libraries(${ARG_NAME} PRIVATE ${ARG_DEPS})
+  if(QS_SANITIZE STREQUAL "thread")
+    target_sources(${ARG_NAME} PRIVATE $<TARGET_OBJECTS:thread_sanitizer>)
+  endif()
 endfunction()
 
 # LABELS: unit, parity, e2e, fault, fuzz.
@@ -39,7 +42,7 @@ function(qs_benchmark)
 endfunction()
 
 # A pytest file as one ctest test. The interpreter is that of tools/python_env; QWENSERVE_BIN tells
-# the test where the binaries are.
+# the test where the binaries are, QWENSERVE_SANITIZE which sanitizers are in them.
 function(qs_python_test)
   cmake_parse_arguments(ARG "" "NAME;SCRIPT;TIMEOUT" "LABELS;ARGS" ${ARGN})
   if(NOT ARG_TIMEOUT)
@@ -50,5 +53,6 @@ function(qs_python_test)
                    "${PROJECT_SOURCE_DIR}/${ARG_SCRIPT}" ${ARG_ARGS}
            WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
   set_tests_properties(${ARG_NAME} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
-                       ENVIRONMENT "QWENSERVE_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};PYTHONDONTWRITEBYTECODE=1")
+                       ENVIRONMENT
+    "QWENSERVE_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};QWENSERVE_SANITIZE=${QS_SANITIZE};PYTHONDONTWRITEBYTECODE=1")
 endfunction()

@@ -34,7 +34,7 @@ class Cluster:
 
     def _start(self, role, *flags):
         process = ServerProcess(role, *flags)
-        self.stack.callback(lambda: process.running() and process.kill())
+        self.stack.callback(process.stop)
         return process
 
     def channel(self):

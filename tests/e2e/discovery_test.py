@@ -19,7 +19,7 @@ def start():
     with contextlib.ExitStack() as stack:
         def run(role, *flags, **options):
             process = ServerProcess(role, *flags, **options)
-            stack.callback(lambda: process.running() and process.kill())
+            stack.callback(process.stop)
             return process
         yield run
 

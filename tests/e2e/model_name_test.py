@@ -13,7 +13,7 @@ def test_a_symlinked_model_has_one_name_everywhere(api, tmp_path):
     with contextlib.ExitStack() as stack:
         def start(role, *flags):
             process = ServerProcess(role, *flags)
-            stack.callback(process.kill)
+            stack.callback(process.stop)
             return process
         tokenizer = start("tokenizer", "--model", link)
         generator = start("generator", "--model", link, "--kv-cache-memory", "64M")

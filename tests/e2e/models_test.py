@@ -28,7 +28,7 @@ def gateway(tmp_path_factory):
     with contextlib.ExitStack() as stack:
         def start(role, *flags):
             process = ServerProcess(role, *flags)
-            stack.callback(lambda: process.running() and process.kill())
+            stack.callback(process.stop)
             return process
         workers = {"tokenizer": [], "generator": []}
         for model in (one, two):

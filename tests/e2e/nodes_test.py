@@ -46,7 +46,7 @@ def make_pair(make_cluster):
         return cluster, started[-1].wait_ready()
     yield make
     for process in started:
-        process.running() and process.kill()
+        process.stop()
 
 
 def first_tokens(stream, count=3):

@@ -1,10 +1,12 @@
 """One of our servers as a child process, with its ports read from its stdout."""
 
+import contextlib
 import os
 import pathlib
 import queue
 import signal
 import subprocess
+import tempfile
 import threading
 import urllib.request
 
@@ -12,6 +14,43 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("QWENSERVE_BIN", ROOT / "build" / "bin"))
 DEMO_MODEL = ROOT / "models" / "demo"
 START_TIMEOUT = 120
+# With a sanitizer processes end in an orderly way if they can, since leaks are told at the exit.
+SANITIZED = bool(os.environ.get("QWENSERVE_SANITIZE"))
+STOP_TIMEOUT = 20
+CRASHES = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+
+_watched = []
+
+
+@contextlib.contextmanager
+def sanitizer_reports():
+    """A folder to which the sanitizers of all processes that begin meanwhile write, one file for each."""
+    names = ("ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS")
+    before = {name: os.environ.get(name) for name in names}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            os.environ[name] = ":".join(filter(None, (before[name], f"log_path={folder}/report")))
+        try:
+            yield pathlib.Path(folder)
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def check_sound(reports):
+    """AssertionError with what sanitizers wrote into `reports`, and with the servers that a crash has ended,
+    since the last call. One that was killed has not crashed."""
+    found = []
+    for path in sorted(reports.iterdir()):
+        found.append(path.read_text(errors="replace"))
+        path.unlink()
+    for server in list(_watched):
+        status = server.status()
+        if status is not None:
+            _watched.remove(server)
+            if -status in CRASHES and -status not in server.signals:
+                found.append(f"{server.role} {server.pid} was ended by {signal.Signals(-status).name}")
+    assert not found, "\n".join(found)
 
 
 class ServerProcess:
@@ -19,6 +58,7 @@ class ServerProcess:
         """`listen`, `http_listen`: fixed addresses, to come back where another process was."""
         self.role = role
         self.flags = flags
+        self.signals = []
         self.addresses = {}
         self._lines = queue.Queue()
         serves_http = role == "gateway" and "--http-listen" not in flags
@@ -28,6 +68,7 @@ class ServerProcess:
              *(["--http-listen", http_listen or "127.0.0.1:0"]
                if serves_http else []), *map(str, flags)],
             stdout=subprocess.PIPE, stderr=log, text=True)
+        _watched.append(self)
         threading.Thread(target=self._read, daemon=True).start()
         while not {"grpc", *(["http"] if serves_http else [])} <= self.addresses.keys():
             self._take_line()
@@ -78,11 +119,22 @@ class ServerProcess:
         return total
 
     def signal(self, number):
+        self.signals.append(number)
         self._process.send_signal(number)
 
     def kill(self):
         self._process.kill()
         self._process.wait()
+
+    def stop(self):
+        """Ends it, if it still runs: at the end of a test, where nothing depends on the way."""
+        if SANITIZED and self.running():
+            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(signal.SIGCONT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_TIMEOUT)
+        if self.running():
+            self.kill()
 
     def terminate(self, timeout=60):
         """SIGTERM; returns the exit status."""
@@ -95,3 +147,7 @@ class ServerProcess:
 
     def running(self):
         return self._process.poll() is None
+
+    def status(self):
+        """None while it runs; the negative number of the signal that ended it."""
+        return self._process.poll()

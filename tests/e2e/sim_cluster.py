@@ -96,7 +96,7 @@ class SimCluster:
 
     def _start(self, role, flags, **options):
         process = ServerProcess(role, *flags, log=self._log, **options)
-        self.stack.callback(lambda: process.running() and process.kill())
+        self.stack.callback(process.stop)
         return process
 
     def start_gateway(self, generators=None, flags=None, ready=True, listen="127.0.0.1:0"):

@@ -112,8 +112,7 @@ class World:
 
     def stop(self):
         for process in [slot.process for slot in self.slots] + self._others:
-            if process.running():
-                process.kill()
+            process.stop()
         self.links.close()
         self._folder.cleanup()
 
