@@ -226,6 +226,8 @@ def test_poison_takes_down_two_replicas_at_most(api, sim_cluster):
         assert raised.value.code() == grpc.StatusCode.INTERNAL
         assert error_info(raised.value)[0].reason == "SUSPECTED_POISON"
         assert sum(p.running() for p in cluster.generators) == 2
+        for generator in cluster.generators:
+            generator.expect_crash()
         # Who was beside it goes on, unless both of its replicas were taken down.
         for kind, reader in readers.items():
             try:

@@ -122,6 +122,10 @@ class ServerProcess:
         self.signals.append(number)
         self._process.send_signal(number)
 
+    def expect_crash(self):
+        """The test lets it abort."""
+        self.signals.append(signal.SIGABRT)
+
     def kill(self):
         self._process.kill()
         self._process.wait()

@@ -102,6 +102,7 @@ def test_a_crash_ends_the_process_at_that_prompt_only(api, sim_cluster):
     cluster = sim_cluster(script=[{"when": "poison", "fault": "crash", "after": 2}])
     complete(api, cluster, max_tokens=5)
     generator = cluster.generators[0]
+    generator.expect_crash()
     with pytest.raises(grpc.RpcError):
         complete(api, cluster, text="poison")
     assert generator.wait() == -signal.SIGABRT

@@ -174,10 +174,11 @@ void TokenizerPool::StartDescribe(const std::string& address, Endpoint& endpoint
   SetTimeout(operation->context, settings_.describe_timeout);
   endpoint.describing = operation;
   ++operations_;
-  operation->stub->async()->Describe(&operation->context, &operation->request, &operation->response,
-                                     [this, address, operation](const grpc::Status& status) {
-                                       OnDescribed(address, operation, status);
-                                     });
+  operation->stub->async()->Describe(
+      &operation->context, &operation->request, &operation->response,
+      [this, address, operation](const grpc::Status& status) mutable {
+        OnDescribed(address, std::move(operation), status);
+      });
 }
 
 void TokenizerPool::OnDescribed(const std::string& address,
@@ -221,7 +222,8 @@ void TokenizerPool::OnDescribed(const std::string& address,
 template <typename Operation>
 void TokenizerPool::EndOperation(std::shared_ptr<Operation> operation) {
   // Before Shutdown goes on: a channel that goes away on one of gRPC's own threads may have it
-  // wait for itself, so this must not be the last owner, nor of a stream.
+  // wait for itself, so this must not be the last owner, nor of a stream. Nor the function that
+  // gRPC has called: it gives its own reference away.
   operation.reset();
   absl::MutexLock lock(&mutex_);
   --operations_;
