@@ -3,6 +3,7 @@
 import collections
 import signal
 import threading
+import time
 
 import grpc
 import pytest
@@ -214,6 +215,8 @@ def test_a_stalled_engine_is_left(api, sim_cluster):
 def test_poison_takes_down_two_replicas_at_most(api, sim_cluster):
     cluster = sim_cluster(generators=4, generator_flags=("--sim-step-ms", 10),
                           script=[{"when": "poison", "fault": "crash", "after": 3}])
+    for generator in cluster.generators:
+        generator.expect_crash()
     wanted = requests(api, 250)
     with cluster.channel() as channel:
         stub = api.InferenceStub(channel)
@@ -225,9 +228,11 @@ def test_poison_takes_down_two_replicas_at_most(api, sim_cluster):
             stub.Complete(api.CompleteRequest(text="poison", options=wanted["sampled"].options), timeout=30)
         assert raised.value.code() == grpc.StatusCode.INTERNAL
         assert error_info(raised.value)[0].reason == "SUSPECTED_POISON"
+        # A process lives a little longer than its connections.
+        deadline = time.monotonic() + PATIENCE
+        while sum(p.running() for p in cluster.generators) > 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
         assert sum(p.running() for p in cluster.generators) == 2
-        for generator in cluster.generators:
-            generator.expect_crash()
         # Who was beside it goes on, unless both of its replicas were taken down.
         for kind, reader in readers.items():
             try:
