@@ -30,7 +30,7 @@ GATEWAY_PARTS = {
     "auth": set(),
     "admission": {"auth"},
     "answer": set(),
-    "routing": {"admission"},
+    "routing": {"admission", "auth"},
     "workers": {"answer", "routing"},
     "call": {"auth", "admission", "answer", "routing"},
 }
