@@ -3,7 +3,7 @@
 import pytest
 
 from conftest import OLDEST, OWN_MODEL
-from rendered import COMPONENTS, find, of_kind, pod, pods, selects
+from rendered import COMPONENTS, all_pods, find, of_kind, pod, pods, selects
 from schemas import validate
 
 KEDA = ["keda.sh/v1alpha1"]
@@ -12,12 +12,12 @@ ROUTES = ["gateway.networking.k8s.io/v1"]
 
 def test_pod_disruption_budgets(documents):
     budgets = of_kind(documents, "PodDisruptionBudget")
-    for this in pods(documents):
+    for this in all_pods(documents):
         mine = [b for b in budgets if selects(b["spec"]["selector"]["matchLabels"], this.labels)]
         assert len(mine) == 1  # two would forbid every eviction
         assert mine[0]["spec"]["maxUnavailable"] == 1
         assert mine[0]["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
-    assert len(budgets) == len({this.name for this in pods(documents)})
+    assert len(budgets) == len({this.name for this in all_pods(documents)})
 
 
 def test_budgets_can_be_left_out(helm):
@@ -25,14 +25,14 @@ def test_budgets_can_be_left_out(helm):
 
 
 def test_pods_are_spread(documents):
-    for this in pods(documents):
+    for this in all_pods(documents):
         constraints = this.spec.get("topologySpreadConstraints", [])
         if this.node:  # its place is LeaderWorkerSet's business
             assert not constraints
             continue
         assert [c["topologyKey"] for c in constraints] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
         for constraint in constraints:
-            same = [p.name for p in pods(documents) if selects(constraint["labelSelector"]["matchLabels"], p.labels)]
+            same = [p.name for p in all_pods(documents) if selects(constraint["labelSelector"]["matchLabels"], p.labels)]
             assert same == [this.name]
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from conftest import OLDEST, OWN_MODEL
-from rendered import find, of_kind, pod, pods, selects
+from rendered import all_pods, find, of_kind, pod, pods, selects
 from schemas import validate
 
 CERT_MANAGER = ["cert-manager.io/v1"]
@@ -149,7 +149,7 @@ def connects(documents, client, server, port):
 
 
 def test_everything_is_denied_to_start_with(documents):
-    for this in pods(documents):
+    for this in all_pods(documents):
         for direction in ("Ingress", "Egress"):
             assert any(not policy.get("ingress") and not policy.get("egress")
                        for policy in applying(documents, this.labels, direction))
@@ -176,9 +176,26 @@ def test_edges_of_the_network(documents):
         assert allows(documents, worker.labels, "Egress", None, 53, "UDP") == bool(worker.node)
 
 
+def test_with_a_front_clients_reach_nothing_else(helm):
+    friend = {"app": "friend"}
+    documents = helm.render("front", values={"networkPolicy.clients": [{"podSelector": {"matchLabels": friend}}]})
+    [front] = [p.labels for p in all_pods(documents) if p.component == "front"]
+    gateway = pod(documents, "gateway").labels
+    for port in (50051, 8080):
+        assert allows(documents, front, "Ingress", friend, port)
+        assert not allows(documents, front, "Ingress", {"app": "stranger"}, port)
+        assert not allows(documents, gateway, "Ingress", friend, port)
+        assert connects(documents, front, gateway, port)
+    assert connects(documents, front, gateway, 9090)  # where it asks who is ready
+    assert allows(documents, front, "Egress", None, 53, "UDP")
+    for component in ("tokenizer", "generator"):
+        this = pod(documents, component)
+        assert not connects(documents, front, this.labels, this.ports["grpc"])
+
+
 def test_scrapers_reach_every_pod(helm):
-    documents = helm.render(values={"networkPolicy.scrapers": []})
-    for this in pods(documents):
+    documents = helm.render("front", values={"networkPolicy.scrapers": []})
+    for this in all_pods(documents):
         assert allows(documents, this.labels, "Ingress", None, 9090)
     assert not allows(helm.render(), pod(helm.render(), "gateway").labels, "Ingress", None, 9090)
 

@@ -5,7 +5,7 @@ import jsonschema
 import pytest
 
 from conftest import CHART, NEWEST, PROFILES, profile_path, requirements
-from rendered import COMPONENTS, PORTS, WORKLOAD_KINDS, find, of_kind, pod, pods, selects
+from rendered import COMPONENTS, PORTS, WORKLOAD_KINDS, all_pods, find, of_kind, pod, pods, selects
 from schemas import CUSTOM, validate
 
 
@@ -124,7 +124,8 @@ def test_grace_covers_the_drain_and_nothing_runs_before_it(documents):
     for this in pods(documents):
         drain = int(this.flags["drain-delay"]) + int(this.flags["drain-timeout"])
         assert this.spec["terminationGracePeriodSeconds"] == drain + 15
-        assert "lifecycle" not in this.container  # the process drains by itself
+    for this in all_pods(documents):
+        assert "lifecycle" not in this.container  # the processes drain by themselves
 
 
 def test_a_gateway_may_finish_the_longest_request(documents):
@@ -150,7 +151,7 @@ def test_startup_budget(helm, component, seconds, failures):
 
 
 def test_workloads_select_their_own_pods_and_no_others(documents):
-    everything = pods(documents)
+    everything = all_pods(documents)
     for this in everything:
         if this.workload["kind"] == "LeaderWorkerSet":  # selects by labels that it sets itself
             continue
@@ -162,7 +163,7 @@ def test_workloads_select_their_own_pods_and_no_others(documents):
 
 
 def test_a_new_chart_version_restarts_no_pod(documents):
-    for this in pods(documents):
+    for this in all_pods(documents):
         assert not {"helm.sh/chart", "app.kubernetes.io/version"} & set(this.labels)
 
 
@@ -181,7 +182,7 @@ def test_gateway_services(documents):
 
 
 def test_rolling_updates_keep_the_capacity(documents):
-    for this in pods(documents):
+    for this in all_pods(documents):
         if this.workload["kind"] == "Deployment":
             assert this.workload["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
         if this.workload["kind"] == "StatefulSet":
@@ -191,7 +192,7 @@ def test_rolling_updates_keep_the_capacity(documents):
 
 
 def all_containers(documents):
-    for spec in [p.spec for p in pods(documents)] + [d["spec"] for d in of_kind(documents, "Pod")]:
+    for spec in [p.spec for p in all_pods(documents)] + [d["spec"] for d in of_kind(documents, "Pod")]:
         for container in spec["containers"] + spec.get("initContainers", []):
             yield spec, container
 
@@ -206,7 +207,7 @@ def test_restricted_pod_security(documents):
         assert security["capabilities"] == {"drop": ["ALL"]}
         assert spec["automountServiceAccountToken"] is False
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
-        allowed = {"persistentVolumeClaim", "emptyDir", "secret", "image"}
+        allowed = {"persistentVolumeClaim", "emptyDir", "secret", "configMap", "image"}
         assert all(set(volume) - {"name"} <= allowed for volume in spec.get("volumes", []))
 
 
@@ -248,7 +249,8 @@ def test_requests_are_within_limits(documents):
 
 
 def test_no_secret_is_rendered(documents):
-    assert not of_kind(documents, "Secret", "ConfigMap")
+    assert not of_kind(documents, "Secret")
+    assert {d["metadata"]["name"] for d in of_kind(documents, "ConfigMap")} <= {"qwenserve-front"}
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
@@ -360,3 +362,5 @@ def test_notes_of_a_guarded_release(helm):
     assert "https://127.0.0.1:8080" in text and "Bearer $KEY" in text
     assert "share no cached prompts over several gateways" in text
     assert "qwenctl chat" not in text and "helm test" not in text  # it speaks no TLS
+    text = notes(helm, "--set", "front.enabled=true,front.tlsSecret=s")
+    assert "demo-qwenserve-front.inference:50051" in text and "Clients speak TLS to the front" in text

@@ -69,7 +69,8 @@ class Pod:
         return self.volumes[self.mounts[path]["name"]]
 
 
-def pods(documents, component=None, model=None):
+def all_pods(documents):
+    """Those of our own programs and those of the front."""
     result = []
     for workload in of_kind(documents, *WORKLOAD_KINDS):
         spec = workload["spec"]
@@ -80,10 +81,14 @@ def pods(documents, component=None, model=None):
             templates = [(None, spec["template"])]
         labels = workload["metadata"]["labels"]
         for node, template in templates:
-            pod = Pod(labels["app.kubernetes.io/component"], labels.get("qwenserve/model"), node, workload,
-                      template)
-            if component in (None, pod.component) and model in (None, pod.model):
-                result.append(pod)
+            result.append(Pod(labels["app.kubernetes.io/component"], labels.get("qwenserve/model"), node, workload,
+                              template))
+    return result
+
+
+def pods(documents, component=None, model=None):
+    result = [p for p in all_pods(documents)
+              if p.component in COMPONENTS and component in (None, p.component) and model in (None, p.model)]
     assert result, f"no pods of {component} {model}"
     return result
 

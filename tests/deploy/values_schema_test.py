@@ -48,6 +48,8 @@ WRONG = [
     ({"gateway.flags.access-log": "/log"}, "/gateway/flags/access-log"),
     ({"gateway.flags.trusted-proxies": "10.0.0.0/8"}, "/gateway/flags/trusted-proxies"),
     ({"tokenizer.flags.threads": 65}, "/tokenizer/flags/threads"),
+    ({"front.image": ""}, "/front/image"),
+    ({"front.connectionsPerAddress": 0}, "/front/connectionsPerAddress"),
     ({"logLevel": "verbose"}, "/logLevel"),
     ({"image.pullPolicy": "Sometimes"}, "/image/pullPolicy"),
     ({"image.tag": "a b"}, "/image/tag"),
@@ -110,6 +112,8 @@ CONTRADICTIONS = [
     ({"routes": {"parentRefs": [{"name": "g"}], "http": {"enabled": True}}, "gateway.http.enabled": False},
      "routes.http needs gateway.http.enabled"),
     ({"inferencePool.enabled": True}, "inferencePool.endpointPicker.name"),
+    ({"inferencePool": {"enabled": True, "endpointPicker": {"name": "p"}}, "front.enabled": True}, "enable one of the two"),
+    ({"front.enabled": True, "tls.edge": {"enabled": True, "secretName": "s"}}, "so tls.edge must be off"),
 ]
 
 # Of a cluster that lacks something.
