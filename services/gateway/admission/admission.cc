@@ -1,5 +1,7 @@
 #include "services/gateway/admission/admission.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "services/common/error_details.h"
 #include "services/gateway/admission/retry_delay.h"
@@ -34,6 +36,18 @@ absl::Status Admission::Ticket::Grow(size_t bytes) {
   }
   bytes_ += static_cast<int64_t>(bytes);
   return absl::OkStatus();
+}
+
+absl::Status Admission::Ticket::Reserve(size_t bytes) {
+  absl::Status status = Grow(bytes);
+  if (status.ok()) reserved_ += bytes;
+  return status;
+}
+
+absl::Status Admission::Ticket::Use(size_t bytes) {
+  const size_t known = std::min(bytes, reserved_);
+  reserved_ -= known;
+  return known == bytes ? absl::OkStatus() : Grow(bytes - known);
 }
 
 void Admission::Ticket::Hold(size_t bytes) {

@@ -35,6 +35,7 @@ class Admission {
     Ticket& operator=(Ticket&& other) noexcept {
       std::swap(admission_, other.admission_);
       std::swap(bytes_, other.bytes_);
+      std::swap(reserved_, other.reserved_);
       return *this;
     }
     ~Ticket() {
@@ -44,6 +45,9 @@ class Admission {
     // The request will hold so many bytes more, until the ticket goes. Errors as of Enter, and
     // nothing has changed then.
     absl::Status Grow(size_t bytes);
+    // Grow in two steps: what may be needed, and later what is, which takes from the former first.
+    absl::Status Reserve(size_t bytes);
+    absl::Status Use(size_t bytes);
     // As Grow, for what a running request can't do without: never refused, but there is less room
     // for newcomers.
     void Hold(size_t bytes);
@@ -51,6 +55,7 @@ class Admission {
    private:
     Admission* admission_ = nullptr;
     int64_t bytes_ = 0;
+    size_t reserved_ = 0;  // of bytes_, and not used yet
   };
 
   explicit Admission(const Limits& limits, GatewayMetrics* metrics = nullptr)

@@ -186,10 +186,9 @@ size_t GenerateCall::TokenBytes() const {
 }
 
 absl::Status GenerateCall::HoldAnswer() {
-  // Of a whole answer it is counted as it comes, since most are shorter than they may be.
-  if (request_.whole) return absl::OkStatus();
+  // The rest of a whole answer is counted as it comes, since most are shorter than they may be.
   const size_t tokens = std::min<int64_t>(max_tokens_, services_.settings.credit_window);
-  return ticket_.Grow(request_.n() * tokens * TokenBytes());
+  return ticket_.Reserve(request_.n() * tokens * TokenBytes());
 }
 
 void GenerateCall::OnPlaced(std::shared_ptr<GeneratorReplica> replica) {
@@ -377,7 +376,7 @@ void GenerateCall::RecordTokens(const Choice& choice, int tokens) {
   services_.metrics->completion_tokens.Increment(tokens);
   key_ticket_.TakeAnswer(tokens);
   if (!request_.whole || phase_ == Phase::kEnded) return;
-  if (absl::Status status = ticket_.Grow(tokens * TokenBytes()); !status.ok()) End(status);
+  if (absl::Status status = ticket_.Use(tokens * TokenBytes()); !status.ok()) End(status);
 }
 
 // After any change of a sample: what goes to the tokenizer, and whether the generator may stop.

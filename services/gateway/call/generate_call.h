@@ -164,7 +164,7 @@ class GenerateCall final : public SequenceListener,
   void OnPrepared(absl::StatusOr<v1::PrepareResponse> response);
   absl::StatusOr<PlacementRequest> Plan(v1::PrepareResponse response)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Memory of the answer as far as it may wait for the client.
+  // Memory of the answer as far as it may come without being asked for again.
   absl::Status HoldAnswer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   size_t TokenBytes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SubmitAll(const std::shared_ptr<GeneratorReplica>& replica)

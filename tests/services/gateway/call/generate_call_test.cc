@@ -28,10 +28,14 @@ class FakeText : public TextService {
     return [] {};
   }
   uint64_t NewKey() override { return 1; }
-  void Detokenize(v1::DetokenizeItem, const std::string&, std::shared_ptr<TextListener>) override {}
+  void Detokenize(v1::DetokenizeItem item, const std::string&,
+                  std::shared_ptr<TextListener>) override {
+    asked.push_back(std::move(item));
+  }
   void Flush() override {}
 
   PrepareCallback prepared;
+  std::vector<v1::DetokenizeItem> asked;
 };
 
 class FakePlacer : public Placer {
@@ -272,6 +276,77 @@ TEST_F(GenerateCallTest, AClientThatDoesNotReadIsNotOneThatLeft) {
   EXPECT_EQ(end.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(ErrorReason(end), kReasonSlowConsumer);
   EXPECT_EQ(metrics_.sheds[GatewayMetrics::kShedSlowConsumer]->Value(), 1);
+}
+
+class WholeAnswerTest : public GenerateCallTest {
+ protected:
+  static constexpr int64_t kTokenBytes = 64 + 3 * 128;  // id and text; it and two alternatives
+
+  void Begin(uint32_t max_tokens) {
+    services_.settings.credit_window = 5;
+    call_ = std::make_shared<GenerateCall>(GatewayMetrics::kComplete, absl::InfiniteFuture(),
+                                           services_, std::make_shared<FakeSink>());
+    GenerateRequest request;
+    request.prompt.set_text("x");
+    request.whole = true;
+    request.options.set_top_logprobs(2);
+    request.options.set_max_tokens(max_tokens);
+    call_->Start({Caller(), std::move(request), 1});
+    ASSERT_TRUE(text_.prepared);
+    Prepared();
+  }
+
+  // One token of the answer and its text, which the transport takes.
+  void Token(uint32_t index) {
+    v1::SequenceEvent event;
+    event.set_first_token_index(index);
+    event.add_token_ids(5);
+    event.add_logprobs();
+    call_->OnSequenceEvent(0, event);
+    ASSERT_EQ(text_.asked.size(), index + 1);
+    const v1::DetokenizeItem& item = text_.asked.back();
+    v1::DetokenizeResult result;
+    result.set_key(item.key());
+    result.set_seq(item.seq());
+    result.set_text("a");
+    result.add_text_lengths(1);
+    for (int i = 0; i < item.lookup_ids_size(); ++i) result.add_lookup_tokens("a");
+    call_->OnText(std::move(result));
+    int tokens = 0;
+    for (auto output = call_->Next(); output.index() != 0; output = call_->Next()) {
+      ASSERT_FALSE(std::holds_alternative<absl::Status>(output)) << std::get<absl::Status>(output);
+      if (auto* delta = std::get_if<AnswerDelta>(&output)) tokens += delta->token_ids.size();
+      call_->Taken();
+    }
+    ASSERT_EQ(tokens, 1);
+  }
+};
+
+TEST_F(WholeAnswerTest, ItsFirstLogprobsAreCountedAtTheDoor) {
+  const Admission::Ticket other = *admission_.Enter(10000 - 4 * kTokenBytes);
+  Begin(50);  // five of them may come at once
+  EXPECT_EQ(placer_.waiting, nullptr);
+  const GenerateCall::Output end = call_->Next();
+  ASSERT_TRUE(std::holds_alternative<absl::Status>(end));
+  EXPECT_EQ(std::get<absl::Status>(end).code(), absl::StatusCode::kResourceExhausted);
+  Begin(3);
+  EXPECT_NE(placer_.waiting, nullptr);
+  call_->Abort();
+}
+
+TEST_F(WholeAnswerTest, EachTokenIsCountedOnce) {
+  Begin(8);
+  const int64_t before = admission_.bytes();
+  EXPECT_GE(before, 5 * kTokenBytes);
+  std::exchange(placer_.waiting, nullptr)->OnPlaced(std::make_shared<FakeReplica>());
+  constexpr int64_t kIds = 16 * sizeof(uint32_t);  // kept besides, in a vector that grows
+  for (uint32_t i = 0; i < 5; ++i) Token(i);
+  EXPECT_LE(admission_.bytes(), before + kIds);
+  Token(5);
+  Token(6);
+  EXPECT_GE(admission_.bytes(), before + 2 * kTokenBytes);
+  EXPECT_LE(admission_.bytes(), before + 2 * kTokenBytes + kIds);
+  call_->Abort();
 }
 
 }  // namespace
