@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -100,14 +101,15 @@ void TokenizerPool::SetAddresses(const std::vector<std::string>& addresses) {
   for (const std::string& address : listed) {
     Endpoint& endpoint = endpoints_[address];
     if (endpoint.prepare_stub != nullptr) continue;
-    endpoint.prepare_stub =
-        v1::Tokenizer::NewStub(MakeWorkerChannel(address, settings_.credentials));
-    endpoint.detokenize_stub =
-        v1::Tokenizer::NewStub(MakeWorkerChannel(address, settings_.credentials));
+    for (auto* stub : {&endpoint.prepare_stub, &endpoint.detokenize_stub}) {
+      channels_.push_back(MakeWorkerChannel(address, settings_.credentials));
+      *stub = v1::Tokenizer::NewStub(channels_.back());
+    }
   }
 }
 
 void TokenizerPool::Tick(absl::Time now) {
+  std::vector<std::shared_ptr<grpc::Channel>> gone;  // without the lock: gRPC may wait for threads
   std::vector<std::shared_ptr<DetokenizeStream>> stuck;
   std::vector<TextItem> retry;
   std::vector<TextItem> expired;
@@ -150,6 +152,10 @@ void TokenizerPool::Tick(absl::Time now) {
     ending_.erase(std::remove_if(ending_.begin(), ending_.end(),
                                  [](const auto& stream) { return stream->done(); }),
                   ending_.end());
+    const auto unused = std::partition(channels_.begin(), channels_.end(),
+                                       [](const auto& channel) { return channel.use_count() > 1; });
+    gone.assign(std::make_move_iterator(unused), std::make_move_iterator(channels_.end()));
+    channels_.erase(unused, channels_.end());
     for (TextItem& orphan : orphans_) {
       const bool over = now - orphan.since > settings_.no_worker_grace;
       (over ? expired : retry).push_back(std::move(orphan));
@@ -354,8 +360,8 @@ bool TokenizerPool::StartPrepare(const std::shared_ptr<PrepareOperation>& operat
   if (operation->cancelled) operation->context->TryCancel();
   best->prepare_stub->async()->Prepare(operation->context.get(), &operation->request,
                                        &operation->response,
-                                       [this, operation](const grpc::Status& status) mutable {
-                                         OnPrepareDone(std::move(operation), status);
+                                       [this, own = operation](const grpc::Status& status) mutable {
+                                         OnPrepareDone(std::move(own), status);
                                        });
   return true;
 }

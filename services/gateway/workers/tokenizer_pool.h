@@ -15,6 +15,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "grpcpp/channel.h"
 #include "grpcpp/security/credentials.h"
 #include "qwenserve/v1/admin.pb.h"
 #include "qwenserve/v1/tokenizer.grpc.pb.h"
@@ -106,6 +107,9 @@ class TokenizerPool final : public TextService {
   std::atomic<uint64_t> next_key_{1};
 
   mutable absl::Mutex mutex_;
+  // Those of workers that have left the list, too, until nothing else uses them: an operation that
+  // somebody still holds may end on one of gRPC's own threads, where a channel must not go away.
+  std::vector<std::shared_ptr<grpc::Channel>> channels_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, Endpoint> endpoints_ ABSL_GUARDED_BY(mutex_);  // by address
   // By tokenizer hash: of the workers that are there.
   std::map<std::string, std::shared_ptr<TokenTexts>> texts_ ABSL_GUARDED_BY(mutex_);
