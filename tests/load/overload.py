@@ -149,6 +149,7 @@ def measure(loads, warm_up, seconds, seed=1):
                 time.sleep(0.05)
             sheds = {cause: cluster.gateway.metric("qwenserve_gateway_sheds_total", cause=cause)
                      for cause in ("deadline", "wait", "queue_full", "displaced", "requests", "bytes")}
+            lost = cluster.gateway.metric("qwenserve_gateway_workers_lost_total")
             count = cluster.gateway.metric("qwenserve_gateway_queue_wait_seconds_count")
             waits = {kind: round(cluster.gateway.metric(f"qwenserve_gateway_{kind}_seconds_sum") / max(1, count), 3)
                      for kind in ("predicted_wait", "queue_wait")}
@@ -164,7 +165,7 @@ def measure(loads, warm_up, seconds, seed=1):
         result["of_peak"] = round(result["good_tokens_per_second"] / peak, 3)
     return {"capacity_tokens_per_second": CAPACITY * MEAN_TOKENS, "deadlines_s": DEADLINES,
             "connections": CONNECTIONS, "cores": len(cores), "load_average": os.getloadavg()[0],
-            "runs": results, "sheds": sheds, "mean_wait_s_of_queued": waits, "left_in_flight": in_flight}
+            "runs": results, "sheds": sheds, "workers_lost": lost, "mean_wait_s_of_queued": waits, "left_in_flight": in_flight}
 
 
 def main():
