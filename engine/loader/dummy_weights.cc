@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/base/split_mix.h"
 #include "engine/base/status_macros.h"
 #include "engine/loader/planned_weights.h"
 #include "engine/loader/weight_fields.h"
@@ -19,20 +20,16 @@ constexpr int64_t kWindows = int64_t{1} << 20;
 // Rows of a matrix that one window gives, one below the other.
 constexpr int64_t kWindowRows = 64;
 
-// A cheap sequence of 64 bit numbers (splitmix64, Steele et al., 2014).
+// A cheap sequence of 64 bit numbers.
 class Numbers {
  public:
   explicit Numbers(uint64_t seed) : state_(seed) {}
-  uint64_t Next() { return Mix(state_ += kStep); }
-  static uint64_t At(uint64_t seed, uint64_t index) { return Mix(seed + (index + 1) * kStep); }
+  uint64_t Next() { return SplitMix(state_ += kSplitMixStep); }
+  static uint64_t At(uint64_t seed, uint64_t index) {
+    return SplitMix(seed + (index + 1) * kSplitMixStep);
+  }
 
  private:
-  static constexpr uint64_t kStep = 0x9e3779b97f4a7c15;
-  static uint64_t Mix(uint64_t z) {
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  }
   uint64_t state_;
 };
 

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "engine/base/split_mix.h"
 #include "kernels/check.h"
 
 namespace qwenserve {
@@ -20,10 +21,7 @@ constexpr float kStrongBias = 20.0f;
 constexpr uint64_t kAskToken = 1, kAskEnd = 2, kAskLogprob = 3, kAskSeed = 4;
 
 uint64_t Mix(uint64_t state, uint64_t value) {
-  uint64_t z = state + 0x9e3779b97f4a7c15 * (value + 1);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-  return z ^ (z >> 31);
+  return SplitMix(state + kSplitMixStep * (value + 1));
 }
 
 uint64_t MixFloat(uint64_t state, float value) {

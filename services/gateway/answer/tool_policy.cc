@@ -1,17 +1,10 @@
 #include "services/gateway/answer/tool_policy.h"
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/split_mix.h"
 
 namespace qwenserve {
 namespace {
-
-// The finaliser of splitmix64: every bit of the result depends on every bit of `x`.
-uint64_t Mix(uint64_t x) {
-  x += 0x9E3779B97F4A7C15;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EB;
-  return x ^ (x >> 31);
-}
 
 // Two chains with different starts make 128 bits. Not absl::Hash, whose values differ from one
 // process to the next: another gateway has to find the same ids.
@@ -20,8 +13,8 @@ struct Chain {
   uint64_t low = 0xA3;
 
   void Add(uint64_t value) {
-    high = Mix(high ^ value);
-    low = Mix(low + value * 0xD6E8FEB86659FD93);
+    high = SplitMix((high ^ value) + kSplitMixStep);
+    low = SplitMix(low + value * 0xD6E8FEB86659FD93 + kSplitMixStep);
   }
 };
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "engine/base/split_mix.h"
+
 namespace qwenserve {
 namespace {
 
@@ -91,11 +93,7 @@ std::optional<size_t> FindLessLoaded(absl::Span<const ReplicaView> replicas,
 uint64_t StableHash(uint64_t number, absl::string_view text) {
   uint64_t hash = 0xcbf29ce484222325u;
   for (char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  // The finaliser of splitmix64.
-  uint64_t z = hash ^ (number + 0x9e3779b97f4a7c15u);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
+  return SplitMix(hash ^ (number + kSplitMixStep));
 }
 
 std::optional<Route> ChooseReplica(absl::Span<const ReplicaView> replicas,
