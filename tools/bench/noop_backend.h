@@ -9,39 +9,21 @@
 #include <string>
 #include <utility>
 
-#include "kernels/backend.h"
+#include "kernels/wrapping_backend.h"
 
 namespace qwenserve {
 
 // A backend that has memory but computes nothing: every op returns at once, and every row draws the
 // same token. What an engine then spends on a step is what it spends beside the kernels. Ops that
 // are repeated are not issued again, as a GPU would have it.
-class NoopBackend final : public Backend {
+class NoopBackend final : public WrappingBackend {
  public:
   // `device` keeps the memory. A step takes `busy`, from when it is launched or the one before
   // ends.
   NoopBackend(std::unique_ptr<Backend> device, absl::Duration busy)
-      : device_(std::move(device)), busy_(absl::ToChronoNanoseconds(busy)) {}
+      : WrappingBackend(std::move(device)), busy_(absl::ToChronoNanoseconds(busy)) {}
 
   std::string kernel_table(WeightFormat) const override { return "none"; }
-  absl::StatusOr<Buffer> Allocate(size_t bytes) override { return device_->Allocate(bytes); }
-  void CopyToDevice(const void* host, size_t bytes, void* device) override {
-    device_->CopyToDevice(host, bytes, device);
-  }
-  void CopyToHost(const void* device, size_t bytes, void* host) override {
-    device_->CopyToHost(device, bytes, host);
-  }
-  absl::StatusOr<LinearWeight> PackLinear(absl::Span<const RowBlock> blocks,
-                                          int64_t in_features) override {
-    return device_->PackLinear(blocks, in_features);
-  }
-  absl::StatusOr<LinearWeight> PackQuantized(const QuantizedShape& shape,
-                                             const QuantizedRowSource& rows) override {
-    return device_->PackQuantized(shape, rows);
-  }
-  size_t KvBytesPerBlock(const HeadLayout& heads, KvFormat format) const override {
-    return device_->KvBytesPerBlock(heads, format);
-  }
 
   void Embed(const int32_t*, int64_t, const LinearWeight&, int64_t, float*) override {}
   void TakeDrawn(const int32_t*, int64_t, int32_t*) override {}
@@ -79,7 +61,6 @@ class NoopBackend final : public Backend {
  private:
   using Clock = std::chrono::steady_clock;
 
-  const std::unique_ptr<Backend> device_;
   const std::chrono::nanoseconds busy_;
   std::set<uint64_t> recorded_;
   std::deque<Clock::time_point> ends_;  // of the steps that nobody has waited for

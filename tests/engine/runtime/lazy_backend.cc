@@ -147,55 +147,55 @@ absl::Status LazyBackend::Wait(uint64_t mark) {
     queue_.front()();
     queue_.pop_front();
   }
-  return device_->Sync();
+  return device().Sync();
 }
 
 absl::Status LazyBackend::Sync() {
   for (; !queue_.empty(); queue_.pop_front()) queue_.front()();
-  return device_->Sync();
+  return device().Sync();
 }
 
 void LazyBackend::CopyToDevice(const void* host, size_t bytes, void* device) {
   ++counts_.copies_to_device;
   const auto* begin = static_cast<const char*>(host);
   Issue("copy from the host", [this, device, copy = std::vector<char>(begin, begin + bytes)] {
-    device_->CopyToDevice(copy.data(), copy.size(), device);
+    WrappingBackend::CopyToDevice(copy.data(), copy.size(), device);
   });
   QS_CHECK(recording_ == nullptr);
 }
 
 void LazyBackend::CopyToHost(const void* device, size_t bytes, void* host) {
   QS_CHECK(Sync().ok());
-  device_->CopyToHost(device, bytes, host);
+  WrappingBackend::CopyToHost(device, bytes, host);
 }
 
 void LazyBackend::TakeDrawn(const int32_t* drawn, int64_t rows, int32_t* ids) {
   Issue(Describe("take drawn", drawn, rows, ids),
-        [=, this] { device_->TakeDrawn(drawn, rows, ids); });
+        [=, this] { device().TakeDrawn(drawn, rows, ids); });
 }
 
 void LazyBackend::Embed(const int32_t* ids, int64_t rows, const LinearWeight& table,
                         int64_t first_id, float* out) {
   Issue(Describe("embed", ids, rows, &table, first_id, out),
-        [=, this, &table] { device_->Embed(ids, rows, table, first_id, out); });
+        [=, this, &table] { device().Embed(ids, rows, table, first_id, out); });
 }
 
 void LazyBackend::RmsNorm(const float* x, int64_t rows, int64_t width, const float* weight,
                           float epsilon, void* out) {
   Issue(Describe("norm", x, rows, width, weight, epsilon, out),
-        [=, this] { device_->RmsNorm(x, rows, width, weight, epsilon, out); });
+        [=, this] { device().RmsNorm(x, rows, width, weight, epsilon, out); });
 }
 
 void LazyBackend::AddRmsNorm(const float* x, int64_t rows, int64_t width, float* residual,
                              const float* weight, float epsilon, void* out) {
   Issue(Describe("add and norm", x, rows, width, residual, weight, epsilon, out),
-        [=, this] { device_->AddRmsNorm(x, rows, width, residual, weight, epsilon, out); });
+        [=, this] { device().AddRmsNorm(x, rows, width, residual, weight, epsilon, out); });
 }
 
 void LazyBackend::Linear(const void* x, int64_t rows, const LinearWeight& weight, const float* bias,
                          float* out) {
   Issue(Describe("linear", x, rows, &weight, bias, out),
-        [=, this, &weight] { device_->Linear(x, rows, weight, bias, out); });
+        [=, this, &weight] { device().Linear(x, rows, weight, bias, out); });
 }
 
 void LazyBackend::NormRopeStoreKv(const AttentionBatch& batch, const HeadLayout& heads,
@@ -204,7 +204,7 @@ void LazyBackend::NormRopeStoreKv(const AttentionBatch& batch, const HeadLayout&
   Issue(absl::StrCat(Describe("store", q_norm, k_norm, epsilon, rope.data(), qkv, kv.data), " ",
                      Describe(batch)),
         [=, this] {
-          device_->NormRopeStoreKv(batch, heads, q_norm, k_norm, epsilon, rope, qkv, kv);
+          device().NormRopeStoreKv(batch, heads, q_norm, k_norm, epsilon, rope, qkv, kv);
         });
 }
 
@@ -214,19 +214,19 @@ void LazyBackend::PagedAttention(const AttentionBatch& batch, const HeadLayout& 
     for (int64_t row = 0; row < batch.num_rows; ++row) {
       counts_.filling += batch.positions[row] < 0 ? 1 : 0;
     }
-    device_->PagedAttention(batch, heads, qkv, kv, out);
+    device().PagedAttention(batch, heads, qkv, kv, out);
   });
 }
 
 void LazyBackend::SiluMul(const float* gate_up, int64_t rows, int64_t width, void* out) {
   Issue(Describe("silu", gate_up, rows, width, out),
-        [=, this] { device_->SiluMul(gate_up, rows, width, out); });
+        [=, this] { device().SiluMul(gate_up, rows, width, out); });
 }
 
 void LazyBackend::GatherRows(const void* x, int64_t width, const int32_t* rows, int64_t num_rows,
                              void* out) {
   Issue(Describe("gather", x, width, rows, num_rows, out),
-        [=, this] { device_->GatherRows(x, width, rows, num_rows, out); });
+        [=, this] { device().GatherRows(x, width, rows, num_rows, out); });
 }
 
 void LazyBackend::Sample(float* logits, int64_t stride, int64_t vocab_size,
@@ -243,7 +243,7 @@ void LazyBackend::Sample(float* logits, int64_t stride, int64_t vocab_size,
   Issue("sample", [=, this, owned = std::move(owned)] {
     std::vector<SampleRow> copies;
     for (const OwnedRow& row : owned) copies.push_back(row.Get());
-    device_->Sample(logits, stride, vocab_size, copies, drawn, tokens);
+    device().Sample(logits, stride, vocab_size, copies, drawn, tokens);
   });
 }
 

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/backend.h"
+#include "kernels/wrapping_backend.h"
 
 namespace qwenserve {
 
@@ -30,26 +30,11 @@ struct LazyCounts {
 // behind it, so whoever reads a result too early, or changes an input too early, is found out.
 // Steps are filled up to powers of two, Replay repeats what it recorded, and checks that `issue`
 // would have done the same. The ops are those of another backend.
-class LazyBackend final : public Backend {
+class LazyBackend final : public WrappingBackend {
  public:
   LazyBackend(std::unique_ptr<Backend> device, bool reads_last_id, LazyCounts* counts)
-      : device_(std::move(device)), reads_last_id_(reads_last_id), counts_(*counts) {}
+      : WrappingBackend(std::move(device)), reads_last_id_(reads_last_id), counts_(*counts) {}
 
-  std::string kernel_table(WeightFormat format) const override {
-    return device_->kernel_table(format);
-  }
-  absl::StatusOr<Buffer> Allocate(size_t bytes) override { return device_->Allocate(bytes); }
-  absl::StatusOr<LinearWeight> PackLinear(absl::Span<const RowBlock> blocks,
-                                          int64_t in_features) override {
-    return device_->PackLinear(blocks, in_features);
-  }
-  absl::StatusOr<LinearWeight> PackQuantized(const QuantizedShape& shape,
-                                             const QuantizedRowSource& rows) override {
-    return device_->PackQuantized(shape, rows);
-  }
-  size_t KvBytesPerBlock(const HeadLayout& heads, KvFormat format) const override {
-    return device_->KvBytesPerBlock(heads, format);
-  }
   bool reads_last_id() const override { return reads_last_id_; }
 
   void CopyToDevice(const void* host, size_t bytes, void* device) override;
@@ -93,7 +78,6 @@ class LazyBackend final : public Backend {
     std::function<void()> run;
   };
 
-  const std::unique_ptr<Backend> device_;
   const bool reads_last_id_;
   LazyCounts& counts_;
   std::deque<std::function<void()>> queue_;
