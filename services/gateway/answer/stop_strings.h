@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "services/gateway/answer/tag_matcher.h"
 
 namespace qwenserve {
 
@@ -14,8 +15,8 @@ namespace qwenserve {
 // on where the pieces are cut: the match that is complete first wins and, of several that end at
 // the same byte, the one that begins first. Text that may still become a match is held back.
 //
-// Knuth-Morris-Pratt per stop string: O(bytes * strings), no allocation per byte. One object per
-// answer; not thread-safe.
+// A TagMatcher per stop string: O(bytes * strings), no allocation per byte. One object per answer;
+// not thread-safe.
 class StopMatcher {
  public:
   // Empty strings are not allowed.
@@ -34,17 +35,10 @@ class StopMatcher {
   std::string Finish();
 
  private:
-  struct Pattern {
-    std::string text;
-    // fail[i]: length of the longest proper prefix of text[0..i] that is also its suffix.
-    std::vector<size_t> fail;
-    size_t matched = 0;
-  };
-
   // The longest suffix of the text so far with which a match may begin.
   size_t HoldBack() const;
 
-  std::vector<Pattern> patterns_;
+  std::vector<TagMatcher> stops_;
   std::string held_;
 };
 
