@@ -52,3 +52,12 @@ def test_a_key_is_held_to_its_requests_in_the_small_calls_too(sim_cluster, api, 
             with pytest.raises(grpc.RpcError) as error:
                 detokenize("key-c", [4_000_000_000])
             assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_each_prompt_of_a_list_counts(sim_cluster, tmp_path):
+    keys = write_keys(tmp_path / "keys", key_line("key-a", "a", limits={"requests_per_minute": 4}))
+    gateway = sim_cluster(gateway_flags=("--api-keys", keys)).gateway
+    body = {"prompt": ["x", "y", "z"], "max_tokens": 2}
+    status, _, answer = post(gateway, "/v1/completions", body, "key-a")
+    assert status == 200 and len(answer["choices"]) == 3
+    assert post(gateway, "/v1/completions", body, "key-a")[0] == 429

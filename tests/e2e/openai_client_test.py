@@ -404,6 +404,68 @@ def test_several_completions(demo):
     assert [choice.index for choice in choices] == [0, 1]
 
 
+PROMPTS = ["hello there", "what is", [1563, 839], "hello there"]
+
+
+def test_several_prompts(demo):
+    request = dict(model="demo", max_tokens=6, temperature=0, n=2)
+    answer = demo.completions.create(**request, prompt=PROMPTS)
+    alone = [demo.completions.create(**request, prompt=prompt) for prompt in PROMPTS]
+    assert [choice.index for choice in answer.choices] == list(range(8))
+    assert [choice.text for choice in answer.choices] == [choice.text for one in alone for choice in one.choices]
+    assert {choice.finish_reason for choice in answer.choices} == {"length"}
+    for field in ("prompt_tokens", "completion_tokens", "total_tokens"):
+        assert getattr(answer.usage, field) == sum(getattr(one.usage, field) for one in alone)
+    texts, reasons, pieces = [""] * 8, [None] * 8, list(demo.completions.create(
+        **request, prompt=PROMPTS, stream=True, stream_options={"include_usage": True}))
+    for choice in (choice for piece in pieces for choice in piece.choices):
+        texts[choice.index] += choice.text
+        reasons[choice.index] = choice.finish_reason
+    assert texts == [choice.text for choice in answer.choices] and reasons == ["length"] * 8
+    assert len({piece.id for piece in pieces}) == 1 and pieces[-1].usage == answer.usage
+
+
+def test_logprobs_of_several_prompts(demo):
+    request = dict(model="demo", max_tokens=3, temperature=0, logprobs=2, echo=True)
+    prompts = ["hello there", "what is", "a"]
+    choices = demo.completions.create(**request, prompt=prompts).choices
+    for prompt, choice in zip(prompts, choices):
+        alone = demo.completions.create(**request, prompt=prompt).choices[0]
+        assert choice.logprobs.tokens == alone.logprobs.tokens and choice.text == alone.text
+        assert choice.logprobs.text_offset == alone.logprobs.text_offset
+        assert choice.logprobs.token_logprobs == pytest.approx(alone.logprobs.token_logprobs, abs=1e-3, nan_ok=True) \
+            if None not in alone.logprobs.token_logprobs else choice.logprobs.token_logprobs[0] is None
+    assert len(choices) == 3
+
+
+def test_the_same_prompt_several_times_has_several_answers(client):
+    request = dict(model="sim", prompt=["x", "x", "x"], max_tokens=12, temperature=1)
+    for stream in (False, True):
+        answers = []
+        for extra in ({}, {"seed": None}):
+            if answers:
+                extra = {"seed": answers[0][1]}
+            pieces = client.completions.create(**request, **extra, stream=stream)
+            texts = [""] * 3
+            for piece in pieces if stream else [pieces]:
+                for choice in piece.choices:
+                    texts[choice.index] += choice.text
+            answers.append((texts, piece.seed))
+        assert answers[0] == answers[1] and len(set(answers[0][0])) == 3
+
+
+def test_one_bad_prompt_ends_the_others(sim, demo, client):
+    for stream in (False, True):
+        with pytest.raises(openai.APIError) as raised:
+            list(demo.completions.create(model="demo", prompt=["hello", "word " * 3000], stream=stream))
+        assert raised.value.code == "context_length_exceeded" and raised.value.param == "prompt[1]"
+        with pytest.raises(openai.APIError) as raised:
+            list(client.completions.create(model="sim", prompt=["slow", "poison", "slow"], stream=stream,
+                                           max_tokens=10000))
+        assert raised.value.code == "numeric"
+    sim.wait_idle()
+
+
 # Models, ids, and what goes wrong.
 
 def test_models(client):
@@ -471,7 +533,9 @@ def test_a_refusal_names_the_field(client, change, param):
 
 
 @pytest.mark.parametrize("change, param", [
-    ({"suffix": "x"}, "suffix"), ({"best_of": 3}, "best_of"), ({"prompt": ["a", "b"]}, "prompt"),
+    ({"suffix": "x"}, "suffix"), ({"best_of": 3}, "best_of"), ({"prompt": ["a", 7]}, "prompt[1]"),
+    ({"prompt": ["a", ""]}, "prompt[1]"), ({"prompt": ["a"] * 129}, "prompt"), ({"prompt": ["a"] * 20, "n": 16}, "n"),
+    ({"prompt": [[1], [99999999]]}, "prompt[1][0]"), ({"max_tokens": 0, "echo": True, "logprobs": 1}, "max_tokens"),
     ({"prompt": 7}, "prompt"), ({"prompt": ""}, "prompt"), ({"prompt": [1, -2]}, "prompt[1]"),
     ({"logprobs": 50}, "top_logprobs"), ({"logprobs": True}, "logprobs")])
 def test_a_refused_completion_names_the_field(client, change, param):

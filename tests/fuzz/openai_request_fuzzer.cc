@@ -72,8 +72,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         CheckRefusal(completion.status());
         break;
       }
-      CheckMessage(completion->request);
-      CheckGeneration(qwenserve::ValidateComplete(completion->request, limits));
+      for (const auto& request : completion->requests) {
+        CheckMessage(request);
+        CheckGeneration(qwenserve::ValidateComplete(request, limits));
+      }
       break;
     }
     case 2: {

@@ -143,7 +143,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const bool stream : {true, false}) {
     style.stream = stream;
     const auto answer = chat ? qwenserve::MakeChatAnswer(style, 1, 1)
-                             : qwenserve::MakeCompletionAnswer(style, 1, 1, "");
+                             : qwenserve::MakeCompletionAnswer(style, 1, 1, {""});
     qwenserve::SseWriter writer;
     Text wanted, read;
     answer->Begin(started);

@@ -82,8 +82,14 @@ class LegacyLogprobs {
 
 class CompletionAnswer final : public OpenAiAnswer {
  public:
-  CompletionAnswer(const OpenAiStyle& style, int64_t created, uint32_t choices, std::string prompt)
-      : style_(style), created_(created), prompt_(std::move(prompt)), offsets_(choices) {}
+  CompletionAnswer(const OpenAiStyle& style, int64_t created, uint32_t choices,
+                   std::vector<std::string> prompts)
+      : style_(style),
+        created_(created),
+        choices_(choices),
+        prompts_(std::move(prompts)),
+        offsets_(prompts_.size() * choices),
+        wholes_(prompts_.size()) {}
 
   void Begin(v1::Started started) override {
     prefix_ = AnswerPrefix(started, "text_completion", created_);
@@ -127,7 +133,11 @@ class CompletionAnswer final : public OpenAiAnswer {
     out->Done();
   }
 
-  void Add(AnswerDelta delta) override { AppendDelta(std::move(delta), &whole_); }
+  void Add(AnswerDelta delta) override {
+    v1::CompleteResponse* whole = &wholes_[delta.choice / choices_];
+    delta.choice %= choices_;
+    AppendDelta(std::move(delta), whole);
+  }
   std::string Finish(const v1::Finished& finished) override;
 
  private:
@@ -140,34 +150,41 @@ class CompletionAnswer final : public OpenAiAnswer {
     return json;
   }
   // The tokens of the prompt, whose first one nothing precedes: it is what the others leave over.
-  void AddPrompt(LegacyLogprobs* lists, uint64_t* offset) const {
+  void AddPrompt(size_t index, LegacyLogprobs* lists, uint64_t* offset) const {
+    const std::string& prompt = prompts_[index];
+    const auto& tokens = wholes_[index].prompt_logprobs();
     size_t others = 0;
-    for (const auto& token : whole_.prompt_logprobs()) others += token.token().size();
-    lists->AddBare(prompt_.substr(0, prompt_.size() - std::min(others, prompt_.size())), offset);
-    for (const auto& token : whole_.prompt_logprobs()) lists->Add(token, offset);
+    for (const auto& token : tokens) others += token.token().size();
+    lists->AddBare(prompt.substr(0, prompt.size() - std::min(others, prompt.size())), offset);
+    for (const auto& token : tokens) lists->Add(token, offset);
   }
 
   const OpenAiStyle style_;
   const int64_t created_;
-  const std::string prompt_;
+  const uint32_t choices_;  // of each prompt
+  const std::vector<std::string> prompts_;
   std::vector<uint64_t> offsets_;  // of each choice's next token
   std::string prefix_;
   std::string suffix_;
-  v1::CompleteResponse whole_;
+  std::vector<v1::CompleteResponse> wholes_;  // of each prompt
 };
 
 std::string CompletionAnswer::Finish(const v1::Finished& finished) {
-  SetFinished(finished, &whole_);
+  const v1::CompletionChoice nothing;
   std::string json = prefix_;
-  for (int i = 0; i < whole_.choices_size(); ++i) {
-    const v1::CompletionChoice& choice = whole_.choices(i);
-    absl::StrAppend(&json, i > 0 ? "," : "", "{\"index\":", choice.index(), ",\"text\":");
+  for (int i = 0; i < finished.choices_size(); ++i) {
+    const size_t prompt = static_cast<size_t>(i) / choices_;
+    const int place = i % static_cast<int>(choices_);
+    const v1::CompleteResponse& whole = wholes_[prompt];
+    const v1::CompletionChoice& choice =
+        place < whole.choices_size() ? whole.choices(place) : nothing;
+    absl::StrAppend(&json, i > 0 ? "," : "", "{\"index\":", i, ",\"text\":");
     AppendJsonString(choice.text(), &json);
     json += ",\"logprobs\":";
     if (style_.logprobs) {
       LegacyLogprobs lists;
       uint64_t offset = 0;
-      if (style_.echo) AddPrompt(&lists, &offset);
+      if (style_.echo) AddPrompt(prompt, &lists, &offset);
       for (const auto& token : choice.logprobs()) lists.Add(token, &offset);
       lists.AppendTo(&json);
     } else {
@@ -186,8 +203,9 @@ std::string CompletionAnswer::Finish(const v1::Finished& finished) {
 }  // namespace
 
 std::unique_ptr<OpenAiAnswer> MakeCompletionAnswer(const OpenAiStyle& style, int64_t created,
-                                                   uint32_t choices, std::string prompt) {
-  return std::make_unique<CompletionAnswer>(style, created, choices, std::move(prompt));
+                                                   uint32_t choices,
+                                                   std::vector<std::string> prompts) {
+  return std::make_unique<CompletionAnswer>(style, created, choices, std::move(prompts));
 }
 
 }  // namespace qwenserve

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,6 +24,9 @@ namespace qwenserve {
 // leaves when a replica has taken the request, so that a refusal still has its own status code; or
 // with the first comment, when that takes longer than the quiet interval.
 //
+// Several prompts in one body are as many calls, each admitted, counted and logged for itself; they
+// are answered together, and the first error ends them all.
+//
 // Wake and Drop come from any thread, the rest on the connection's.
 class GenerateHandler final : public HttpHandler,
                               public CallSink,
@@ -30,7 +34,7 @@ class GenerateHandler final : public HttpHandler,
  public:
   // What a body asks for.
   struct Job {
-    absl::StatusOr<GenerateRequest> request;
+    absl::StatusOr<std::vector<GenerateRequest>> requests;  // at least one, and all with the same n
     GatewayMetrics::Method method = GatewayMetrics::kHttpChat;
     bool stream = false;
     std::unique_ptr<OpenAiAnswer> answer = nullptr;
@@ -53,15 +57,32 @@ class GenerateHandler final : public HttpHandler,
   void OnQuiet() override;
 
  private:
-  void StartCall(Job job, Caller caller, absl::Time deadline, size_t bytes);
+  // One prompt.
+  struct Part {
+    std::shared_ptr<GenerateCall> call;  // null: over
+    std::optional<v1::Finished> finished;
+    // Of a whole answer that is being sent, until the connection lets go of this.
+    Admission::Ticket memory;
+  };
+
+  void StartCalls(Job job, Caller caller, absl::Time deadline, size_t bytes);
   void Pump();
   void PumpStream(const std::shared_ptr<HttpExchange>& exchange);
   void PumpWhole(const std::shared_ptr<HttpExchange>& exchange);
+  // Of the parts in turn; false when none has any.
+  bool NextOutput(size_t* part, GenerateCall::Output* output);
   // Writes an output of a stream; false when it must be sent before the next one.
-  bool WriteOutput(GenerateCall::Output output, const std::shared_ptr<HttpExchange>& exchange);
+  bool WriteOutput(size_t part, GenerateCall::Output output,
+                   const std::shared_ptr<HttpExchange>& exchange);
+  void BeginAnswer(size_t part, v1::Started started);
+  // The part is complete; true when all are.
+  bool Complete(size_t part, v1::Finished finished);
+  v1::Finished Together() const;
   void BeginStream(const std::shared_ptr<HttpExchange>& exchange);
   void SendBuffer(const std::shared_ptr<HttpExchange>& exchange, bool last);
   void RespondError(const absl::Status& status, const std::shared_ptr<HttpExchange>& exchange);
+  // The error of a part as the client shall see it.
+  absl::Status Shown(size_t part, const absl::Status& status) const;
   void End();
 
   Gateway& gateway_;
@@ -70,10 +91,13 @@ class GenerateHandler final : public HttpHandler,
   const std::string id_;
   std::atomic<bool> wake_posted_{false};
 
-  std::shared_ptr<GenerateCall> call_;
+  std::vector<Part> parts_;
+  uint32_t choices_ = 1;   // of each part
+  size_t unfinished_ = 0;  // parts
+  size_t next_part_ = 0;   // whose turn it is
+  size_t delta_part_ = 0;  // whose delta is being sent
   std::unique_ptr<OpenAiAnswer> answer_;
-  // Of a whole answer that is being sent, until the connection lets go of this.
-  Admission::Ticket memory_;
+  bool answer_begun_ = false;
   bool stream_ = false;
   bool stream_begun_ = false;
   bool sending_ = false;

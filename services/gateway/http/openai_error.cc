@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
 #include "services/common/error_details.h"
 #include "services/gateway/http/json_text.h"
 
@@ -83,6 +84,21 @@ std::string OpenAiFieldName(absl::string_view field) {
   }
   if (absl::EndsWith(name, ".reasoning")) name += "_content";
   return name;
+}
+
+absl::Status OfPrompt(const absl::Status& status, size_t index) {
+  constexpr absl::string_view kPrompt = "prompt";
+  const std::string field = ErrorField(status);
+  const std::string name = OpenAiFieldName(field);
+  if (!absl::StartsWith(name, kPrompt)) return status;
+  const std::string place = absl::StrCat(kPrompt, "[", index, "]", name.substr(kPrompt.size()));
+  absl::string_view description = status.message();
+  if (absl::ConsumePrefix(&description, field)) absl::ConsumePrefix(&description, ": ");
+  absl::Status renamed(status.code(), absl::StrCat(place, ": ", description));
+  status.ForEachPayload([&](absl::string_view type, const absl::Cord& payload) {
+    if (!absl::EndsWith(type, "/google.rpc.BadRequest")) renamed.SetPayload(type, payload);
+  });
+  return WithField(std::move(renamed), place, description);
 }
 
 int HttpStatusOf(const absl::Status& status) {

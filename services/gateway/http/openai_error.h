@@ -1,6 +1,7 @@
 #ifndef QWENSERVE_SERVICES_GATEWAY_HTTP_OPENAI_ERROR_H_
 #define QWENSERVE_SERVICES_GATEWAY_HTTP_OPENAI_ERROR_H_
 
+#include <cstddef>
 #include <string>
 
 #include "absl/status/status.h"
@@ -22,6 +23,9 @@ HttpResponse OpenAiErrorResponse(int http_status, absl::string_view message);
 
 // The name that a field of our API has in OpenAI's JSON: `options.sampling.top_p` is `top_p`.
 std::string OpenAiFieldName(absl::string_view field);
+
+// An error of one of several prompts, which says of which: `prompt[3]` instead of `prompt`.
+absl::Status OfPrompt(const absl::Status& status, size_t index);
 
 }  // namespace qwenserve
 

@@ -36,23 +36,34 @@ absl::Status ReadIds(const Json& list, absl::string_view path, Ids* ids) {
   return absl::OkStatus();
 }
 
-// A text, the ids of one, or an array that holds one of them.
-absl::Status ReadPrompt(const JsonFields& body, v1::CompleteRequest* request) {
-  const Json* prompt = body.Find("prompt");
-  if (prompt == nullptr) return InvalidField("prompt", "is required");
-  std::string path = "prompt";
-  if (prompt->is_array() && !prompt->empty() && !prompt->front().is_number()) {
-    if (prompt->size() > 1) return NotSupported("prompt", "only one prompt is supported");
-    prompt = &prompt->front();
-    path = "prompt[0]";
-  }
-  if (prompt->is_string()) {
-    request->set_text(prompt->get_ref<const std::string&>());
+// A text or the ids of one.
+absl::Status ReadPrompt(const Json& prompt, const std::string& path, v1::CompleteRequest* request) {
+  if (prompt.is_string()) {
+    request->set_text(prompt.get_ref<const std::string&>());
     return absl::OkStatus();
   }
-  if (prompt->is_array())
-    return ReadIds(*prompt, path, request->mutable_token_ids()->mutable_ids());
-  return WrongType(path, "a string or an array of token ids", *prompt);
+  if (prompt.is_array()) return ReadIds(prompt, path, request->mutable_token_ids()->mutable_ids());
+  return WrongType(path, "a string or an array of token ids", prompt);
+}
+
+// One prompt, or an array of them.
+absl::StatusOr<std::vector<v1::CompleteRequest>> ReadPrompts(const JsonFields& body) {
+  const Json* prompt = body.Find("prompt");
+  if (prompt == nullptr) return InvalidField("prompt", "is required");
+  std::vector<v1::CompleteRequest> requests(1);
+  if (!prompt->is_array() || prompt->empty() || prompt->front().is_number()) {
+    QS_RETURN_IF_ERROR(ReadPrompt(*prompt, "prompt", &requests.front()));
+    return requests;
+  }
+  if (prompt->size() > OpenAiCompletion::kMaxPrompts) {
+    return InvalidField("prompt", absl::StrCat("has ", prompt->size(), " prompts, at most ",
+                                               OpenAiCompletion::kMaxPrompts));
+  }
+  requests.resize(prompt->size());
+  for (size_t i = 0; i < requests.size(); ++i) {
+    QS_RETURN_IF_ERROR(ReadPrompt((*prompt)[i], absl::StrCat("prompt[", i, "]"), &requests[i]));
+  }
+  return requests;
 }
 
 absl::StatusOr<Json> ParseBody(absl::string_view body) {
@@ -86,9 +97,9 @@ absl::StatusOr<OpenAiCompletion> ParseCompletionRequest(absl::string_view body) 
   QS_ASSIGN_OR_RETURN(const Json json, ParseBody(body));
   QS_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(json, ""));
   OpenAiCompletion completion;
-  v1::CompleteRequest& request = completion.request;
+  v1::CompleteRequest request;
   QS_RETURN_IF_ERROR(fields.Read("model", request.mutable_model()).status());
-  QS_RETURN_IF_ERROR(ReadPrompt(fields, &request));
+  QS_ASSIGN_OR_RETURN(completion.requests, ReadPrompts(fields));
   QS_RETURN_IF_ERROR(ReadOptions(fields, request.mutable_options(), &completion.style));
   std::string suffix;
   QS_RETURN_IF_ERROR(fields.Read("suffix", &suffix).status());
@@ -107,6 +118,7 @@ absl::StatusOr<OpenAiCompletion> ParseCompletionRequest(absl::string_view body) 
       request.set_prompt_logprobs(static_cast<uint32_t>(logprobs));
     }
   }
+  for (v1::CompleteRequest& prompt : completion.requests) prompt.MergeFrom(request);
   return completion;
 }
 

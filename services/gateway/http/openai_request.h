@@ -1,7 +1,9 @@
 #ifndef QWENSERVE_SERVICES_GATEWAY_HTTP_OPENAI_REQUEST_H_
 #define QWENSERVE_SERVICES_GATEWAY_HTTP_OPENAI_REQUEST_H_
 
+#include <cstddef>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -34,7 +36,10 @@ struct OpenAiChat {
 };
 
 struct OpenAiCompletion {
-  v1::CompleteRequest request;
+  // In one body; each is a request of its own to the rest of the gateway.
+  static constexpr size_t kMaxPrompts = 128;
+
+  std::vector<v1::CompleteRequest> requests;  // one for each prompt, else the same
   OpenAiStyle style;
 };
 

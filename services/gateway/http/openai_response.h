@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "qwenserve/v1/inference.pb.h"
 #include "services/gateway/answer/answer_parser.h"
@@ -36,9 +37,11 @@ class OpenAiAnswer {
 // `created`: seconds since the epoch. `choices`: n.
 std::unique_ptr<OpenAiAnswer> MakeChatAnswer(const OpenAiStyle& style, int64_t created,
                                              uint32_t choices);
-// `prompt`: the text, for the log-probabilities of an echo.
+// `prompts`: their texts, for the log-probabilities of an echo; empty where there is none. The j-th
+// choice of the i-th is i * choices + j.
 std::unique_ptr<OpenAiAnswer> MakeCompletionAnswer(const OpenAiStyle& style, int64_t created,
-                                                   uint32_t choices, std::string prompt);
+                                                   uint32_t choices,
+                                                   std::vector<std::string> prompts);
 
 // `{"prompt_tokens":...}`.
 void AppendUsage(const v1::Usage& usage, std::string* out);

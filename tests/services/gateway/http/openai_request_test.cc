@@ -156,12 +156,45 @@ TEST(OpenAiRequest, NeverRepeatsAValueInAnError) {
 TEST(OpenAiRequest, ReadsCompletions) {
   auto ids = ParseCompletionRequest(R"({"prompt": [[1, 2]], "logprobs": 0})");
   ASSERT_TRUE(ids.ok()) << ids.status();
-  EXPECT_THAT(ids->request.token_ids().ids(), ElementsAre(1, 2));
+  EXPECT_THAT(ids->requests[0].token_ids().ids(), ElementsAre(1, 2));
   EXPECT_TRUE(ids->style.logprobs);
-  EXPECT_TRUE(ids->request.options().has_top_logprobs());
+  EXPECT_TRUE(ids->requests[0].options().has_top_logprobs());
   auto echo = ParseCompletionRequest(R"({"prompt": "x", "logprobs": 2, "echo": true})");
   ASSERT_TRUE(echo.ok()) << echo.status();
-  EXPECT_EQ(echo->request.prompt_logprobs(), 2u);
+  EXPECT_EQ(echo->requests[0].prompt_logprobs(), 2u);
+}
+
+TEST(OpenAiRequest, ReadsSeveralPrompts) {
+  auto mixed =
+      ParseCompletionRequest(R"({"prompt": ["a", [1, 2], "c"], "n": 2, "logit_bias": {"5": 1}})");
+  ASSERT_TRUE(mixed.ok()) << mixed.status();
+  ASSERT_EQ(mixed->requests.size(), 3u);
+  EXPECT_EQ(mixed->requests[0].text(), "a");
+  EXPECT_THAT(mixed->requests[1].token_ids().ids(), ElementsAre(1, 2));
+  EXPECT_EQ(mixed->requests[2].text(), "c");
+  for (const auto& request : mixed->requests) {
+    EXPECT_EQ(request.options().n(), 2u);
+    EXPECT_EQ(request.options().sampling().logit_bias().size(), 1u);
+  }
+  EXPECT_EQ(ErrorField(ParseCompletionRequest(R"({"prompt": ["a", 7]})").status()), "prompt[1]");
+  EXPECT_EQ(ErrorField(ParseCompletionRequest(R"({"prompt": ["a", [1, "x"]]})").status()),
+            "prompt[1][1]");
+  std::string many = R"({"prompt": ["a")";
+  for (size_t i = 1; i < OpenAiCompletion::kMaxPrompts; ++i) many += R"(, "a")";
+  EXPECT_TRUE(ParseCompletionRequest(many + "]}").ok());
+  EXPECT_EQ(ErrorField(ParseCompletionRequest(many + R"(, "a"]})").status()), "prompt");
+}
+
+TEST(OpenAiError, SaysWhichPromptIsMeant) {
+  absl::Status status = WithMetadata(InvalidField("text", "must not be empty"), "k", "v");
+  status = OfPrompt(status, 3);
+  EXPECT_EQ(status.message(), "prompt[3]: must not be empty");
+  EXPECT_EQ(ErrorField(status), "prompt[3]");
+  EXPECT_EQ(ErrorReason(status), kReasonInvalidField);
+  EXPECT_EQ(ErrorMetadata(status, "k"), "v");
+  EXPECT_EQ(ErrorField(OfPrompt(InvalidField("token_ids.ids[5]", "x"), 2)), "prompt[2][5]");
+  const absl::Status other = InvalidField("options.n", "x");
+  EXPECT_EQ(OfPrompt(other, 2), other);
 }
 
 TEST(OpenAiError, SpeaksOfFieldsByTheirNamesInJson) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "engine/base/json_reader.h"
@@ -188,7 +189,7 @@ TEST(ChatAnswer, StreamsCallsUnderBothNames) {
 TEST(CompletionAnswer, TokensWithoutANameOfTheirOwnDiffer) {
   OpenAiStyle style;
   style.logprobs = true;
-  auto answer = MakeCompletionAnswer(style, 1, 1, "");
+  auto answer = MakeCompletionAnswer(style, 1, 1, {""});
   answer->Begin(MakeStarted());
   AnswerDelta delta;
   delta.text = "\U0001f600a";
@@ -201,6 +202,34 @@ TEST(CompletionAnswer, TokensWithoutANameOfTheirOwnDiffer) {
   EXPECT_EQ(lists["tokens"], Json::array({"bytes:\\xf0\\x9f", "bytes:\\x98\\x80", "a"}));
   EXPECT_EQ(lists["text_offset"], Json::array({0, 1, 1}));
   EXPECT_EQ(lists["top_logprobs"][2].size(), 2u);
+}
+
+TEST(CompletionAnswer, SeveralPromptsFollowEachOther) {
+  OpenAiStyle style;
+  auto answer = MakeCompletionAnswer(style, 1, 2, {"a", "b", "c"});
+  answer->Begin(MakeStarted());
+  v1::Finished finished;
+  for (uint32_t i = 0; i < 6; ++i) {
+    auto* choice = finished.add_choices();
+    choice->set_index(i);
+    choice->set_finish_reason(i == 4 ? v1::FINISH_REASON_LENGTH : v1::FINISH_REASON_STOP);
+  }
+  // The last one has no text at all.
+  for (const uint32_t i : {4u, 0u, 3u, 1u, 2u}) {
+    AnswerDelta delta;
+    delta.choice = i;
+    delta.text = absl::StrCat("text ", i);
+    answer->Add(delta);
+  }
+  const auto json = ParseJson(answer->Finish(finished), "answer");
+  ASSERT_TRUE(json.ok()) << json.status();
+  ASSERT_EQ((*json)["choices"].size(), 6u);
+  for (size_t i = 0; i < 6; ++i) {
+    const Json& choice = (*json)["choices"][i];
+    EXPECT_EQ(choice["index"], i);
+    EXPECT_EQ(choice["text"], i == 5 ? "" : absl::StrCat("text ", i));
+    EXPECT_EQ(choice["finish_reason"], i == 4 ? "length" : "stop");
+  }
 }
 
 }  // namespace
