@@ -3,6 +3,7 @@ option(QS_BUILD_TESTS "Build the tests" ON)
 option(QS_SERVICES "Build everything; OFF: kernels, engine, their tests and benchmarks only" ON)
 set(QS_PACK "" CACHE PATH "Folder of dependencies made by tools/gpu_pack; needs QS_SERVICES=OFF")
 option(QS_CCACHE "Compile through ccache when it is installed" ON)
+option(QS_UNITY "Compile files of services, tools and tests several at a time; OFF: each by itself" ON)
 set(QS_SANITIZE "" CACHE STRING
     "Sanitizers for the whole build: address, thread, undefined, address,undefined, or empty")
 

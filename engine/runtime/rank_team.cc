@@ -13,8 +13,8 @@ namespace {
 
 // For followers to leave their step and give their memory back; less when the group has failed and
 // one of them may never answer.
-constexpr absl::Duration kShutdownGrace = absl::Seconds(5);
-constexpr absl::Duration kFailureGrace = absl::Milliseconds(500);
+constexpr absl::Duration kTeamShutdownGrace = absl::Seconds(5);
+constexpr absl::Duration kTeamFailureGrace = absl::Milliseconds(500);
 
 }  // namespace
 
@@ -93,7 +93,7 @@ RankTeam::~RankTeam() {
   // Ranks leave a group of devices together, so rank 0 goes before it waits for the others.
   watchdog_.reset();
   leader_.reset();
-  const absl::Duration grace = Health().ok() ? kShutdownGrace : kFailureGrace;
+  const absl::Duration grace = Health().ok() ? kTeamShutdownGrace : kTeamFailureGrace;
   if (followers_ != nullptr) followers_->Join(grace);
   if (bridge_ == nullptr) return;
   for (int r = bridge_->plan_reader(); r < group_->size(); ++r) {

@@ -10,11 +10,11 @@ namespace qwenserve {
 namespace {
 
 constexpr double kDecodeGain = 0.2;
-constexpr double kForget = 0.97;     // weight of the steps so far when one more comes
-constexpr double kOutlier = 4.0;     // a machine that paused says nothing about steps
-constexpr double kLeastSpread = 64;  // of positions, below which a slope would be noise
-constexpr double kLeastRow = 1e-9;   // seconds; keeps divisions sane when a clock is coarse
-constexpr int64_t kFirstRows = 64;   // may be tried before anything of the size was seen
+constexpr double kForgetStep = 0.97;  // weight of the steps so far when one more comes
+constexpr double kOutlier = 4.0;      // a machine that paused says nothing about steps
+constexpr double kLeastSpread = 64;   // of positions, below which a slope would be noise
+constexpr double kLeastRow = 1e-9;    // seconds; keeps divisions sane when a clock is coarse
+constexpr int64_t kFirstRows = 64;    // may be tried before anything of the size was seen
 
 }  // namespace
 
@@ -44,12 +44,12 @@ void StepCost::LearnRows(const StepShape& shape, double seconds) {
   const double position = static_cast<double>(shape.prefill_positions) / rows;
   double per_row = seconds / rows;
   if (weight_ > 0) per_row = std::min(per_row, kOutlier * RowSeconds(position));
-  weight_ = kForget * weight_ + rows;
-  x_ = kForget * x_ + rows * position;
-  xx_ = kForget * xx_ + rows * position * position;
-  y_ = kForget * y_ + rows * per_row;
-  xy_ = kForget * xy_ + rows * per_row * position;
-  recent_rows_ = std::max(kForget * recent_rows_, rows);
+  weight_ = kForgetStep * weight_ + rows;
+  x_ = kForgetStep * x_ + rows * position;
+  xx_ = kForgetStep * xx_ + rows * position * position;
+  y_ = kForgetStep * y_ + rows * per_row;
+  xy_ = kForgetStep * xy_ + rows * per_row * position;
+  recent_rows_ = std::max(kForgetStep * recent_rows_, rows);
 
   const double mean_x = x_ / weight_;
   const double mean_y = y_ / weight_;

@@ -67,7 +67,7 @@ bool Matches(const Markers& markers, absl::string_view text) {
   return true;
 }
 
-bool FileExists(const std::string& path) {
+bool IsThere(const std::string& path) {
   std::error_code error;
   return std::filesystem::exists(path, error);
 }
@@ -96,14 +96,14 @@ absl::StatusOr<std::string> TemplateOfConfig(const std::string& path) {
 
 absl::StatusOr<std::string> TemplateText(const std::string& model_dir) {
   const std::string jinja_path = absl::StrCat(model_dir, "/chat_template.jinja");
-  if (FileExists(jinja_path)) {
+  if (IsThere(jinja_path)) {
     std::ifstream file(jinja_path, std::ios::binary);
     std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
     if (!file) return absl::DataLossError(absl::StrCat(jinja_path, ": cannot be read"));
     return text;
   }
   const std::string config_path = absl::StrCat(model_dir, "/tokenizer_config.json");
-  if (!FileExists(config_path)) return std::string();
+  if (!IsThere(config_path)) return std::string();
   return TemplateOfConfig(config_path);
 }
 
@@ -111,7 +111,7 @@ absl::StatusOr<std::string> TemplateText(const std::string& model_dir) {
 // chat models ("chatml") from base models ("raw").
 absl::StatusOr<ChatTemplate> RecogniseQwen1(const std::string& model_dir) {
   const std::string path = absl::StrCat(model_dir, "/generation_config.json");
-  if (!FileExists(path)) return NotRecognised(absl::StrCat(path, " is missing"));
+  if (!IsThere(path)) return NotRecognised(absl::StrCat(path, " is missing"));
   QS_ASSIGN_OR_RETURN(const Json config, ReadJsonFile(path));
   const auto it = config.is_object() ? config.find("chat_format") : config.end();
   if (it != config.end() && *it == "chatml") return ChatTemplate::ByName("qwen1");
@@ -125,7 +125,7 @@ absl::StatusOr<ChatTemplate> RecogniseQwen1(const std::string& model_dir) {
 absl::StatusOr<ChatTemplate> ChatTemplate::Recognise(const std::string& model_dir) {
   QS_ASSIGN_OR_RETURN(const std::string raw, TemplateText(model_dir));
   if (raw.empty()) {
-    if (FileExists(absl::StrCat(model_dir, "/qwen.tiktoken"))) return RecogniseQwen1(model_dir);
+    if (IsThere(absl::StrCat(model_dir, "/qwen.tiktoken"))) return RecogniseQwen1(model_dir);
     return NotRecognised(absl::StrCat(model_dir, ": the checkpoint has no chat template"));
   }
   const std::string text = absl::StrReplaceAll(raw, {{"\\n", "\n"}});

@@ -20,7 +20,7 @@ namespace {
 // Qwen1's control tokens stand behind the ranks of the file, in this order.
 constexpr int kNumExtraTokens = 205;
 
-using TokenIds = absl::flat_hash_map<absl::string_view, int32_t>;
+using IdsByBytes = absl::flat_hash_map<absl::string_view, int32_t>;
 
 absl::Status ReadLine(absl::string_view line, int64_t next_rank, Vocab* vocab) {
   const std::pair<absl::string_view, absl::string_view> fields =
@@ -69,7 +69,7 @@ absl::Status AddControlTokens(Vocab* vocab) {
 
 // The format ranks tokens, not merges: any two neighbours whose bytes together are a token may
 // join, with that token's rank.
-std::vector<Vocab::Merge> AllMerges(const TokenIds& ids) {
+std::vector<Vocab::Merge> AllMerges(const IdsByBytes& ids) {
   std::vector<Vocab::Merge> merges;
   for (const auto& [bytes, id] : ids) {
     for (size_t cut = 1; cut < bytes.size(); ++cut) {
@@ -120,7 +120,7 @@ absl::StatusOr<Vocab> ReadTiktokenVocab(const std::string& path, const std::stri
   QS_RETURN_IF_ERROR(ReadLines(path, &vocab));
   QS_RETURN_IF_ERROR(AddControlTokens(&vocab));
   if (!extra_path.empty()) QS_RETURN_IF_ERROR(ReadLines(extra_path, &vocab));
-  TokenIds ids;
+  IdsByBytes ids;
   ids.reserve(vocab.tokens.size());
   for (size_t id = 0; id < vocab.tokens.size(); ++id) {
     if (vocab.kinds[id] != Vocab::Kind::kRegular) continue;

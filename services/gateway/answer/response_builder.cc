@@ -16,7 +16,7 @@ void AddLogprobs(std::vector<v1::TokenLogprob>& logprobs, List* list) {
 }
 
 template <typename Response>
-auto* Choice(uint32_t index, Response* response) {
+auto* ChoiceAt(uint32_t index, Response* response) {
   while (response->choices_size() <= static_cast<int>(index)) {
     response->add_choices()->set_index(response->choices_size() - 1);
   }
@@ -27,7 +27,7 @@ template <typename Response>
 void Finish(const v1::Finished& finished, Response* response) {
   *response->mutable_usage() = finished.usage();
   for (const v1::ChoiceFinish& finish : finished.choices()) {
-    auto* choice = Choice(finish.index(), response);
+    auto* choice = ChoiceAt(finish.index(), response);
     choice->set_finish_reason(finish.finish_reason());
     if (finish.has_stop_string()) choice->set_stop_string(finish.stop_string());
   }
@@ -60,7 +60,7 @@ void SetDelta(AnswerDelta delta, v1::StreamCompleteResponse* response) {
 }
 
 void AppendDelta(AnswerDelta delta, v1::ChatResponse* response) {
-  v1::ChatChoice* choice = Choice(delta.choice, response);
+  v1::ChatChoice* choice = ChoiceAt(delta.choice, response);
   AddIds(delta, choice);
   AddLogprobs(delta.logprobs, choice->mutable_logprobs());
   v1::ChatMessage* message = choice->mutable_message();
@@ -79,7 +79,7 @@ void AppendDelta(AnswerDelta delta, v1::ChatResponse* response) {
 }
 
 void AppendDelta(AnswerDelta delta, v1::CompleteResponse* response) {
-  v1::CompletionChoice* choice = Choice(delta.choice, response);
+  v1::CompletionChoice* choice = ChoiceAt(delta.choice, response);
   AddIds(delta, choice);
   AddLogprobs(delta.logprobs, choice->mutable_logprobs());
   AddLogprobs(delta.prompt_logprobs, response->mutable_prompt_logprobs());

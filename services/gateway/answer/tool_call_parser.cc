@@ -15,10 +15,10 @@ namespace {
 constexpr size_t kMaxNameBytes = 256;
 constexpr char kSpace[] = " \t\r\n";
 
-bool IsSpace(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+bool IsBlank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
 // What may stand between the end of the arguments and that of the call: the bracket of the outer
 // object, which models forget or write twice.
-bool IsFiller(char c) { return IsSpace(c) || c == '}'; }
+bool IsFiller(char c) { return IsBlank(c) || c == '}'; }
 
 }  // namespace
 
@@ -115,7 +115,7 @@ void ToolCallParser::FeedText(char c) {
   // All before `unsettled` is white space, so each byte is looked at once.
   size_t end = 0;
   for (; unsettled < held_.size() - open_.matched(); ++unsettled) {
-    if (!IsSpace(held_[unsettled])) end = unsettled + 1;
+    if (!IsBlank(held_[unsettled])) end = unsettled + 1;
   }
   if (end == 0) return;
   Text(absl::string_view(held_).substr(0, end));

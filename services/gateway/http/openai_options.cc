@@ -11,7 +11,7 @@
 namespace qwenserve {
 namespace {
 
-constexpr int64_t kMaxUint32 = std::numeric_limits<uint32_t>::max();
+constexpr int64_t kUint32Max = std::numeric_limits<uint32_t>::max();
 constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
 
 // Refused unless they hold what is done anyway.
@@ -138,7 +138,7 @@ absl::Status ReadStops(const JsonFields& body, v1::GenerationOptions* options) {
   for (size_t i = 0; ids != nullptr && i < ids->size(); ++i) {
     QS_ASSIGN_OR_RETURN(
         const int64_t id,
-        IntegerAt((*ids)[i], absl::StrCat("stop_token_ids[", i, "]"), 0, kMaxUint32));
+        IntegerAt((*ids)[i], absl::StrCat("stop_token_ids[", i, "]"), 0, kUint32Max));
     options->add_stop_token_ids(static_cast<uint32_t>(id));
   }
   return absl::OkStatus();
@@ -148,9 +148,9 @@ absl::Status ReadLengths(const JsonFields& body, v1::GenerationOptions* options)
   int64_t max_tokens = 0;
   int64_t newer = 0;
   QS_ASSIGN_OR_RETURN(const bool has_max,
-                      body.ReadInteger("max_tokens", 0, kMaxUint32, &max_tokens));
+                      body.ReadInteger("max_tokens", 0, kUint32Max, &max_tokens));
   QS_ASSIGN_OR_RETURN(const bool has_newer,
-                      body.ReadInteger("max_completion_tokens", 0, kMaxUint32, &newer));
+                      body.ReadInteger("max_completion_tokens", 0, kUint32Max, &newer));
   if (has_max && has_newer && max_tokens != newer) {
     return InvalidField("max_tokens", "differs from max_completion_tokens");
   }
@@ -158,7 +158,7 @@ absl::Status ReadLengths(const JsonFields& body, v1::GenerationOptions* options)
     options->set_max_tokens(static_cast<uint32_t>(has_newer ? newer : max_tokens));
   }
   int64_t value = 0;
-  QS_ASSIGN_OR_RETURN(bool there, body.ReadInteger("min_tokens", 0, kMaxUint32, &value));
+  QS_ASSIGN_OR_RETURN(bool there, body.ReadInteger("min_tokens", 0, kUint32Max, &value));
   if (there) options->set_min_tokens(static_cast<uint32_t>(value));
   QS_ASSIGN_OR_RETURN(there, body.ReadInteger("n", 1, kMaxInt32, &value));
   if (there) options->set_n(static_cast<uint32_t>(value));

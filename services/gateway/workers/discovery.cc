@@ -14,17 +14,17 @@
 namespace qwenserve {
 namespace {
 
-constexpr size_t kMaxFileBytes = 1 << 20;
+constexpr size_t kMaxListBytes = 1 << 20;
 
 absl::StatusOr<std::vector<WorkerAddress>> ReadList(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return absl::NotFoundError("cannot be opened");
-  std::string text(kMaxFileBytes + 1, '\0');
+  std::string text(kMaxListBytes + 1, '\0');
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   if (file.bad()) return absl::UnavailableError("cannot be read");
   text.resize(static_cast<size_t>(file.gcount()));
-  if (text.size() > kMaxFileBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("is larger than ", kMaxFileBytes, " bytes"));
+  if (text.size() > kMaxListBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("is larger than ", kMaxListBytes, " bytes"));
   }
   return ParseWorkerList(text);
 }
