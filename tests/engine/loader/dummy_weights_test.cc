@@ -17,7 +17,7 @@
 namespace qwenserve {
 namespace {
 
-constexpr char kConfig[] = R"({"architectures": ["Qwen2ForCausalLM"], "hidden_size": 256,
+constexpr char kDummyConfig[] = R"({"architectures": ["Qwen2ForCausalLM"], "hidden_size": 256,
     "intermediate_size": 384, "num_attention_heads": 4, "num_hidden_layers": 2,
     "num_key_value_heads": 2, "vocab_size": 1001, "max_position_embeddings": 64,
     "eos_token_id": 1, "torch_dtype": "bfloat16"%s})";
@@ -25,7 +25,7 @@ constexpr char kConfig[] = R"({"architectures": ["Qwen2ForCausalLM"], "hidden_si
 // A folder with config.json alone.
 std::unique_ptr<Checkpoint> Dummy(const std::string& more = "") {
   const std::string dir = FreshDir("dummy");
-  std::string text = kConfig;
+  std::string text = kDummyConfig;
   text.replace(text.find("%s"), 2, more);
   WriteFile(dir + "/config.json", text);
   EXPECT_TRUE(absl::IsNotFound(Checkpoint::Open(dir).status()));

@@ -18,11 +18,11 @@ namespace {
 using ::testing::HasSubstr;
 
 // Heads of 32 (cuts at a quarter of a group), an FFN of 3.5 groups of 128.
-constexpr char kQwen2[] = R"({"architectures": ["Qwen2ForCausalLM"], "hidden_size": 192,
+constexpr char kGroupedQwen2[] = R"({"architectures": ["Qwen2ForCausalLM"], "hidden_size": 192,
     "intermediate_size": 448, "num_attention_heads": 6, "num_hidden_layers": 1,
     "num_key_value_heads": 2, "vocab_size": 37, "max_position_embeddings": 64,
     "eos_token_id": 1, "tie_word_embeddings": false})";
-constexpr char kQwen1[] = R"({"architectures": ["QWenLMHeadModel"], "hidden_size": 128,
+constexpr char kGroupedQwen1[] = R"({"architectures": ["QWenLMHeadModel"], "hidden_size": 128,
     "kv_channels": 32, "intermediate_size": 768, "num_attention_heads": 4,
     "num_hidden_layers": 2, "vocab_size": 37, "eos_token_id": 1})";
 // Heads of 24, cut within a block of 32; tied.
@@ -102,7 +102,7 @@ std::vector<QuantizedStyle> Styles() {
 }
 
 TEST_F(QuantizedWeightsTest, EveryWeightOfEveryStyleOnEveryRank) {
-  for (const char* config : {kQwen2, kQwen1, kQwen3}) {
+  for (const char* config : {kGroupedQwen2, kGroupedQwen1, kQwen3}) {
     for (const QuantizedStyle& style : Styles()) {
       Use(config, style);
       for (const int tp : {1, 2, 3, 4}) {
@@ -137,7 +137,7 @@ TEST_F(QuantizedWeightsTest, AQuantisedHeadOnEveryRank) {
   style.symmetric = false;
   for (const bool act_order : {false, true}) {
     style.act_order = act_order;
-    Json config = *ParseJson(kQwen2, "x");
+    Json config = *ParseJson(kGroupedQwen2, "x");
     config["vocab_size"] = 40;
     Use(config.dump().c_str(), style);
     for (const int tp : {1, 2, 3}) {
@@ -157,13 +157,13 @@ TEST_F(QuantizedWeightsTest, AQuantisedHeadOnEveryRank) {
 TEST_F(QuantizedWeightsTest, ActOrderPermutesInputsAndKeepsGroupsWhole) {
   QuantizedStyle style;
   style.act_order = true;
-  Use(kQwen1, style);
+  Use(kGroupedQwen1, style);
   auto weights = Load();
   ASSERT_TRUE(weights.ok()) << weights.status();
   EXPECT_EQ(weights->layers[0].down.group_size, 128);
   EXPECT_EQ(weights->layers[0].down.input_order.bytes(), 384 * sizeof(int32_t));
   style.act_order = false;
-  Use(kQwen1, style);
+  Use(kGroupedQwen1, style);
   weights = Load();
   ASSERT_TRUE(weights.ok()) << weights.status();
   EXPECT_TRUE(weights->layers[0].down.input_order.empty());
@@ -174,7 +174,7 @@ TEST_F(QuantizedWeightsTest, FusedModulesOfDifferentOrdersAreHeldAsFloats) {
   QuantizedStyle style;
   style.act_order = true;
   style.group_size = 32;
-  Use(kQwen2, style);
+  Use(kGroupedQwen2, style);
   RawTensor& g_idx = made_.Tensor("model.layers.0.mlp.up_proj.g_idx");
   const std::vector<float> whole = made_.values["model.layers.0.mlp.up_proj.weight"];
   // Reverses the inputs' order: word row by word row would need repacking, so the values follow.
@@ -211,7 +211,7 @@ TEST_F(QuantizedWeightsTest, FusedModulesOfDifferentOrdersAreHeldAsFloats) {
 }
 
 TEST_F(QuantizedWeightsTest, TheHeadIsRoundedWhenTheSameWidthIsAskedFor) {
-  Use(kQwen2, {});
+  Use(kGroupedQwen2, {});
   auto weights = Load(1, 0, WeightChoice::kInt4);
   ASSERT_TRUE(weights.ok()) << weights.status();
   EXPECT_EQ(weights->head.format, WeightFormat::kInt8);
@@ -230,7 +230,7 @@ TEST_F(QuantizedWeightsTest, AFloatModuleAmongQuantisedOnes) {
   QuantizedStyle style;
   style.method = "awq";
   style.symmetric = false;
-  Use(kQwen2, style);
+  Use(kGroupedQwen2, style);
   const std::string name = "model.layers.0.mlp.down_proj";
   std::erase_if(made_.tensors,
                 [&](const RawTensor& tensor) { return tensor.name.rfind(name, 0) == 0; });
@@ -252,32 +252,32 @@ TEST_F(QuantizedWeightsTest, AFloatModuleAmongQuantisedOnes) {
 TEST_F(QuantizedWeightsTest, TensorsAreRequiredInTheirShapesAndTypes) {
   const std::string module = "model.layers.0.self_attn.k_proj";
   for (const char* suffix : {".qzeros", ".scales"}) {
-    Use(kQwen2, {});
+    Use(kGroupedQwen2, {});
     std::erase_if(made_.tensors,
                   [&](const RawTensor& tensor) { return tensor.name == module + suffix; });
     ExpectError({dir_, module + suffix, "[2, ", "missing"});
   }
-  Use(kQwen2, {});
+  Use(kGroupedQwen2, {});
   made_.Tensor(module + ".scales").shape = {1, 128};  // one group of twice the outputs
   ExpectError({"model.safetensors", module + ".scales", "[1, 128]", "[2, 64]", "groups of 128"});
-  Use(kQwen2, {});
+  Use(kGroupedQwen2, {});
   made_.Tensor(module + ".qweight").shape = {64, 24};
   ExpectError({module + ".qweight", "[64, 24]", "[24, 64]"});
-  Use(kQwen2, {});
+  Use(kGroupedQwen2, {});
   made_.Tensor(module + ".scales").dtype = "BF16";
   ExpectError({module + ".scales", "bf16", "fp16"});
-  Use(kQwen2, {});
+  Use(kGroupedQwen2, {});
   made_.Tensor(module + ".qweight").dtype = "F32";
   ExpectError({module + ".qweight", "F32", "I32"});
-  Use(kQwen2, {});
+  Use(kGroupedQwen2, {});
   made_.config["quantization_config"]["group_size"] = 64;  // not what the file has
   ExpectError({"qzeros", "groups of 64", "[3, "});
-  Use(kQwen2, {});
+  Use(kGroupedQwen2, {});
   made_.config["quantization_config"] = nullptr;
   ExpectError({"GPTQ or AWQ", "config.json"});
   QuantizedStyle style;
   style.act_order = true;
-  Use(kQwen2, style);
+  Use(kGroupedQwen2, style);
   std::erase_if(made_.tensors,
                 [&](const RawTensor& tensor) { return tensor.name == module + ".g_idx"; });
   ExpectError({module + ".g_idx", "[192]", "missing"});
@@ -286,29 +286,29 @@ TEST_F(QuantizedWeightsTest, TensorsAreRequiredInTheirShapesAndTypes) {
 TEST_F(QuantizedWeightsTest, DamagedOrdersOfInputsAreRefused) {
   const std::string g_idx = "model.layers.0.mlp.down_proj.g_idx";
   for (const uint32_t value : {4u, 0xffffffffu, 0x7fffffffu}) {
-    Use(kQwen2, {});
+    Use(kGroupedQwen2, {});
     SetWord(g_idx, 5, value);
     ExpectError({"model.safetensors", g_idx, "input 5",
                  absl::StrCat("group ", static_cast<int32_t>(value), " of 4")});
   }
-  Use(kQwen2, {});
+  Use(kGroupedQwen2, {});
   SetWord(g_idx, 5, 1);
   ExpectError({g_idx, "input 5", "desc_act is false", "ask for 0"});
   QuantizedStyle style;
   style.act_order = true;
-  Use(kQwen2, style);
+  Use(kGroupedQwen2, style);
   for (size_t i = 0; i < 448; ++i) SetWord(g_idx, i, 0);
   ExpectError({g_idx, "group 0 has 448 inputs, not 128"});
 }
 
 TEST_F(QuantizedWeightsTest, DamagedScalesAndZerosAreRefused) {
   for (const uint16_t bits : {0x7c00, 0xfc00, 0x7e01}) {
-    Use(kQwen2, {});
+    Use(kGroupedQwen2, {});
     SetHalf("model.layers.0.mlp.gate_proj.scales", 448 + 17, bits);
     ExpectError({"model.safetensors", "mlp.gate_proj.scales", "group 1", "output 17",
                  bits == 0x7e01 ? "nan" : "inf"});
   }
-  Use(kQwen2, {});
+  Use(kGroupedQwen2, {});
   SetWord("model.layers.0.mlp.gate_proj.qzeros", 56 + 2, 0x777f7777);
   ExpectError({"mlp.gate_proj.qzeros", "zero point 16", "group 1", "output 20"});
   made_.config["quantization_config"]["checkpoint_format"] = "gptq_v2";
@@ -316,16 +316,16 @@ TEST_F(QuantizedWeightsTest, DamagedScalesAndZerosAreRefused) {
 }
 
 TEST_F(QuantizedWeightsTest, ABiasWithoutAPlaceMustBeZero) {
-  Use(kQwen1, {});
+  Use(kGroupedQwen1, {});
   SetHalf("transformer.h.1.mlp.c_proj.bias", 9, 0x3c00);
   ExpectError({"transformer.h.1.mlp.c_proj.bias", "is 1 at output 9"});
-  Use(kQwen1, {});
+  Use(kGroupedQwen1, {});
   made_.Tensor("transformer.h.1.mlp.c_proj.bias").shape = {2, 64};
   ExpectError({"transformer.h.1.mlp.c_proj.bias", "[2, 64]", "[128]"});
 }
 
 TEST_F(QuantizedWeightsTest, AWidthThatWordsCannotHoldIsRefused) {
-  Use(kQwen2, {});
+  Use(kGroupedQwen2, {});
   made_.config["intermediate_size"] = 444;
   ExpectError({"mlp.gate_proj", "444", "words hold 8"});
 }

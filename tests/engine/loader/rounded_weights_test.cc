@@ -20,7 +20,7 @@ using ::testing::HasSubstr;
 
 // Cuts of heads at 2 to 4 ranks: between groups (128), at their half and quarter. The FFN and the
 // hidden size are no multiples of a group.
-constexpr char kConfig[] = R"({"architectures": ["Qwen2ForCausalLM"], "hidden_size": 192,
+constexpr char kRoundedConfig[] = R"({"architectures": ["Qwen2ForCausalLM"], "hidden_size": 192,
     "intermediate_size": 416, "num_attention_heads": 6, "num_hidden_layers": 1,
     "num_key_value_heads": 2, "vocab_size": 37, "max_position_embeddings": 64,
     "eos_token_id": 1, "tie_word_embeddings": false})";
@@ -159,7 +159,7 @@ class RoundedWeightsTest : public ::testing::Test {
 
 TEST_F(RoundedWeightsTest, EveryWeightOnEveryRankIsTheWholeTensors) {
   for (const DType dtype : {DType::kBf16, DType::kF16, DType::kF32}) {
-    Use(kConfig, dtype);
+    Use(kRoundedConfig, dtype);
     for (const int tp : {1, 2, 3, 4}) {
       for (int rank = 0; rank < tp; ++rank) {
         SCOPED_TRACE(absl::StrCat(DTypeName(dtype), " tp ", tp, " rank ", rank));
@@ -189,7 +189,7 @@ TEST_F(RoundedWeightsTest, CutsWithinABlockAndTiedEmbeddings) {
 }
 
 TEST_F(RoundedWeightsTest, AWeightThatNoScaleHoldsIsNamed) {
-  Use(kConfig, DType::kF32);
+  Use(kRoundedConfig, DType::kF32);
   const float value = 1e30f;
   std::memcpy(Tensor("model.layers.0.mlp.up_proj.weight").data.data() + 4 * (192 * 3 + 150), &value,
               4);
@@ -203,16 +203,16 @@ TEST_F(RoundedWeightsTest, AWeightThatNoScaleHoldsIsNamed) {
 }
 
 TEST_F(RoundedWeightsTest, Bf16MustBeInTheFile) {
-  Use(kConfig, DType::kBf16);
+  Use(kRoundedConfig, DType::kBf16);
   EXPECT_TRUE(Load(WeightChoice::kBf16).ok());
-  Use(kConfig, DType::kF16);
+  Use(kRoundedConfig, DType::kF16);
   const absl::Status status = Load(WeightChoice::kBf16).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(status.message(), HasSubstr("is fp16, but bf16 weights were asked for"));
 }
 
 TEST_F(RoundedWeightsTest, ProgressIsToldWithinALargeMatrix) {
-  Use(kConfig, DType::kBf16);
+  Use(kRoundedConfig, DType::kBf16);
   ASSERT_TRUE(Load(WeightChoice::kInt4).ok());
   const TensorRef* embedding = checkpoint_->Find("model.embed_tokens.weight");
   int64_t last = 0, calls_in_embedding = 0, total = 0;

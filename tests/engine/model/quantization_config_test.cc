@@ -11,24 +11,26 @@ namespace {
 
 using ::testing::HasSubstr;
 
-absl::StatusOr<QuantizationConfig> Parse(const std::string& text) {
+absl::StatusOr<QuantizationConfig> QuantizationOf(const std::string& text) {
   const Json json = *ParseJson(text, "x");
   return ParseQuantization({&json, "config.json: quantization_config"}, {});
 }
 
 TEST(QuantizationConfigTest, ReadsTheOfficialOnes) {
-  auto gptq = Parse(R"({"bits": 4, "group_size": 128, "damp_percent": 0.01, "desc_act": false,
+  auto gptq =
+      QuantizationOf(R"({"bits": 4, "group_size": 128, "damp_percent": 0.01, "desc_act": false,
       "static_groups": false, "sym": true, "true_sequential": true, "model_name_or_path": null,
       "model_file_base_name": "model", "quant_method": "gptq"})");
   ASSERT_TRUE(gptq.ok()) << gptq.status();
   EXPECT_EQ(DescribeQuantization(*gptq), "GPTQ, 4 bits, groups of 128");
   EXPECT_TRUE(gptq->zero_minus_one);
-  auto awq = Parse(R"({"bits": 4, "group_size": 128, "modules_to_not_convert": null,
+  auto awq = QuantizationOf(R"({"bits": 4, "group_size": 128, "modules_to_not_convert": null,
       "quant_method": "awq", "version": "gemm", "zero_point": true})");
   ASSERT_TRUE(awq.ok()) << awq.status();
   EXPECT_EQ(DescribeQuantization(*awq), "AWQ, 4 bits, groups of 128");
   EXPECT_FALSE(awq->zero_minus_one);
-  auto newer = Parse(R"({"bits": 8, "group_size": -1, "desc_act": true, "quant_method": "GPTQ",
+  auto newer =
+      QuantizationOf(R"({"bits": 8, "group_size": -1, "desc_act": true, "quant_method": "GPTQ",
       "checkpoint_format": "gptq_v2", "pack_dtype": "int32", "dynamic": {"-:.*down.*": {}}})");
   ASSERT_TRUE(newer.ok()) << newer.status();
   EXPECT_EQ(DescribeQuantization(*newer), "GPTQ v2, 8 bits, one group, act-order");
@@ -36,21 +38,22 @@ TEST(QuantizationConfigTest, ReadsTheOfficialOnes) {
 
 // Zero points of another layout are other weights: no spelling of it may be missed.
 TEST(QuantizationConfigTest, KnowsTheLayoutByBothOfItsNames) {
-  auto v2 = Parse(R"({"bits": 4, "quant_method": "gptq", "format": "gptq_v2"})");
+  auto v2 = QuantizationOf(R"({"bits": 4, "quant_method": "gptq", "format": "gptq_v2"})");
   ASSERT_TRUE(v2.ok()) << v2.status();
   EXPECT_FALSE(v2->zero_minus_one);
-  EXPECT_TRUE(Parse(R"({"bits": 4, "quant_method": "gptq", "format": "gptq",
+  EXPECT_TRUE(QuantizationOf(R"({"bits": 4, "quant_method": "gptq", "format": "gptq",
       "checkpoint_format": "GPTQ"})")
                   ->zero_minus_one);
-  EXPECT_TRUE(Parse(R"({"bits": 4, "quant_method": "awq", "version": "gemm", "format": "gemm",
+  EXPECT_TRUE(
+      QuantizationOf(R"({"bits": 4, "quant_method": "awq", "version": "gemm", "format": "gemm",
       "checkpoint_format": "gemm"})")
-                  .ok());
+          .ok());
 }
 
 TEST(QuantizationConfigTest, TakesTheGroupSizesThatQuantizersMake) {
   for (const int64_t size : {32, 64, 128, 256, 512, 1024, -1}) {
-    auto config =
-        Parse(R"({"quant_method": "gptq", "bits": 4, "group_size": )" + std::to_string(size) + "}");
+    auto config = QuantizationOf(R"({"quant_method": "gptq", "bits": 4, "group_size": )" +
+                                 std::to_string(size) + "}");
     ASSERT_TRUE(config.ok()) << config.status();
     EXPECT_EQ(config->group_size, size);
   }
@@ -94,7 +97,7 @@ TEST(QuantizationConfigTest, RefusesWhatItCannotReadByName) {
           {R"({"quant_method": "awq", "bits": 4, "version": "GEMV"})", kOther, {"gemv", "GEMM"}},
           {R"({"quant_method": "awq", "bits": 4, "zero_point": false})", kOther, {"zero_point"}},
           {R"([])", kWrong, {"not an object"}}}) {
-    const absl::Status status = Parse(refusal.text).status();
+    const absl::Status status = QuantizationOf(refusal.text).status();
     EXPECT_EQ(status.code(), refusal.code) << refusal.text << ": " << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr("config.json"));
     for (const char* word : refusal.words) {

@@ -11,7 +11,7 @@
 namespace qwenserve {
 namespace {
 
-constexpr absl::Duration kPatient = absl::Seconds(60);
+constexpr absl::Duration kRingPatience = absl::Seconds(60);
 
 // Empty, short, as long as the ring, many times longer.
 std::vector<std::string> Messages(size_t ring_bytes) {
@@ -47,7 +47,7 @@ TEST(PlanRing, ThreadsGetEveryMessageInOrder) {
   char ok[3] = {};
   std::thread one([&] { ok[1] = ReceivesAll(*group, 1); });
   std::thread two([&] { ok[2] = ReceivesAll(*group, 2); });
-  PlanSender sender(*group, kPatient);
+  PlanSender sender(*group, kRingPatience);
   for (const std::string& message : Messages((*group)->ring_bytes())) {
     ASSERT_TRUE(sender.Send(message).ok());
   }
@@ -65,7 +65,7 @@ TEST(PlanRing, ProcessesGetEveryMessageInOrder) {
     auto attached = RankGroup::Attach(dup((*group)->fd()));
     _exit(attached.ok() && ReceivesAll(*attached, 1) ? 0 : 1);
   }
-  PlanSender sender(*group, kPatient);
+  PlanSender sender(*group, kRingPatience);
   for (const std::string& message : Messages((*group)->ring_bytes())) {
     ASSERT_TRUE(sender.Send(message).ok());
   }

@@ -17,10 +17,10 @@ struct Variant {
   KvFormat format;
 };
 
-struct Result {
+struct LongAnswer {
   std::vector<int32_t> ids;
   std::vector<float> logprobs;
-  bool operator==(const Result& other) const {
+  bool operator==(const LongAnswer& other) const {
     return ids == other.ids && logprobs == other.logprobs;
   }
 };
@@ -62,14 +62,14 @@ class LongContextTest : public testing::TestWithParam<Variant> {
     for (const SequenceRequest& request : requests_) sequences.push_back(harness.Submit(request));
     for (size_t i = 0; i < sequences.size(); ++i) {
       const Answer answer = harness.Wait(sequences[i]);
-      EXPECT_EQ((Result{answer.ids, answer.logprobs}), expected_[i])
+      EXPECT_EQ((LongAnswer{answer.ids, answer.logprobs}), expected_[i])
           << "prompt of " << requests_[i].prompt_ids.size();
     }
   }
 
   EngineOptions options_;
   std::vector<SequenceRequest> requests_;
-  std::vector<Result> expected_;
+  std::vector<LongAnswer> expected_;
   std::string fingerprint_;
   int64_t kv_bytes_per_token_ = 0;
 };

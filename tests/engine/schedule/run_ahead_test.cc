@@ -14,7 +14,7 @@ using ::testing::SizeIs;
 
 constexpr int32_t kEos = 7;
 
-SchedulerOptions Options() {
+SchedulerOptions RunAheadOptions() {
   SchedulerOptions options = RoomyOptions();
   options.run_ahead = true;
   options.eos_ids = {kEos};
@@ -46,12 +46,12 @@ class RunAheadTest : public testing::Test {
     scheduler_ = std::make_unique<Scheduler>(options);
   }
 
-  std::unique_ptr<Scheduler> scheduler_ = std::make_unique<Scheduler>(Options());
+  std::unique_ptr<Scheduler> scheduler_ = std::make_unique<Scheduler>(RunAheadOptions());
   std::vector<SequenceEvent> events_;
 };
 
 TEST_F(RunAheadTest, TheNextStepTakesWhatThisOneDraws) {
-  SchedulerOptions options = Options();
+  SchedulerOptions options = RunAheadOptions();
   options.max_batch_tokens = 40;
   Restart(options);
   Add(RequestOf(15, 10, 100));
@@ -107,7 +107,7 @@ TEST_F(RunAheadTest, EndsThatAreKnownBeforehandCostNoRow) {
 }
 
 TEST_F(RunAheadTest, ThePlaceOfALastTokenIsTakenBeforeItIsThere) {
-  SchedulerOptions options = Options();
+  SchedulerOptions options = RunAheadOptions();
   options.max_running = 2;
   Restart(options);
   for (int i = 0; i < 3; ++i) Add(RequestOf(5, 1, 100 * i));
@@ -179,7 +179,7 @@ TEST_F(RunAheadTest, PenaltiesNeedTheLastTokenOrADeviceThatAddsIt) {
   EXPECT_THAT(second.sequences, SizeIs(2));
   EXPECT_EQ(second.sequences[1].sampled_by_row, -1);
 
-  SchedulerOptions options = Options();
+  SchedulerOptions options = RunAheadOptions();
   options.reads_last_id = true;
   Restart(options);
   Add(penalised);
@@ -204,7 +204,7 @@ TEST_F(RunAheadTest, MinTokensCountTokensNotKnown) {
 }
 
 TEST_F(RunAheadTest, WhoLosesItsBlocksKeepsWhatIsBeingDrawn) {
-  SchedulerOptions options = Options();
+  SchedulerOptions options = RunAheadOptions();
   options.max_model_len = 64;
   options.num_blocks = 4;
   options.prefix_cache = false;

@@ -12,7 +12,7 @@ using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
-SchedulerOptions Options() {
+SchedulerOptions ScoringOptions() {
   SchedulerOptions options;
   options.max_batch_tokens = 8;
   options.max_running = 4;
@@ -68,7 +68,7 @@ class ScoringTest : public testing::Test {
     return plan;
   }
 
-  Scheduler scheduler_{Options()};
+  Scheduler scheduler_{ScoringOptions()};
   absl::Time now_ = absl::UnixEpoch();
   std::vector<SequenceEvent> events_;
   std::vector<int32_t> scored_;
