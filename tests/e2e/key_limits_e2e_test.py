@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import time
 
 import grpc
 import pytest
@@ -55,9 +56,30 @@ def test_a_key_is_held_to_its_requests_in_the_small_calls_too(sim_cluster, api, 
 
 
 def test_each_prompt_of_a_list_counts(sim_cluster, tmp_path):
-    keys = write_keys(tmp_path / "keys", key_line("key-a", "a", limits={"requests_per_minute": 4}))
+    keys = write_keys(tmp_path / "keys", key_line("key-a", "a", limits={"requests_per_minute": 3}))
     gateway = sim_cluster(gateway_flags=("--api-keys", keys)).gateway
     body = {"prompt": ["x", "y", "z"], "max_tokens": 2}
     status, _, answer = post(gateway, "/v1/completions", body, "key-a")
     assert status == 200 and len(answer["choices"]) == 3
     assert post(gateway, "/v1/completions", body, "key-a")[0] == 429
+
+
+def test_what_the_gateway_has_no_room_for_costs_a_key_nothing(sim_cluster, api, tmp_path):
+    keys = write_keys(tmp_path / "keys", key_line("key-a", "a", limits={"requests_per_minute": 2}), key_line("key-b", "b"))
+    cluster = sim_cluster(gateway_flags=("--api-keys", keys, "--max-requests", 1), generator_flags=("--sim-step-ms", 20))
+    with cluster.channel() as channel:
+        stub = api.InferenceStub(channel)
+        request = api.CompleteRequest(text="x", options=api.GenerationOptions(max_tokens=100000, ignore_eos=True))
+        stream = stub.StreamComplete(request, metadata=bearer("key-b"), timeout=300)
+        next(stream)
+        calls = {"/tokenize": {"prompt": "a"}, "/v1/completions": {"prompt": "a", "max_tokens": 2}}
+        for path, body in (*calls.items(), *calls.items()):
+            status, _, answer = post(cluster.gateway, path, body, "key-a")
+            assert status == 429 and answer["error"]["code"] == "queue_full", path
+        stream.cancel()
+        cluster.wait_idle()
+        deadline = time.monotonic() + 30
+        while cluster.gateway.metric("qwenserve_gateway_requests_in_flight") > 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert [post(cluster.gateway, path, body, "key-a")[0] for path, body in calls.items()] == [200, 200]

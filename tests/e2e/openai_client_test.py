@@ -15,7 +15,8 @@ EMOJI = "\U0001f600é"
 SCRIPT = [
     {"when": "two calls", "answer": CALL + "\n" + CALL_2},
     {"when": "the weather", "answer": CALL},
-    {"when": "cut call", "answer": CALL, "split": "bytes"},
+    # Paced, since a client that is behind gets several tokens as one piece.
+    {"when": "cut call", "answer": CALL, "split": "bytes", "step_delay": 0.02},
     {"when": "a face", "answer": EMOJI, "split": "bytes"},
     {"when": "halt", "answer": "go on HALT no more", "split": "bytes"},
     {"when": "ponder", "answer": "<think>\nhm, well\n</think>\n\nyes"},
