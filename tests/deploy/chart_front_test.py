@@ -4,11 +4,9 @@ real gateways, each on a loopback address of its own as pods have theirs."""
 import contextlib
 import os
 import pathlib
-import random
 import re
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -21,6 +19,7 @@ import grpc
 import pytest
 
 from conftest import ALL_APIS, ROOT
+from loopback import free_ports
 from rendered import all_pods, find, of_kind, selects
 
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
@@ -31,23 +30,11 @@ from server_process import DEMO_MODEL, ServerProcess  # noqa: E402
 
 BIN = pathlib.Path(os.environ["QWENSERVE_BIN"])
 HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
-PATIENCE = 60
+PATIENCE = 120
 NAME = "qwenserve-gateway-pods.inference.svc.cluster.local"
 FRONT, GATEWAYS = "127.0.0.1", ("127.0.0.2", "127.0.0.3")
 
 pytestmark = pytest.mark.skipif(HAPROXY is None, reason="no haproxy here")
-
-
-def free_ports(count):
-    """Free on all addresses, and below the range that the system gives to others."""
-    found = []
-    while len(found) < count:
-        port = random.randrange(20000, 30000)
-        with socket.socket() as probe:
-            with contextlib.suppress(OSError):
-                probe.bind(("0.0.0.0", port))
-                found.append(port)
-    return found
 
 
 def wait_for(condition, what):
@@ -94,7 +81,7 @@ class Front:
         self.gateways[address] = self.child(
             "gateway", BIN / "qwenserve-gateway", f"--listen={address}:{self.grpc}", f"--ops-listen={address}:{self.ops}",
             f"--http-listen={address}:{self.http}", f"--tokenizers={tokenizer}", f"--generators={generator}",
-            "--drain-delay=6", "--log-level=warn")
+            "--drain-delay=10", "--log-level=warn")
         wait_for(lambda: self.status(address, "/readyz") == 200, f"gateway {address}")
         self.publish()
 

@@ -32,10 +32,13 @@ defaults
   # As long as the gateway lets a request take: it is silent while a prompt waits.
   timeout client {{ add .Values.gateway.maxRequestSeconds 30 }}s
   timeout server {{ add .Values.gateway.maxRequestSeconds 30 }}s
-  # A request that no gateway has seen may be sent to another one.
+  # A call of which no byte has been answered may be sent to another gateway: it costs work, no more.
   retries 2
   option redispatch 1
-  retry-on conn-failure
+  retry-on conn-failure empty-response
+  # A connection to a gateway for each call: one that several share goes on taking calls when its place
+  # in the list has long been given to another gateway, until the old one ends.
+  http-reuse never
 
 resolvers cluster
   parse-resolv-conf
