@@ -86,6 +86,27 @@ def test_an_interrupt_ends_the_run_and_reports(slow_cluster):
     slow_cluster.wait_idle()
 
 
+def test_an_interrupt_ends_streams_over_http_between_any_two_reads(sim_cluster):
+    """Hundreds of streams, so that some have just read when it comes."""
+    cluster = sim_cluster(generator_flags=("--sim-step-ms", 2, "--sim-mean-tokens", 0, "--max-running", 256,
+                                           "--sim-kv-blocks", 2000000))
+    for _ in range(3):
+        process = subprocess.Popen([QWENCTL, "bench", "--api", "http", "--address", cluster.gateway.addresses["http"],
+                                    "--concurrency", "200", "--duration", "600", "--max-tokens", "100000", "--output",
+                                    "json"], stdout=subprocess.PIPE, text=True)
+        try:
+            deadline = time.monotonic() + 60
+            while cluster.total("qwenserve_sequences_running") < 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            report = json.loads(process.communicate(timeout=60)[0])
+        finally:
+            process.kill()
+        assert report["errors"] == {"CANCELLED": 200}
+        cluster.wait_idle(60)
+
+
 def test_nobody_there_is_unavailable():
     for api in ("grpc", "http"):
         result = qwenctl("bench", "--address", "127.0.0.1:1", "--api", api, "--timeout", 5)

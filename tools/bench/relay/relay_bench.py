@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """What the gateway costs, beside one hop of plain gRPC in the same run.
 
-    python3 tools/bench/relay/relay_bench.py cpu latency prompts memory [--repeat 3] [--output FILE]
+    python3 tools/bench/relay/relay_bench.py cpu http latency prompts memory [--repeat 3] [--output FILE]
     python3 tools/bench/relay/relay_bench.py rss --seconds 600
 
 cpu      CPU time per streamed token, 256 streams at 50 tokens/s, then 1,000 streams, on one connection
+http     the first of these with the same streams over HTTP and SSE too, a connection each
 latency  from a source's step to the client, 64 streams at steps of 20 ms
 prompts  time between tokens of 64 streams with and without prompts of 1 MB all the time
 memory   per open stream over 10,000 idle ones with prompts of 1,000 tokens
-rss      memory of the gateway over a long run of short requests
+rss      memory of the gateway over a long run of short requests; exit status 1 when it is not within 5 % of its median
+         after the first tenth
 
 Needs no Python package. The binaries come from build/bin, or QWENSERVE_BIN.
 """
@@ -86,9 +88,10 @@ def wait_running(cluster, count, patience=120):
         time.sleep(0.2)
 
 
-def measure_cpu(cluster, relay, streams, seconds):
+def measure_cpu(cluster, relay, streams, seconds, api="grpc"):
     """CPU seconds per token of a relay and of the client while all streams run."""
-    with Load(relay.address, "--concurrency", streams, "--num-requests", streams, "--prompt-tokens", 16,
+    address = relay.addresses["http"] if api == "http" else relay.address
+    with Load(address, "--api", api, "--concurrency", streams, "--num-requests", streams, "--prompt-tokens", 16,
               "--max-tokens", 100000, "--timeout", 600) as load:
         wait_running(cluster, streams)
         time.sleep(1)
@@ -107,23 +110,31 @@ def measure_cpu(cluster, relay, streams, seconds):
             "cores": {name: value / elapsed for name, value in cpu.items()}}
 
 
-def run_cpu(args):
+def compare_cpu(args, streams, apis):
+    """Of `streams` through the raw relay, and through the gateway by each of `apis`, in turn."""
     cluster = SimCluster(generator_flags=("--sim-step-ms", 20, *SIM))
     raw = RawRelay(cluster.generators[0].address)
-    result = {}
-    for streams, bar in ((256, "relay / raw <= 1.5"), (1000, "raw / relay >= 0.6")):
-        rows = []
-        for _ in range(args.repeat):
-            row = {name: measure_cpu(cluster, relay, streams, args.seconds or 8)
-                   for name, relay in (("raw", raw), ("gateway", cluster.gateway))}
-            row["ratio"] = row["gateway"]["us_per_token"] / row["raw"]["us_per_token"]
-            rows.append(row)
-        result[f"{streams} streams"] = {
-            "bar": bar, "ratio": statistics.median(row["ratio"] for row in rows),
-            "tokens_per_core_ratio": 1 / statistics.median(row["ratio"] for row in rows), "runs": rows}
+    seconds = args.seconds or 8
+    rows = []
+    for _ in range(args.repeat):
+        row = {"raw": measure_cpu(cluster, raw, streams, seconds)}
+        for api in apis:
+            row[api] = measure_cpu(cluster, cluster.gateway, streams, seconds, api)
+            row[f"{api} ratio"] = row[api]["us_per_token"] / row["raw"]["us_per_token"]
+        rows.append(row)
     raw.stop()
     cluster.stop()
-    return result
+    return {**{f"{api} ratio": statistics.median(row[f"{api} ratio"] for row in rows) for api in apis}, "runs": rows}
+
+
+def run_cpu(args):
+    few, many = compare_cpu(args, 256, ("grpc",)), compare_cpu(args, 1000, ("grpc",))
+    return {"256 streams": {"bar": "relay / raw <= 1.5", **few},
+            "1000 streams": {"bar": "raw / relay >= 0.6", "tokens_per_core_ratio": 1 / many["grpc ratio"], **many}}
+
+
+def run_http(args):
+    return {"256 streams": compare_cpu(args, 256, ("grpc", "http"))}
 
 
 def run_latency(args):
@@ -211,12 +222,14 @@ def run_rss(args):
     # The first tenth is for buffers and caches to fill.
     settled = [value for when, value in samples if when > seconds / 10]
     middle = statistics.median(settled)
-    return {"bar": "within 5 %", "rss_mb": middle / 2**20, "requests": load.report["requests"],
+    lowest, highest = min(settled) / middle, max(settled) / middle
+    return {"bar": "within 5 %", "kept": 0.95 <= lowest and highest <= 1.05 and not load.report["errors"],
+            "rss_mb": middle / 2**20, "lowest": lowest, "highest": highest, "requests": load.report["requests"],
             "tokens": load.report["tokens"], "errors": load.report["errors"],
-            "lowest": min(settled) / middle, "highest": max(settled) / middle}
+            "curve": [(when, round(value / 2**20, 2)) for when, value in samples]}
 
 
-MODES = {"cpu": run_cpu, "latency": run_latency, "prompts": run_prompts, "memory": run_memory, "rss": run_rss}
+MODES = {"cpu": run_cpu, "http": run_http, "latency": run_latency, "prompts": run_prompts, "memory": run_memory, "rss": run_rss}
 
 
 def main():
@@ -236,7 +249,8 @@ def main():
         print(mode, json.dumps(results[mode]), flush=True)
     if args.output:
         args.output.write_text(json.dumps(results, indent=1) + "\n")
+    return 0 if all(results[mode].get("kept", True) for mode in args.modes) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -44,7 +44,8 @@ void HttpCall::Start(const boost::asio::ip::tcp::endpoint& endpoint) {
 void HttpCall::Cancel() {
   if (ended_) return;
   error_ = "CANCELLED";
-  link_->stream.cancel();
+  // Not only cancelled: a read that has just ended well would be followed by another one.
+  link_->stream.close();
 }
 
 void HttpCall::Write() {
