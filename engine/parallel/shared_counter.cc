@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <climits>
 
+#include "engine/base/monotonic_time.h"
+
 namespace qwenserve {
 namespace {
 
@@ -34,12 +36,6 @@ bool Reached(const SharedCounter& counter, uint32_t target) {
 void FutexWait(std::atomic<uint32_t>& word, uint32_t expected, absl::Duration longest) {
   const timespec limit = absl::ToTimespec(longest);
   syscall(SYS_futex, &word, FUTEX_WAIT, expected, &limit, nullptr, 0);
-}
-
-absl::Time MonotonicNow() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return absl::TimeFromTimespec(now);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/monotonic_time.h"
 #include "engine/base/status_macros.h"
 #include "engine/model/rope.h"
 #include "engine/runtime/fingerprint.h"
@@ -167,7 +168,7 @@ void EngineImpl::ServeUntilStopped() {
       std::unique_lock<std::mutex> lock(mutex_);
       changed_ = false;
       if (state_ == State::kStopping) break;
-      plan = scheduler_->Schedule(absl::Now(), &ended);
+      plan = scheduler_->Schedule(MonotonicNow(), &ended);
       last_progress_ = Clock::now();
     }
     const bool planned = !plan.sequences.empty();
@@ -185,7 +186,9 @@ void EngineImpl::ServeUntilStopped() {
     if (deadline == absl::InfiniteFuture()) {
       wake_.wait(lock, has_work);
     } else {
-      wake_.wait_until(lock, absl::ToChronoTime(deadline), has_work);
+      // Not until a time: std's clocks have no point for it that follows no other clock.
+      const absl::Duration left = std::min(deadline - MonotonicNow(), absl::Hours(24));
+      wake_.wait_for(lock, absl::ToChronoNanoseconds(left), has_work);
     }
   }
   while (!under_way_.empty() && CollectOldest().ok()) {
@@ -235,7 +238,7 @@ void EngineImpl::Fail(const absl::Status& reason) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     failure_ = reason;
-    scheduler_->FailAll(reason, absl::Now(), &ended);
+    scheduler_->FailAll(reason, MonotonicNow(), &ended);
     if (state_ != State::kStopping) spdlog::error("engine: {}", std::string(reason.message()));
   }
   Deliver(0, std::move(ended));
@@ -262,7 +265,7 @@ absl::StatusOr<uint64_t> EngineImpl::Submit(SequenceRequest request) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     if (!failure_.ok()) return failure_;
-    handle = scheduler_->Add(std::move(request), absl::Now());
+    handle = scheduler_->Add(std::move(request), MonotonicNow());
     changed_ = true;
   }
   wake_.notify_all();

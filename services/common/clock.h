@@ -4,13 +4,12 @@
 #include <functional>
 
 #include "absl/time/time.h"
+#include "engine/base/monotonic_time.h"
 
 namespace qwenserve {
 
-// Monotonic time of the process, the same from any thread; tests put their own here. Good for
-// differences only: it is no time of day.
+// MonotonicNow, or what a test puts in its place.
 using Clock = std::function<absl::Time()>;
-absl::Time MonotonicNow();
 
 }  // namespace qwenserve
 

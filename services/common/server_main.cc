@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
@@ -18,6 +19,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "engine/base/monotonic_time.h"
 #include "engine/base/status_macros.h"
 #include "google/protobuf/stubs/logging.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
@@ -127,7 +129,7 @@ class Process : public ServerContext {
   const Exposure exposure_;
   const ServerOptions options_;
   const std::string instance_id_ = RandomId();
-  const absl::Time start_time_ = absl::Now();
+  const absl::Time start_time_ = MonotonicNow();
   Metrics metrics_;
   ServerMetrics server_metrics_;
   HealthService health_;
@@ -205,7 +207,7 @@ void Process::FillStatus(v1::GetStatusResponse* status) {
   status->set_instance_id(instance_id_);
   status->set_version(std::string(Version()));
   status->set_state(State());
-  ToProtoDuration(absl::Now() - start_time_, status->mutable_uptime());
+  ToProtoDuration(MonotonicNow() - start_time_, status->mutable_uptime());
   status->set_requests_in_flight(static_cast<uint64_t>(role_->InFlight()));
   status->set_log_level(LogLevel());
   role_->FillStatus(status);
@@ -338,15 +340,15 @@ int Process::Drain(const DrainPlan& plan) {
   absl::SleepFor(plan.delay);
   accept_loop_->StopAccepting();
   role_->OnStopAccepting();
-  const absl::Time deadline = absl::Now() + plan.timeout;
+  const absl::Time deadline = MonotonicNow() + plan.timeout;
   absl::Notification shut_down;
   // Shutdown sends GOAWAY first, so that clients with open connections go elsewhere, and then
   // waits for the calls.
   std::thread shutdown([&] {
-    server_->Shutdown(absl::ToChronoTime(deadline));
+    server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(plan.timeout));
     shut_down.Notify();
   });
-  while (role_->InFlight() > 0 && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(10));
+  while (role_->InFlight() > 0 && MonotonicNow() < deadline) absl::SleepFor(absl::Milliseconds(10));
   const int64_t left = role_->InFlight();
   role_->CloseStreams();
   health_.CloseWatches();

@@ -24,10 +24,7 @@ WatchedFiles::WatchedFiles(std::string name, std::vector<std::string> paths,
 }
 
 WatchedFiles::~WatchedFiles() {
-  {
-    absl::MutexLock lock(&mutex_);
-    stop_ = true;
-  }
+  stop_.Stop();
   thread_.join();
 }
 
@@ -48,11 +45,7 @@ std::string WatchedFiles::Identity() const {
 
 void WatchedFiles::Run() {
   std::string error;
-  while (true) {
-    {
-      absl::MutexLock lock(&mutex_);
-      if (mutex_.AwaitWithTimeout(absl::Condition(&stop_), interval_)) return;
-    }
+  while (!stop_.StoppedWithin(interval_)) {
     // Before the files are read: what changes meanwhile is seen the next time.
     std::string identity = Identity();
     if (identity == seen_ && error.empty()) continue;

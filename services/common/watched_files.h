@@ -6,11 +6,10 @@
 #include <thread>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "engine/base/monotonic_time.h"
 
 namespace qwenserve {
 
@@ -39,8 +38,7 @@ class WatchedFiles {
   const std::vector<std::string> paths_;
   const absl::Duration interval_;
   const Reload reload_;
-  absl::Mutex mutex_;
-  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  StopSignal stop_;
   std::string seen_;  // constructor, then the thread only
   std::thread thread_;
 };

@@ -62,10 +62,7 @@ std::unique_ptr<Discovery> Gateway::Discover(
 Gateway::~Gateway() {
   tokenizer_discovery_.reset();
   generator_discovery_.reset();
-  {
-    absl::MutexLock lock(&stop_mutex_);
-    stop_ = true;
-  }
+  stop_.Stop();
   ticker_.join();
   // Each may still call into the other until its own streams are gone.
   generators_.Shutdown();
@@ -97,7 +94,7 @@ std::vector<std::shared_ptr<GenerateCall>> Gateway::Calls() {
 }
 
 void Gateway::Run() {
-  while (true) {
+  do {
     const absl::Time now = MonotonicNow();
     tokenizers_.Tick(now);
     generators_.Tick(now);
@@ -106,9 +103,7 @@ void Gateway::Run() {
     metrics_->in_flight.Set(static_cast<double>(admission_.in_flight()));
     metrics_->waiting.Set(static_cast<double>(queue_.waiting()));
     for (const auto& [model, waiting] : queue_.depths()) metrics_->SetQueueDepth(model, waiting);
-    absl::MutexLock lock(&stop_mutex_);
-    if (stop_mutex_.AwaitWithTimeout(absl::Condition(&stop_), options_.tick_interval)) return;
-  }
+  } while (!stop_.StoppedWithin(options_.tick_interval));
 }
 
 void Gateway::Rebuild() {

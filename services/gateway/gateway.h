@@ -10,6 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "engine/base/monotonic_time.h"
 #include "qwenserve/v1/admin.pb.h"
 #include "services/common/metrics.h"
 #include "services/common/proxied_peers.h"
@@ -113,8 +114,7 @@ class Gateway {
   SessionPool generators_;
   PlacementQueue queue_;
 
-  absl::Mutex stop_mutex_;
-  bool stop_ ABSL_GUARDED_BY(stop_mutex_) = false;
+  StopSignal stop_;
   std::thread ticker_;
   // Last, so that they stop first.
   std::unique_ptr<Discovery> tokenizer_discovery_;

@@ -3,7 +3,7 @@
 #include <cstdio>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "engine/base/monotonic_time.h"
 #include "engine/base/status_macros.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "services/common/error_details.h"
@@ -37,10 +37,7 @@ GeneratorRole::GeneratorRole(ServerContext& context, std::string model)
     : context_(context), model_(std::move(model)), metrics_(context.metrics(), model_) {}
 
 GeneratorRole::~GeneratorRole() {
-  {
-    absl::MutexLock lock(&mutex_);
-    stop_ = true;
-  }
+  stop_.Stop();
   if (beats_.joinable()) beats_.join();
   context_.metrics().ClearScrapeHooks();
   engine_.reset();  // no step calls the core any more
@@ -107,7 +104,7 @@ void GeneratorRole::OnListening(const std::string& address) {
   beats_ = std::thread([this] { BeatLoop(); });
 }
 
-void GeneratorRole::OnDrain(absl::Duration time_left) { core_->Drain(time_left, absl::Now()); }
+void GeneratorRole::OnDrain(absl::Duration time_left) { core_->Drain(time_left, MonotonicNow()); }
 
 int64_t GeneratorRole::InFlight() { return static_cast<int64_t>(core_->open_sequences()); }
 
@@ -117,12 +114,8 @@ void GeneratorRole::CloseStreams() {
 }
 
 void GeneratorRole::BeatLoop() {
-  for (;;) {
-    {
-      absl::MutexLock lock(&mutex_);
-      if (mutex_.AwaitWithTimeout(absl::Condition(&stop_), kBeat)) return;
-    }
-    core_->Beat(absl::Now());
+  while (!stop_.StoppedWithin(kBeat)) {
+    core_->Beat(MonotonicNow());
     if (!UpdateHealth()) return;
   }
 }

@@ -7,9 +7,8 @@
 #include <thread>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
+#include "engine/base/monotonic_time.h"
 #include "engine/runtime/engine.h"
 #include "engine/runtime/engine_options.h"
 #include "qwenserve/v1/generator.grpc.pb.h"
@@ -65,8 +64,7 @@ class GeneratorRole : public ServerRole, public v1::Generator::CallbackService {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<GeneratorCore> core_;
 
-  absl::Mutex mutex_;
-  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  StopSignal stop_;
   std::thread beats_;
 };
 

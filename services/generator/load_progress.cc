@@ -4,7 +4,7 @@
 
 #include <cstdio>
 
-#include "absl/time/clock.h"
+#include "engine/base/monotonic_time.h"
 #include "spdlog/spdlog.h"
 
 namespace qwenserve {
@@ -16,10 +16,10 @@ constexpr absl::Duration kLogEvery = absl::Seconds(5);
 }  // namespace
 
 LoadProgressPrinter::LoadProgressPrinter()
-    : terminal_(isatty(STDERR_FILENO) != 0), start_(absl::Now()), last_(start_) {}
+    : terminal_(isatty(STDERR_FILENO) != 0), start_(MonotonicNow()), last_(start_) {}
 
 void LoadProgressPrinter::Show(int64_t done, int64_t total) {
-  const absl::Time now = absl::Now();
+  const absl::Time now = MonotonicNow();
   const bool last = done >= total;
   if (!last && now - last_ < (terminal_ ? kRedraw : kLogEvery)) return;
   last_ = now;

@@ -3,7 +3,7 @@
 #include <optional>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "engine/base/monotonic_time.h"
 #include "services/common/status_mapping.h"
 
 namespace qwenserve {
@@ -18,7 +18,7 @@ SessionReactor* SessionReactor::Start(GeneratorCore* core, WakeThread* wakes,
       if (auto alive = weak.lock()) alive->Pump();
     });
   });
-  const absl::StatusOr<uint64_t> session = core->OpenSession(reactor->outbox_, absl::Now());
+  const absl::StatusOr<uint64_t> session = core->OpenSession(reactor->outbox_, MonotonicNow());
   if (session.ok()) {
     reactor->session_ = *session;
     reactor->StartRead(&reactor->request_);
@@ -33,7 +33,7 @@ void SessionReactor::OnReadDone(bool ok) {
     End(absl::OkStatus());
     return;
   }
-  const absl::Status status = core_->OnMessage(session_, request_, absl::Now());
+  const absl::Status status = core_->OnMessage(session_, request_, MonotonicNow());
   if (!status.ok()) {
     End(status);
     return;

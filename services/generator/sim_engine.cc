@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "engine/base/monotonic_time.h"
 #include "engine/base/status_macros.h"
 #include "engine/cache/kv_cache.h"
 #include "engine/loader/checkpoint.h"
@@ -76,14 +76,15 @@ SchedulerOptions MakeSchedulerOptions(const EngineInfo& info, const EngineOption
   return scheduler;
 }
 
-// std's clocks have no end of time.
+// `time`: of MonotonicNow(). std's clocks have no end of time.
 template <typename Condition>
 void WaitUntil(absl::Time time, std::condition_variable& changed,
                std::unique_lock<std::mutex>& lock, const Condition& condition) {
   if (time == absl::InfiniteFuture()) {
     changed.wait(lock, condition);
   } else {
-    changed.wait_until(lock, absl::ToChronoTime(time), condition);
+    const absl::Duration left = std::min(time - MonotonicNow(), absl::Hours(24));
+    changed.wait_for(lock, absl::ToChronoNanoseconds(left), condition);
   }
 }
 
@@ -168,7 +169,7 @@ void SimEngine::Run() {
   StepEvents ended;
   {
     std::unique_lock<std::mutex> lock(mutex_);
-    replica_->FailAll(absl::UnavailableError("the engine is shutting down"), absl::Now(),
+    replica_->FailAll(absl::UnavailableError("the engine is shutting down"), MonotonicNow(),
                       &ended.sequences);
   }
   Deliver(std::move(ended));
@@ -181,7 +182,7 @@ bool SimEngine::RunStep() {
   std::optional<absl::Duration> duration;
   {
     std::unique_lock<std::mutex> lock(mutex_);
-    begin = absl::Now();
+    begin = MonotonicNow();
     duration = replica_->BeginStep(begin, &ended.sequences);
     ended.step = replica_->step();
   }
@@ -197,7 +198,7 @@ bool SimEngine::RunStep() {
     const absl::Time end = planned_end_ = paced + *duration;
     WaitUntil(end, step_end_, lock, [this] { return stop_; });
     if (stop_) return true;
-    const absl::Time now = absl::Now();
+    const absl::Time now = MonotonicNow();
     replica_->EndStep(now, &done.sequences);
     done.step = replica_->step();
     done.duration = now - begin;
@@ -220,7 +221,7 @@ absl::StatusOr<uint64_t> SimEngine::Submit(SequenceRequest request) {
   std::unique_lock<std::mutex> lock(mutex_);
   if (stop_) return absl::UnavailableError("the engine is shutting down");
   Changed();
-  return replica_->Submit(std::move(request), std::move(prepared), absl::Now());
+  return replica_->Submit(std::move(request), std::move(prepared), MonotonicNow());
 }
 
 void SimEngine::Cancel(uint64_t sequence) {
@@ -237,7 +238,7 @@ void SimEngine::AddCredit(uint64_t sequence, int64_t tokens) {
 
 EngineStats SimEngine::Stats() const {
   std::unique_lock<std::mutex> lock(mutex_);
-  return replica_->Stats(absl::Now());
+  return replica_->Stats(MonotonicNow());
 }
 
 absl::Status SimEngine::Health() const {

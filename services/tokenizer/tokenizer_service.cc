@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "absl/strings/escaping.h"
-#include "absl/time/clock.h"
+#include "engine/base/monotonic_time.h"
 #include "services/common/error_details.h"
 #include "services/common/status_mapping.h"
 #include "spdlog/spdlog.h"
@@ -133,9 +133,9 @@ grpc::ServerUnaryReactor* TokenizerService::Prepare(grpc::CallbackServerContext*
     spdlog::debug("prepare {}, traceparent {}",
                   absl::CEscape(request->request_id().substr(0, kMaxLoggedBytes)),
                   absl::CEscape(request->traceparent().substr(0, kMaxLoggedBytes)));
-    const absl::Time start = absl::Now();
+    const absl::Time start = MonotonicNow();
     absl::StatusOr<v1::PrepareResponse> prepared = worker_.Prepare(*request);
-    metrics_.prepare_duration.Observe(absl::ToDoubleSeconds(absl::Now() - start));
+    metrics_.prepare_duration.Observe(absl::ToDoubleSeconds(MonotonicNow() - start));
     if (prepared.ok()) {
       metrics_.prompt_tokens.Increment(prepared->prompt_ids_size());
       *response = *std::move(prepared);

@@ -6,6 +6,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+import leaks
 from proto_api import load_api
 from server_process import DEMO_MODEL, ServerProcess
 from sim_cluster import SimCluster
@@ -21,7 +22,7 @@ class Cluster:
     """A gateway, tokenizers and generators on this machine."""
 
     def __init__(self, tokenizers=1, generators=1, generator_flags=(), gateway_flags=()):
-        self.stack = contextlib.ExitStack()
+        self.stack, self._started = contextlib.ExitStack(), []
         self.tokenizers = [self._start("tokenizer", "--model", DEMO_MODEL) for _ in range(tokenizers)]
         self.generators = [
             self._start("generator", "--model", DEMO_MODEL, "--kv-cache-memory", "64M", *generator_flags)
@@ -30,18 +31,21 @@ class Cluster:
             "gateway", "--tokenizers", ",".join(p.address for p in self.tokenizers),
             "--generators", ",".join(p.address for p in self.generators), *gateway_flags)
         for process in [*self.tokenizers, *self.generators, self.gateway]:
-            process.wait_ready()
+            leaks.remember(process.wait_ready())
 
     def _start(self, role, *flags):
         process = ServerProcess(role, *flags)
         self.stack.callback(process.stop)
+        self._started.append(process)
         return process
 
     def channel(self):
         return grpc.insecure_channel(self.gateway.address)
 
     def stop(self):
-        self.stack.close()
+        """Fails if anything is left of a request."""
+        with self.stack:
+            leaks.wait_clean(self._started)
 
 
 @pytest.fixture(scope="session")

@@ -197,6 +197,7 @@ def test_a_stalled_engine_is_left(api, sim_cluster):
     # Which of the two has it is not known beforehand: the gateway knows the second only afterwards.
     hang = [{"when": "the", "fault": "hang", "after": 20, "times": 1}]
     cluster = sim_cluster(generators=2, generator_flags=("--sim-step-ms", 5), scripts={0: hang, 1: None})
+    cluster.hung.append(cluster.generators[0])
     addresses = cluster.folder / "generators"
     addresses.write_text(cluster.generators[0].address + "\n")
     gateway = cluster.start_gateway(generators=[f"file:{addresses}"])

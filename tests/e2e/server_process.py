@@ -54,8 +54,9 @@ def check_sound(reports):
 
 
 class ServerProcess:
-    def __init__(self, role, *flags, listen="127.0.0.1:0", http_listen=None, log=None):
-        """`listen`, `http_listen`: fixed addresses, to come back where another process was."""
+    def __init__(self, role, *flags, listen="127.0.0.1:0", http_listen=None, log=None, environment=None):
+        """`listen`, `http_listen`: fixed addresses, to come back where another process was.
+        `environment`: variables besides our own."""
         self.role = role
         self.flags = flags
         self.signals = []
@@ -67,7 +68,7 @@ class ServerProcess:
              *(["--drain-delay", "0"] if "--drain-delay" not in flags else []), "--log-level", "info" if log else "warn",
              *(["--http-listen", http_listen or "127.0.0.1:0"]
                if serves_http else []), *map(str, flags)],
-            stdout=subprocess.PIPE, stderr=log, text=True)
+            stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **(environment or {})})
         _watched.append(self)
         threading.Thread(target=self._read, daemon=True).start()
         while not {"grpc", *(["http"] if serves_http else [])} <= self.addresses.keys():
@@ -107,16 +108,17 @@ class ServerProcess:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
+    def series(self):
+        """All metrics: {name and labels: value}."""
+        lines = [line for line in self.http("/metrics")[1].splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
     def metric(self, name, **labels):
         """Sum of the series of this name that have these labels."""
-        total, found = 0.0, False
-        for line in self.http("/metrics")[1].splitlines():
-            if line.startswith("#") or not line.startswith((name + "{", name + " ")):
-                continue
-            if all(f'{key}="{value}"' in line for key, value in labels.items()):
-                total, found = total + float(line.rsplit(" ", 1)[1]), True
+        found = [value for key, value in self.series().items() if key.split("{")[0] == name
+                 and all(f'{label}="{word}"' in key for label, word in labels.items())]
         assert found, f"{self.role} has no metric {name} {labels}"
-        return total
+        return sum(found)
 
     def signal(self, number):
         self.signals.append(number)

@@ -9,7 +9,7 @@ demand, and tokens that show when one was lost. services/generator/README.md has
     cluster.wait_idle()                       # nothing runs, no KV block is in use
 
 In tests use the fixture `sim_cluster` of conftest.py, which takes the same arguments and stops what it
-made. Every process is a ServerProcess: address, addresses["ops"], http(path), metric(name, **labels),
+made. stop() fails if anything is left of a request: leaks.py. Every process is a ServerProcess: address, addresses["ops"], http(path), metric(name, **labels),
 pid, signal, kill, terminate, running.
 
 Token i of an answer is a hash of the fingerprint, the prompt, all tokens before i, the sampling
@@ -26,6 +26,7 @@ import time
 
 import grpc
 
+import leaks
 from server_process import DEMO_MODEL, ServerProcess
 
 # As Qwen3 has them; special=false as in its tokenizer, so they are text.
@@ -59,17 +60,20 @@ class SimCluster:
     each_generator: a list of flags for each generator, besides.
     script: rules of --sim-script for all generators; scripts: {number of a generator: its own rules}.
     log: an open file, which gets what every process logs at level info.
+    environment: variables for all processes.
     model: the folder; default: that of make_sim_model, served as "sim".
     """
 
     def __init__(self, generators=1, tokenizers=1, gateways=1, generator_flags=(),
                  tokenizer_flags=("--chat-template", "qwen3"), gateway_flags=(), each_generator=None, script=None, scripts=None,
-                 model=None, log=None):
+                 model=None, log=None, environment=None):
         self.stack = contextlib.ExitStack()
         self.folder = pathlib.Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
         self.model = model or make_sim_model(self.folder / "sim")
         self._gateway_flags = gateway_flags
-        self._log = log
+        self._log, self._environment = log, environment
+        self._started = []
+        self.hung = []  # processes that will never be done with what they have
         each = each_generator or [()] * generators
         assert len(each) == generators
         try:
@@ -82,7 +86,7 @@ class SimCluster:
                 for number, own in enumerate(each)]
             self.gateways = [self.start_gateway(ready=False) for _ in range(gateways)]
             for process in [*self.tokenizers, *self.generators, *self.gateways]:
-                process.wait_ready()
+                leaks.remember(process.wait_ready())
         except BaseException:
             self.stack.close()
             raise
@@ -95,8 +99,9 @@ class SimCluster:
         return ("--sim-script", path)
 
     def _start(self, role, flags, **options):
-        process = ServerProcess(role, *flags, log=self._log, **options)
+        process = ServerProcess(role, *flags, log=self._log, environment=self._environment, **options)
         self.stack.callback(process.stop)
+        self._started.append(process)
         return process
 
     def start_gateway(self, generators=None, flags=None, ready=True, listen="127.0.0.1:0"):
@@ -106,7 +111,7 @@ class SimCluster:
             "--tokenizers", ",".join(p.address for p in self.tokenizers),
             "--generators", ",".join(addresses), *(self._gateway_flags if flags is None else flags)),
                               listen=listen)
-        return gateway.wait_ready() if ready else gateway
+        return leaks.remember(gateway.wait_ready()) if ready else gateway
 
     def restart(self, processes, number, *flags):
         """Starts processes[number], which must have ended, anew at its addresses, with its flags and
@@ -115,7 +120,7 @@ class SimCluster:
         assert not old.running()
         processes[number] = self._start(old.role, (*old.flags, *flags), listen=old.address,
                                         http_listen=old.addresses.get("http")).wait_ready()
-        return processes[number]
+        return leaks.remember(processes[number])
 
     def restart_generator(self, number, *flags):
         return self.restart(self.generators, number, *flags)
@@ -144,4 +149,5 @@ class SimCluster:
             time.sleep(0.05)
 
     def stop(self):
-        self.stack.close()
+        with self.stack:
+            leaks.wait_clean([process for process in self._started if process not in self.hung])

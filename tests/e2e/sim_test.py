@@ -113,6 +113,7 @@ def test_a_crash_ends_the_process_at_that_prompt_only(api, sim_cluster):
 def test_a_hanging_step_shows_in_the_metrics(api, sim_cluster):
     cluster = sim_cluster(script=[{"when": "poison", "fault": "hang"}])
     generator = cluster.generators[0]
+    cluster.hung.append(generator)
     with cluster.channel() as channel:
         stream = api.InferenceStub(channel).StreamComplete(request(api, text="poison"))
         ages = []

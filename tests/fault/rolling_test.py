@@ -3,12 +3,12 @@
 import pytest
 
 from kill_points import Run
-from world import QUIET
+from leaks import QUIET
 
 
 @pytest.fixture(scope="module")
 def run():
-    run = Run(24, 3, lengths=(10, 30), stall=6)
+    run = Run(24, 3, lengths=(10, 30), stall=6, step_ms=25)
     run.warm_up()
     yield run
     run.close()

@@ -54,7 +54,7 @@ def error_of(body):
     code = error["code"].upper()
     if code in ("UNAVAILABLE", "CANCELLED"):
         return SseError(code)
-    return SseError("UNAVAILABLE" if code == "NO_WORKER" else "ERROR", code)
+    return SseError("UNAVAILABLE" if code in ("NO_WORKER", "WORKER_LOST") else "ERROR", code)
 
 
 class SseCall:

@@ -74,7 +74,7 @@ def test_a_stream_that_breaks_off_or_is_none(replied, code):
 
 @pytest.mark.parametrize("name, wanted", [
     ("unavailable", ("UNAVAILABLE", "")), ("no_worker", ("UNAVAILABLE", "NO_WORKER")),
-    ("worker_lost", ("ERROR", "WORKER_LOST")), ("queue_full", ("ERROR", "QUEUE_FULL"))])
+    ("worker_lost", ("UNAVAILABLE", "WORKER_LOST")), ("queue_full", ("ERROR", "QUEUE_FULL"))])
 def test_errors(name, wanted):
     error = json.dumps({"error": {"message": "m", "type": "server_error", "param": None, "code": name}}).encode()
     assert answer(START + chunk(b"data: " + error + b"\n\n") + END)[0] == wanted

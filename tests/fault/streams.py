@@ -134,8 +134,8 @@ class Client:
             code, reason = await ask(gateways[gateway][protocol], method, request, write)
             write("status", code=code, reason=reason)
             # What the gateway itself says is final, but for that it has just lost all workers: one that
-            # was stopped does not find its sessions again.
-            if code not in ("UNAVAILABLE", "STALLED", "CANCELLED") or reason not in ("", "NO_WORKER"):
+            # was stopped does not find its sessions again. history.py allows it to no other.
+            if code not in ("UNAVAILABLE", "STALLED", "CANCELLED") or reason not in ("", "NO_WORKER", "WORKER_LOST"):
                 return
             gateway = (gateway + 1) % len(gateways)
             await asyncio.sleep(0.05)

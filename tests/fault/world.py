@@ -1,25 +1,17 @@
 """A cluster whose every process is reached through a link that can go wrong, and what can happen to it."""
 
+import math
 import pathlib
-import re
 import signal
 import tempfile
 import threading
 import time
 
 from fault_proxy import Links
+from leaks import QUIET, SLACK, left_over, total
 from server_process import DEMO_MODEL, ServerProcess
 from sim_cluster import make_sim_model
 
-# Of each role: what must be 0 when nobody asks for anything.
-QUIET = {
-    "generator": ("qwenserve_sequences_running", "qwenserve_sequences_waiting", "qwenserve_kv_blocks_used",
-                  "qwenserve_queued_prompt_tokens"),
-    "gateway": ("qwenserve_gateway_requests_in_flight", "qwenserve_gateway_requests_waiting"),
-    "tokenizer": (),
-}
-# Above what a process had when nothing had happened yet: a reconnect that is under way, a file that is read.
-DESCRIPTOR_SLACK = 4
 PATIENCE = 60
 
 
@@ -50,23 +42,6 @@ class Slot:
         self.process = ServerProcess(self.role, *self.flags)
         for name, address in self._ports().items():
             self.world.links.target(self.addresses[name], address)
-
-    def metrics(self):
-        """{series: value}."""
-        found = {}
-        for line in self.process.http("/metrics")[1].splitlines():
-            if not line.startswith("#"):
-                name, value = line.rsplit(" ", 1)
-                found[name] = float(value)
-        return found
-
-
-def total(metrics, name, *labels):
-    """Sum of a metric's series that have all of these labels, written as `key="value"`."""
-    series = [value for key, value in metrics.items()
-              if re.split(r"[{ ]", key)[0] == name and all(label in key for label in labels)]
-    assert series, f"no metric {name} {labels}"
-    return sum(series)
 
 
 class World:
@@ -129,22 +104,17 @@ class World:
         def lacking():
             return [f"{slot.process.address} has {have} of {count} {role}s"
                     for slot in self.gateways for role, count in wanted.items()
-                    if (have := total(slot.metrics(), "qwenserve_gateway_workers_ready", f'role="{role}"')) < count]
+                    if (have := total(slot.process.series(), "qwenserve_gateway_workers_ready", f'role="{role}"')) < count]
         self.wait_until("whole", lacking)
 
     def _leaks(self):
         found = []
         for slot in self.slots:
-            metrics = slot.metrics()
-            found += [f"{slot.role}: {name} {value}" for name in QUIET[slot.role]
-                      if (value := total(metrics, name)) != 0]
+            found += left_over(slot.process, self.baseline.get(slot.role, math.inf) + SLACK)
             if slot.role == "generator":
-                sessions = total(metrics, "qwenserve_generator_sessions")
+                sessions = slot.process.metric("qwenserve_generator_sessions")
                 if sessions != len(self.gateways):
                     found.append(f"generator: {sessions} sessions")
-            descriptors = metrics["process_open_fds"]
-            if slot.role in self.baseline and descriptors > self.baseline[slot.role] + DESCRIPTOR_SLACK:
-                found.append(f"{slot.role}: {descriptors} descriptors, {self.baseline[slot.role]} before")
         return found
 
     def wait_clean(self):
@@ -152,11 +122,11 @@ class World:
         self.wait_until("clean", self._leaks)
 
     def remember_descriptors(self):
-        self.baseline = {role: max(slot.metrics()["process_open_fds"] for slot in self.slots if slot.role == role)
+        self.baseline = {role: max(slot.process.series()["process_open_fds"] for slot in self.slots if slot.role == role)
                          for role in QUIET}
 
     def failovers(self):
-        return sum(total(slot.metrics(), "qwenserve_gateway_failovers_total", f'cause="{cause}"')
+        return sum(total(slot.process.series(), "qwenserve_gateway_failovers_total", f'cause="{cause}"')
                    for slot in self.gateways for cause in ("ended", "silent", "stalled", "failed", "draining"))
 
 

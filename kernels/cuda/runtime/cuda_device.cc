@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "kernels/cuda/runtime/cuda_requirements.h"
 #include "kernels/cuda/runtime/gpu_device.h"
+#include "kernels/steady_clock.h"
 
 namespace qwenserve {
 namespace {
@@ -346,9 +347,9 @@ void CudaDevice::After(GpuStream stream, GpuEvent event) {
 }
 
 absl::Status CudaDevice::Wait(GpuEvent event, absl::Duration timeout) {
-  const absl::Time start = absl::Now();
+  const absl::Duration start = SteadyClock::Real().Now();
   while (!Done(event)) {
-    const absl::Duration waited = absl::Now() - start;
+    const absl::Duration waited = SteadyClock::Real().Now() - start;
     if (waited >= timeout) {
       stalled_ = true;
       return absl::DeadlineExceededError(absl::StrCat(
@@ -361,11 +362,11 @@ absl::Status CudaDevice::Wait(GpuEvent event, absl::Duration timeout) {
 }
 
 absl::Status CudaDevice::Synchronize(absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Duration deadline = SteadyClock::Real().Now() + timeout;
   const GpuEvent events[2] = {Record(GpuStream::kCompute), Record(GpuStream::kCopy)};
   absl::Status status;
   for (GpuEvent event : events) {
-    if (status.ok()) status = Wait(event, deadline - absl::Now());
+    if (status.ok()) status = Wait(event, deadline - SteadyClock::Real().Now());
     Release(event);
   }
   return status;

@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "kernels/cuda/runtime/simt_faults.h"
 #include "kernels/cuda/simt/grid.h"
+#include "kernels/steady_clock.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -271,14 +272,14 @@ class SimtDevice final : public GpuDevice {
   }
 
   absl::Status WaitUntilDone(absl::Duration timeout) {
-    const absl::Time deadline = absl::Now() + timeout;
+    const absl::Duration deadline = SteadyClock::Real().Now() + timeout;
     for (;;) {
       if (absl::Status status = Check(); !status.ok()) return status;
       {
         const std::lock_guard lock(faults_->mutex_);
         if (!faults_->hanging_) return absl::OkStatus();
       }
-      if (absl::Now() >= deadline) {
+      if (SteadyClock::Real().Now() >= deadline) {
         return absl::DeadlineExceededError(
             absl::StrCat("the GPU's work was not done within ", absl::FormatDuration(timeout)));
       }

@@ -45,16 +45,8 @@ Discovery::Discovery(const std::vector<std::string>& sources, const DiscoverySet
 }
 
 Discovery::~Discovery() {
-  {
-    absl::MutexLock lock(&mutex_);
-    stop_ = true;
-  }
+  stop_.Stop();
   thread_.join();
-}
-
-bool Discovery::Stopped() {
-  absl::MutexLock lock(&mutex_);
-  return stop_;
 }
 
 void Discovery::Run() {
@@ -66,8 +58,7 @@ void Discovery::Run() {
     Publish(entries);
     absl::Duration wait = files_.empty() ? settings_.max_ttl : settings_.file_interval;
     for (const auto& [host, name] : names_) wait = std::min(wait, name.due - MonotonicNow());
-    absl::MutexLock lock(&mutex_);
-    if (mutex_.AwaitWithTimeout(absl::Condition(&stop_), wait)) return;
+    if (stop_.StoppedWithin(wait)) return;
   }
 }
 
@@ -110,7 +101,7 @@ void Discovery::AskNames(const std::vector<WorkerAddress>& entries) {
   for (const std::string& host : used) {
     if (names_[host].due <= now) due.push_back(host);
   }
-  const auto answers = LookUp(due, settings_.dns, [this] { return Stopped(); });
+  const auto answers = LookUp(due, settings_.dns, [this] { return stop_.stopped(); });
   for (size_t i = 0; i < due.size(); ++i) TakeAnswer(due[i], answers[i]);
 }
 

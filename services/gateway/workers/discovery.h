@@ -8,10 +8,9 @@
 #include <thread>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "engine/base/monotonic_time.h"
 #include "services/gateway/workers/dns_client.h"
 #include "services/gateway/workers/worker_address.h"
 
@@ -66,7 +65,6 @@ class Discovery {
   void AskNames(const std::vector<WorkerAddress>& entries);
   void TakeAnswer(const std::string& host, const absl::StatusOr<DnsAnswer>& answer);
   void Publish(const std::vector<WorkerAddress>& entries);
-  bool Stopped();
 
   const DiscoverySettings settings_;
   const Hooks hooks_;
@@ -78,8 +76,7 @@ class Discovery {
   std::vector<std::string> published_;
   bool ever_published_ = false;
 
-  absl::Mutex mutex_;
-  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  StopSignal stop_;
   std::thread thread_;
 };
 

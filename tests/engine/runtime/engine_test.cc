@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "absl/time/clock.h"
+#include "engine/base/monotonic_time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/engine/loader/checkpoint_writer.h"
@@ -177,7 +177,7 @@ TEST_P(EngineTest, TheDeadlineEndsAPausedSequenceOfAnIdleEngine) {
   ASSERT_TRUE(harness.status().ok()) << harness.status();
   SequenceRequest request = GreedyRequest({1, 2, 3}, 20);
   request.credit = 2;
-  request.deadline = absl::Now() + absl::Milliseconds(200);
+  request.deadline = MonotonicNow() + absl::Milliseconds(200);
   const Answer answer = harness.Generate(request);
   EXPECT_EQ(answer.finish, FinishReason::kDeadline);
   EXPECT_LE(answer.ids.size(), 2);

@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-#include "absl/time/clock.h"
+#include "engine/base/monotonic_time.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
 #include "grpcpp/security/server_credentials.h"
@@ -129,7 +129,7 @@ TEST_F(SessionReactorTest, AGatewayThatLeftWithoutReadingIsForgotten) {
   ASSERT_TRUE(stream_->WritesDone());
   // The write under way never ends, so it takes the silence.
   ASSERT_TRUE(Eventually([&] {
-    core_.Beat(absl::Now() + 2 * GeneratorCore::kSilenceLimit);
+    core_.Beat(MonotonicNow() + 2 * GeneratorCore::kSilenceLimit);
     return core_.open_sessions() == 0;
   }));
 }
