@@ -44,6 +44,11 @@ int main(int argc, char** argv) {
             "Tokens that an answer may be ahead of its client; then it pauses");
   flags.Add("failover-wait", &gateway.call.failover_wait,
             "Seconds that an answer whose generator is lost waits for an equal one to go on at");
+  flags.Add("slow-start", &gateway.health.slow_start,
+            "Seconds after which a generator that comes, or comes back, gets all of its share");
+  flags.Add("ejection-time", &gateway.health.ejection_time,
+            "Seconds without work for a generator that is slower or fails more than the others;\n"
+            "longer each time");
   flags.Add("http-listen", &http.listen,
             "HOST:PORT of the OpenAI HTTP API; port 0 takes a free one, empty turns it off");
   flags.Add("http-max-connections", &http.server.accept.max_connections, "HTTP connections in all");

@@ -212,6 +212,8 @@ void FleetHealth::JudgeGroup(std::vector<Sample>& group, absl::Time now, Report*
       const double factor = absl::FDivDuration(median, sample.step) * settings_.slow_share_factor;
       sample.health->speed_ = std::min(1.0, factor);
       sample.health->slow_intervals_ = is_slow ? sample.health->slow_intervals_ + 1 : 0;
+    } else {
+      sample.health->speed_ = std::min(1.0, sample.health->speed_ * settings_.unseen_share_factor);
     }
     const int own = sample.successes + sample.failures;
     const int others = successes + failures - own;

@@ -38,6 +38,9 @@ struct HealthSettings {
   int outlier_slow_intervals = 2;
   // Before that, steps above so many times the median make its share smaller in proportion.
   double slow_share_factor = 1.5;
+  // An interval in which nothing shows how fast it is makes its share larger by so much, up to the
+  // whole: with little to do for all, it would never get the work that proves it well again.
+  double unseen_share_factor = 2;
   // It is ejected for the first time multiplied by how often it was lately, at most the second; one
   // time is forgotten for each interval of that length without a reason.
   absl::Duration ejection_time = absl::Seconds(10);

@@ -191,6 +191,24 @@ TEST_F(ReplicaHealthTest, SlowStepsMakeTheShareSmaller) {
   EXPECT_EQ(all[2]->Share(now_), 1);
 }
 
+TEST_F(ReplicaHealthTest, ASlowOneOfWhichNothingIsSeenGetsItsShareBack) {
+  auto all = AddMany(4);
+  now_ += absl::Seconds(5);
+  RunInterval(all, {10, 10, 150, 10});
+  double share = all[2]->Share(now_);
+  EXPECT_NEAR(share, 0.1, 0.01);
+  // Nobody has anything to do.
+  for (int i = 0; i < 3; ++i) {
+    now_ += absl::Milliseconds(2500);
+    fleet_.Tick(now_);
+    EXPECT_DOUBLE_EQ(all[2]->Share(now_), 2 * share);
+    share = all[2]->Share(now_);
+  }
+  now_ += absl::Milliseconds(2500);
+  fleet_.Tick(now_);
+  EXPECT_EQ(all[2]->Share(now_), 1);
+}
+
 TEST_F(ReplicaHealthTest, ASlowOneThatIsBackIsSoonOutAgain) {
   auto all = AddMany(4);
   RunInterval(all, {10, 10, 100, 10});
