@@ -42,6 +42,11 @@ void ApplyServerSettings(grpc::ServerBuilder& builder, Exposure exposure,
   const int message_bytes = is_public ? kPublicMessageBytes : kInternalMessageBytes;
   builder.SetMaxReceiveMessageSize(message_bytes);
   builder.SetMaxSendMessageSize(kInternalMessageBytes);
+  // gRPC 1.51 holds a message to its size as it came, and unpacks it to whatever it is. Clients are
+  // told UNIMPLEMENTED by the first two, nothing is unpacked for those who do not care by the third.
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
+  builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMetadataBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
                              is_public ? limits.max_concurrent_streams : 100000);

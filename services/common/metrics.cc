@@ -399,7 +399,7 @@ GatewayMetrics::GatewayMetrics(Metrics& metrics)
                                 "Requests turned away or ended for want of room, by cause");
   for (const char* cause : kSheds) sheds.push_back(&sheds_family.Add({{"cause", cause}}));
   for (const char* cause :
-       {"ended", "silent", "stalled", "failed", "draining", "refused", "unreachable"}) {
+       {"ended", "silent", "stalled", "failed", "draining", "refused", "unreachable", "paused"}) {
     failovers.push_back(&AddCounter(metrics, "qwenserve_gateway_failovers_total",
                                     "Samples that went on at another replica, by what parted them "
                                     "from the last one",

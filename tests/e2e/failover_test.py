@@ -270,6 +270,29 @@ def test_a_lone_replica_that_comes_back_goes_on(api, sim_cluster):
         assert reader.answers() == expected
 
 
+def test_a_gateway_that_was_stopped_blames_no_request(api, sim_cluster):
+    # All of its sessions are gone when it goes on: an answer may meet with several dead ones in a row.
+    cluster = sim_cluster(generators=4, generator_flags=("--sim-step-ms", 10))
+    wanted = requests(api, 250)
+    with cluster.channel() as channel:
+        stub = api.InferenceStub(channel)
+        whole = {kind: stub.Complete.future(request) for kind, request in wanted.items()}
+        expected = {kind: of_response(future.result(PATIENCE)) for kind, future in whole.items()}
+        readers = {kind: Reader(stub.StreamComplete(request)) for kind, request in wanted.items()}
+        for reader in readers.values():
+            assert reader.begun.wait(PATIENCE)
+        cluster.gateway.signal(signal.SIGSTOP)
+        deadline = time.monotonic() + PATIENCE
+        while cluster.total("qwenserve_generator_sessions") > 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        cluster.gateway.signal(signal.SIGCONT)
+        for kind, reader in readers.items():
+            assert reader.answers() == expected[kind], kind
+    assert failovers(cluster.gateway, cause="paused") > 0
+    assert cluster.gateway.metric("qwenserve_gateway_suspected_poison_total") == 0
+
+
 def test_another_gateway_gives_the_rest_of_an_answer(api, sim_cluster):
     cluster = sim_cluster(generators=2, gateways=2, generator_flags=("--sim-step-ms", 10))
     request = requests(api, 200)["sampled"]

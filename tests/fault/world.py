@@ -127,7 +127,7 @@ class World:
 
     def failovers(self):
         return sum(total(slot.process.series(), "qwenserve_gateway_failovers_total", f'cause="{cause}"')
-                   for slot in self.gateways for cause in ("ended", "silent", "stalled", "failed", "draining"))
+                   for slot in self.gateways for cause in ("ended", "silent", "stalled", "failed", "draining", "paused"))
 
 
 FAULTS = ("kill", "stop", "drain", "hole", "hole_reset", "reset", "delay", "fragments")

@@ -61,7 +61,7 @@ Failover::Verdict Failover::OnLoss(uint32_t index, LossCause cause, bool resumab
     return Verdict::kResubmit;
   }
   sample.accepted = true;
-  if (cause != LossCause::kDraining) {
+  if (cause != LossCause::kDraining && cause != LossCause::kPaused) {
     ++sample.losses;
     lost_.insert(sample.instance_id);
     if (cause != LossCause::kEnded && cause != LossCause::kSilent) {

@@ -12,6 +12,7 @@ enum class LossCause {
   kDraining,     // it is about to exit, in order
   kRefused,      // no room at its door
   kUnreachable,  // its session was gone before it was asked
+  kPaused,       // the gateway itself was stopped, and lost its sessions by that
 };
 }  // namespace qwenserve
 

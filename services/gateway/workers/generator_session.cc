@@ -67,6 +67,7 @@ void GeneratorSession::Tick(absl::Time now) {
   {
     absl::MutexLock lock(&mutex_);
     // When this process was stopped itself, what has arrived meanwhile must be read first.
+    if (now - last_tick_ > settings_.silence_limit) paused_at_ = now;
     if (now - std::exchange(last_tick_, now) > settings_.silence_limit / 2) {
       last_received_ = std::max(last_received_, now - settings_.silence_limit / 2);
     }
@@ -116,6 +117,9 @@ void GeneratorSession::Close(const std::string& reason, LossCause cause) {
     if (state_ == State::kLost) return;
     // It had said that it would go.
     if (state_ == State::kDraining && cause == LossCause::kEnded) cause = LossCause::kDraining;
+    // All sessions of a gateway that was stopped end when it goes on: no request is to blame.
+    const bool vanished = cause == LossCause::kEnded || cause == LossCause::kSilent;
+    if (vanished && WasPaused(clock_())) cause = LossCause::kPaused;
     state_ = State::kLost;
     reason_ = reason;
     orphans = std::exchange(sequences_, {});
@@ -130,6 +134,10 @@ void GeneratorSession::Close(const std::string& reason, LossCause cause) {
     }
   }
   hooks_.on_change();
+}
+
+bool GeneratorSession::WasPaused(absl::Time now) const {
+  return now - last_tick_ > settings_.silence_limit || now - paused_at_ < settings_.silence_limit;
 }
 
 GeneratorSession::State GeneratorSession::state() const {

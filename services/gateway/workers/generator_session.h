@@ -120,6 +120,8 @@ class GeneratorSession final
   // Returns whether the sequence has ended.
   bool Account(const v1::SequenceEvent& event, absl::Time now, Sequence* sequence,
                ReplicaWork* work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // This process was stopped until a moment ago, for longer than anybody may be silent.
+  bool WasPaused(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Starts a write when none is under way and something waits.
   void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool FillWrite() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -140,6 +142,7 @@ class GeneratorSession final
   absl::Time last_received_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_heartbeat_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_tick_ ABSL_GUARDED_BY(mutex_);
+  absl::Time paused_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   absl::Time hand_over_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   v1::EngineStats stats_ ABSL_GUARDED_BY(mutex_);
   ReplicaLoad load_ ABSL_GUARDED_BY(mutex_);

@@ -4,6 +4,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "tests/services/gateway/gateway_harness.h"
 
@@ -406,10 +407,15 @@ TEST(GatewayGeneratorsTest, WrongTokenizerHashGetsNoWork) {
   EXPECT_EQ(generator.num_submits(), 0u);
 }
 
-TEST(GatewayGeneratorsTest, AnotherProtocolVersionIsRefused) {
+class ProtocolVersionTest : public testing::TestWithParam<uint32_t> {};
+
+// The one before, the next one, one of a later time.
+INSTANTIATE_TEST_SUITE_P(Foreign, ProtocolVersionTest, testing::Values(0, 2, 7));
+
+TEST_P(ProtocolVersionTest, AnotherOneIsRefused) {
   FakeTokenizer tokenizer;
   FakeGenerator::Options options;
-  options.hello.set_protocol_version(7);
+  options.hello.set_protocol_version(GetParam());
   FakeGenerator generator(options);
   GatewayHarness harness(OptionsFor({tokenizer.address()}, {generator.address()}));
   ASSERT_TRUE(Eventually([&] {
@@ -417,7 +423,8 @@ TEST(GatewayGeneratorsTest, AnotherProtocolVersionIsRefused) {
     harness.gateway().FillStatus(&status);
     for (const v1::WorkerStatus& worker : status.workers()) {
       if (worker.role() == "generator" &&
-          worker.reason() == "it speaks version 7 of the protocol, not 1") {
+          worker.reason() ==
+              absl::StrCat("it speaks version ", GetParam(), " of the protocol, not 1")) {
         return true;
       }
     }

@@ -5,7 +5,10 @@
 #include <thread>
 
 #include "gmock/gmock.h"
+#include "grpcpp/create_channel.h"
+#include "grpcpp/security/credentials.h"
 #include "gtest/gtest.h"
+#include "qwenserve/v1/nodes.grpc.pb.h"
 #include "services/common/version.h"
 #include "services/generator/node_stream.h"
 
@@ -168,6 +171,24 @@ TEST_F(NodeHubTest, RefusesWhatDoesNotBelong) {
   EXPECT_THAT(std::string(RefusalOf(2, 3).message()), HasSubstr("the replica has begun"));
   first->Close();
   second->Close();
+}
+
+TEST_F(NodeHubTest, RefusesANodeOfAnotherVersion) {
+  Listen(2);
+  const auto stub = v1::Nodes::NewStub(
+      grpc::CreateChannel(hub_->address(), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  const auto stream = stub->Join(&context);
+  v1::NodeMessage message;
+  message.mutable_hello()->set_version("0.0.0");
+  message.mutable_hello()->set_node_rank(1);
+  message.mutable_hello()->set_num_nodes(2);
+  ASSERT_TRUE(stream->Write(message));
+  EXPECT_FALSE(stream->Read(&message));
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(status.error_message(), HasSubstr("node 1 is version 0.0.0"));
+  EXPECT_EQ(hub_->num_waiting(), 0);
 }
 
 TEST_F(NodeHubTest, ANodeThatLeavesBeforeTheBeginningMayComeAgain) {

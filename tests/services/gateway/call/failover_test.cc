@@ -91,6 +91,13 @@ TEST_F(FailoverTest, DrainsAreNoPoison) {
   }
 }
 
+TEST_F(FailoverTest, WhatAPausedGatewayLostIsNoPoison) {
+  for (int i = 0; i < 5; ++i) {
+    failover_.OnSubmit(0, std::string(1, static_cast<char>('a' + i)));
+    EXPECT_EQ(Lose(0, LossCause::kPaused), Verdict::kResubmit);
+  }
+}
+
 TEST_F(FailoverTest, WithoutAFingerprintOnlyWhatHasNotBegunGoesOn) {
   failover_.OnSubmit(0, "a");
   failover_.OnSubmit(1, "a");
