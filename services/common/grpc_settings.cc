@@ -43,7 +43,8 @@ void ApplyServerSettings(grpc::ServerBuilder& builder, Exposure exposure,
   builder.SetMaxReceiveMessageSize(message_bytes);
   builder.SetMaxSendMessageSize(kInternalMessageBytes);
   // gRPC 1.51 holds a message to its size as it came, and unpacks it to whatever it is. Clients are
-  // told UNIMPLEMENTED by the first two, nothing is unpacked for those who do not care by the third.
+  // told UNIMPLEMENTED by the first two, nothing is unpacked for those who do not care by the
+  // third.
   builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
   builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
   builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);

@@ -1,6 +1,5 @@
 """Frames and messages that no gRPC library sends: the gateway stays up, bounded, and serves others."""
 
-import gzip
 import pathlib
 import socket
 import struct
@@ -75,10 +74,10 @@ class Connection:
         self.socket = socket.create_connection((host, int(port)), timeout=PATIENCE)
         self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, settings))
 
-    def flood(self, frames, times):
+    def flood(self, frames, times, patience=PATIENCE):
         """Returns whether all could be written; what the gateway says is read and dropped."""
         self.socket.setblocking(False)
-        data, deadline = memoryview(frames * times), time.monotonic() + PATIENCE
+        data, deadline = memoryview(frames * times), time.monotonic() + patience
         try:
             while data and time.monotonic() < deadline:
                 try:
@@ -93,19 +92,6 @@ class Connection:
         except OSError:
             return False
         return not data
-
-    def closed(self):
-        """Whether the gateway ends it within a while."""
-        self.socket.setblocking(True)
-        self.socket.settimeout(PATIENCE)
-        try:
-            while self.socket.recv(1 << 16):
-                pass
-        except TimeoutError:
-            return False
-        except OSError:
-            pass
-        return True
 
     def close(self):
         self.socket.close()
@@ -140,8 +126,7 @@ def test_headers_without_an_end(cluster, serves_others):
     connection = Connection(cluster.gateway)
     connection.flood(frame(HEADERS, 0, 1, HEAD), 1)
     more = frame(CONTINUATION, 0, 1, header(b"x" * 100, b"y" * 100) * 50)
-    written = connection.flood(more, 2000)
-    assert not written or connection.closed(), "a header of 20 MB was taken"
+    assert not connection.flood(more, 2000, patience=2), "a header of 20 MB was taken"
     serves_others()
     connection.close()
 
@@ -193,19 +178,10 @@ def test_messages_that_cannot_be_read(cluster, serves_others, message):
 
 def test_a_compressed_message_is_not_taken_for_its_small_size(cluster, api):
     """256 MB that were 256 KB on the way."""
-    method = "/qwenserve.v1.Inference/Complete"
-    bomb = gzip.compress(bytes(256 << 20), 9)
     before = memory(cluster.gateway)
-    host, port = cluster.gateway.address.rsplit(":", 1)
-    connection = Connection(cluster.gateway)
-    head = HEAD + header(b"grpc-encoding", b"gzip")
-    body = struct.pack(">BI", 1, len(bomb)) + bomb
-    pieces = b"".join(frame(DATA, 0, 1, body[at:at + 16000]) for at in range(0, min(len(body), 60000), 16000))
-    connection.flood(frame(HEADERS, END_HEADERS, 1, head) + pieces, 1)
-    connection.close()
     with cluster.channel() as channel:
-        call = channel.unary_unary(method, request_serializer=None, response_deserializer=None)
+        call = channel.unary_unary("/qwenserve.v1.Inference/Complete", request_serializer=None, response_deserializer=None)
         with pytest.raises(grpc.RpcError) as raised:
             call(bytes(256 << 20), compression=grpc.Compression.Gzip, timeout=PATIENCE)
-    assert raised.value.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNIMPLEMENTED)
+    assert raised.value.code() == grpc.StatusCode.UNIMPLEMENTED
     assert memory(cluster.gateway) - before < COST
