@@ -175,8 +175,8 @@ TEST_F(NodeHubTest, RefusesWhatDoesNotBelong) {
 
 TEST_F(NodeHubTest, RefusesANodeOfAnotherVersion) {
   Listen(2);
-  const auto stub = v1::Nodes::NewStub(
-      grpc::CreateChannel(hub_->address(), grpc::InsecureChannelCredentials()));
+  const auto stub =
+      v1::Nodes::NewStub(grpc::CreateChannel(hub_->address(), grpc::InsecureChannelCredentials()));
   grpc::ClientContext context;
   const auto stream = stub->Join(&context);
   v1::NodeMessage message;
