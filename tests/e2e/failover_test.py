@@ -272,7 +272,8 @@ def test_a_lone_replica_that_comes_back_goes_on(api, sim_cluster):
 
 def test_a_gateway_that_was_stopped_blames_no_request(api, sim_cluster):
     # All of its sessions are gone when it goes on: an answer may meet with several dead ones in a row.
-    cluster = sim_cluster(generators=4, generator_flags=("--sim-step-ms", 10))
+    # More is wanted than the generators may send without being asked again.
+    cluster = sim_cluster(generators=4, generator_flags=("--sim-step-ms", 10), gateway_flags=("--credit-window", 32))
     wanted = requests(api, 250)
     with cluster.channel() as channel:
         stub = api.InferenceStub(channel)
