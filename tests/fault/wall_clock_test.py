@@ -13,8 +13,9 @@ import time
 import grpc
 import pytest
 
-from server_process import BIN
+from server_process import BIN, SANITIZED
 
+pytestmark = pytest.mark.skipif(SANITIZED, reason="a sanitizer must be loaded before everything else")
 PATIENCE = 60
 HOUR = 3600
 TOKENS = 80
