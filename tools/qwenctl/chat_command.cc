@@ -42,9 +42,10 @@ int AskOnce(const ChatFlags& flags) {
   v1::ChatMessage* message = request.mutable_input()->add_messages();
   message->set_role(v1::ROLE_USER);
   message->set_content(flags.message);
-  GatewayClient client(flags.client);
+  const auto client = GatewayClient::Create(flags.client);
+  if (!client.ok()) return ReportError(client.status());
   return PrintAnswer(flags.client, flags.generation.n(), [&](const GatewayClient::OnText& on_text) {
-    return client.Chat(request, on_text);
+    return (*client)->Chat(request, on_text);
   });
 }
 

@@ -156,7 +156,9 @@ int Repl::Run() {
   });
   rl_initialize();
   InterruptKey::Bind();
-  client_ = std::make_unique<GatewayClient>(options_);
+  auto client = GatewayClient::Create(options_);
+  if (!client.ok()) return ReportError(client.status());
+  client_ = *std::move(client);
   const absl::StatusOr<v1::ListModelsResponse> models = client_->ListModels();
   if (!models.ok()) return ReportError(models.status());
   for (const v1::Model& model : models->models()) std::cout << "model " << model.id() << "  ";

@@ -54,10 +54,7 @@ std::string CheckAddress(const std::string& address) {
 std::string CheckTokenId(const std::string& id) { return id.empty() ? "needs an id" : ""; }
 
 void AddClientFlags(CLI::App& command, ClientOptions* options) {
-  command.add_option("--address", options->address, "Gateway, HOST:PORT")
-      ->envname("QWENSERVE_ADDRESS")
-      ->check(CheckAddress)
-      ->capture_default_str();
+  AddConnectionFlags(command, "Gateway", &options->connection);
   command.add_option("--model", options->model,
                      "Served model name; may be left out when the "
                      "gateway serves one");

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "CLI/CLI.hpp"
+#include "tools/qwenctl/connection.h"
 #include "tools/qwenctl/gateway_client.h"
 
 namespace qwenserve {
@@ -24,7 +25,11 @@ void AddLiveCommands(CLI::App& app, int* exit_code);  // top, requests
 // Version of this program, and what its GPU kernels were compiled for.
 std::string VersionText();
 
-// --address, --model, --timeout, --output.
+// --address, --api-key, --api-key-file, --tls-ca, --tls-cert, --tls-key, --tls-server-name, with
+// their environment. `whose`: what is at the address.
+void AddConnectionFlags(CLI::App& command, const std::string& whose, ConnectionOptions* options);
+
+// Those, and --model, --timeout, --output.
 void AddClientFlags(CLI::App& command, ClientOptions* options);
 
 // --max-tokens, --min-tokens, --n, --temperature, --top-p, --top-k, --min-p, --repetition-penalty,

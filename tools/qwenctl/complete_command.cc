@@ -23,10 +23,11 @@ int RunComplete(CompleteFlags& flags) {
   } else {
     for (uint32_t id : flags.token_ids) flags.request.mutable_token_ids()->add_ids(id);
   }
-  GatewayClient client(flags.client);
+  const auto client = GatewayClient::Create(flags.client);
+  if (!client.ok()) return ReportError(client.status());
   return PrintAnswer(flags.client, flags.request.options().n(),
                      [&](const GatewayClient::OnText& on_text) {
-                       return client.Complete(flags.request, on_text);
+                       return (*client)->Complete(flags.request, on_text);
                      });
 }
 

@@ -5,10 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/base/status_macros.h"
 #include "grpc/health/v1/health.grpc.pb.h"
-#include "grpcpp/create_channel.h"
-#include "grpcpp/security/credentials.h"
-#include "services/common/status_mapping.h"
 
 namespace qwenserve {
 namespace {
@@ -72,9 +70,15 @@ double Answer::TokensPerSecond() const {
          absl::ToDoubleSeconds(total_time - time_to_first_token);
 }
 
-GatewayClient::GatewayClient(const ClientOptions& options)
+absl::StatusOr<std::unique_ptr<GatewayClient>> GatewayClient::Create(const ClientOptions& options) {
+  QS_ASSIGN_OR_RETURN(Connection connection, Connection::Open(options.connection));
+  return std::unique_ptr<GatewayClient>(new GatewayClient(options, std::move(connection)));
+}
+
+GatewayClient::GatewayClient(const ClientOptions& options, Connection connection)
     : options_(options),
-      channel_(grpc::CreateChannel(options.address, grpc::InsecureChannelCredentials())),
+      connection_(std::move(connection)),
+      channel_(connection_.MakeChannel()),
       stub_(v1::Inference::NewStub(channel_)) {}
 
 std::shared_ptr<grpc::ClientContext> GatewayClient::NewContext() {
@@ -82,22 +86,13 @@ std::shared_ptr<grpc::ClientContext> GatewayClient::NewContext() {
   context->set_deadline(
       std::chrono::system_clock::now() +
       std::chrono::milliseconds(static_cast<int64_t>(options_.timeout_seconds * 1000)));
+  connection_.Authorize(context.get());
   std::atomic_store(&context_, context);
   return context;
 }
 
 void GatewayClient::Cancel() {
   if (auto context = std::atomic_load(&context_)) context->TryCancel();
-}
-
-absl::Status GatewayClient::Explain(const grpc::Status& status) const {
-  absl::Status result = FromGrpcStatus(status);
-  if (result.code() == absl::StatusCode::kUnavailable && status.error_details().empty()) {
-    // The error is the transport's own, nothing that a server said.
-    return absl::UnavailableError(
-        absl::StrCat("no gateway at ", options_.address, " (", result.message(), ")"));
-  }
-  return result;
 }
 
 absl::StatusOr<Answer> GatewayClient::Chat(v1::ChatRequest request, const OnText& on_text) {
@@ -108,7 +103,7 @@ absl::StatusOr<Answer> GatewayClient::Chat(v1::ChatRequest request, const OnText
   const auto reader = stub_->StreamChat(context.get(), request);
   ReadAnswer<v1::StreamChatResponse>(*reader, start, on_text, &answer);
   const grpc::Status status = reader->Finish();
-  if (!status.ok()) return Explain(status);
+  if (!status.ok()) return connection_.Explain(status);
   return answer;
 }
 
@@ -120,7 +115,7 @@ absl::StatusOr<Answer> GatewayClient::Complete(v1::CompleteRequest request, cons
   const auto reader = stub_->StreamComplete(context.get(), request);
   ReadAnswer<v1::StreamCompleteResponse>(*reader, start, on_text, &answer);
   const grpc::Status status = reader->Finish();
-  if (!status.ok()) return Explain(status);
+  if (!status.ok()) return connection_.Explain(status);
   return answer;
 }
 
@@ -128,7 +123,7 @@ absl::StatusOr<v1::TokenizeResponse> GatewayClient::Tokenize(v1::TokenizeRequest
   request.set_model(options_.model);
   v1::TokenizeResponse response;
   const grpc::Status status = stub_->Tokenize(NewContext().get(), request, &response);
-  if (!status.ok()) return Explain(status);
+  if (!status.ok()) return connection_.Explain(status);
   return response;
 }
 
@@ -136,7 +131,7 @@ absl::StatusOr<std::string> GatewayClient::Detokenize(v1::DetokenizeTextRequest 
   request.set_model(options_.model);
   v1::DetokenizeTextResponse response;
   const grpc::Status status = stub_->Detokenize(NewContext().get(), request, &response);
-  if (!status.ok()) return Explain(status);
+  if (!status.ok()) return connection_.Explain(status);
   return response.text();
 }
 
@@ -144,7 +139,7 @@ absl::StatusOr<v1::ListModelsResponse> GatewayClient::ListModels() {
   v1::ListModelsResponse response;
   const grpc::Status status =
       stub_->ListModels(NewContext().get(), v1::ListModelsRequest(), &response);
-  if (!status.ok()) return Explain(status);
+  if (!status.ok()) return connection_.Explain(status);
   return response;
 }
 
@@ -154,7 +149,7 @@ absl::StatusOr<bool> GatewayClient::IsServing(const std::string& service) {
   grpc::health::v1::HealthCheckResponse response;
   const auto stub = grpc::health::v1::Health::NewStub(channel_);
   const grpc::Status status = stub->Check(NewContext().get(), request, &response);
-  if (!status.ok()) return Explain(status);
+  if (!status.ok()) return connection_.Explain(status);
   return response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
 }
 

@@ -12,13 +12,14 @@
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"
 #include "qwenserve/v1/inference.grpc.pb.h"
+#include "tools/qwenctl/connection.h"
 
 namespace qwenserve {
 
 // Flags of every command that talks to a gateway.
 struct ClientOptions {
-  std::string address = "127.0.0.1:50051";  // --address, else QWENSERVE_ADDRESS
-  std::string model;                        // empty: the only one that is served
+  ConnectionOptions connection;
+  std::string model;  // empty: the only one that is served
   double timeout_seconds = 600;
   std::string output = "text";  // or json
   bool json() const { return output == "json"; }
@@ -57,7 +58,8 @@ class GatewayClient {
   // What a stream brings of the first answer, as it comes. May be null.
   using OnText = std::function<void(absl::string_view text, absl::string_view reasoning)>;
 
-  explicit GatewayClient(const ClientOptions& options);
+  // Errors of the files that the flags name. Connects with the first call.
+  static absl::StatusOr<std::unique_ptr<GatewayClient>> Create(const ClientOptions& options);
 
   absl::StatusOr<Answer> Chat(v1::ChatRequest request, const OnText& on_text);
   absl::StatusOr<Answer> Complete(v1::CompleteRequest request, const OnText& on_text);
@@ -72,11 +74,12 @@ class GatewayClient {
   void Cancel();
 
  private:
-  // A context with the deadline, known to Cancel() until the next call.
+  GatewayClient(const ClientOptions& options, Connection connection);
+  // A context with the deadline and the key, known to Cancel() until the next call.
   std::shared_ptr<grpc::ClientContext> NewContext();
-  absl::Status Explain(const grpc::Status& status) const;
 
   const ClientOptions options_;
+  const Connection connection_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::Inference::Stub> stub_;
   std::shared_ptr<grpc::ClientContext> context_;  // through std::atomic_* only

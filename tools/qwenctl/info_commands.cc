@@ -47,8 +47,9 @@ absl::StatusOr<v1::ListModelsResponse> ModelsAskedFor(GatewayClient& client,
 }
 
 int RunModels(const ClientOptions& options) {
-  GatewayClient client(options);
-  const auto models = ModelsAskedFor(client, options.model);
+  const auto client = GatewayClient::Create(options);
+  if (!client.ok()) return ReportError(client.status());
+  const auto models = ModelsAskedFor(**client, options.model);
   if (!models.ok()) return ReportError(models.status());
   Json json = Json::array();
   for (const v1::Model& model : models->models()) {
@@ -60,14 +61,17 @@ int RunModels(const ClientOptions& options) {
 
 // Serving is what the gateway's health service says, for scripts in the exit status too.
 int RunStatus(const ClientOptions& options) {
-  GatewayClient client(options);
-  const auto models = ModelsAskedFor(client, options.model);
+  const auto client = GatewayClient::Create(options);
+  if (!client.ok()) return ReportError(client.status());
+  const auto models = ModelsAskedFor(**client, options.model);
   if (!models.ok() && !options.model.empty()) return ReportError(models.status());
-  const absl::StatusOr<bool> serving = client.IsServing(options.model);
+  const absl::StatusOr<bool> serving = (*client)->IsServing(options.model);
   if (!serving.ok()) return ReportError(serving.status());
-  Json json = {{"address", options.address}, {"serving", *serving}, {"models", Json::array()}};
+  Json json = {
+      {"address", options.connection.address}, {"serving", *serving}, {"models", Json::array()}};
   if (!options.json()) {
-    std::cout << options.address << "  " << (*serving ? "SERVING" : "NOT_SERVING") << std::endl;
+    std::cout << options.connection.address << "  " << (*serving ? "SERVING" : "NOT_SERVING")
+              << std::endl;
   }
   if (models.ok()) {
     for (const v1::Model& model : models->models()) {

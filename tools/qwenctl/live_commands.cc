@@ -10,11 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/base/status_macros.h"
-#include "grpcpp/create_channel.h"
-#include "grpcpp/security/credentials.h"
 #include "qwenserve/v1/admin.grpc.pb.h"
-#include "services/common/status_mapping.h"
-#include "services/common/watched_files.h"
 #include "tools/qwenctl/commands.h"
 #include "tools/qwenctl/exit_codes.h"
 #include "tools/qwenctl/live_view.h"
@@ -23,15 +19,10 @@ namespace qwenserve {
 namespace {
 
 constexpr absl::Duration kPatience = absl::Seconds(5);
-constexpr size_t kMaxPemBytes = 1 << 20;
 
 struct LiveFlags {
-  std::string address = "127.0.0.1:50051";
+  ConnectionOptions connection;
   std::string ops_address = "127.0.0.1:9090";
-  std::string tls_ca;
-  std::string tls_cert;
-  std::string tls_key;
-  std::string tls_server_name;
   double interval_seconds = 2;
   bool once = false;
   uint32_t max_requests = 100;
@@ -43,20 +34,8 @@ struct LiveFlags {
 class AdminClient {
  public:
   static absl::StatusOr<AdminClient> Connect(const LiveFlags& flags) {
-    grpc::ChannelArguments arguments;
-    if (flags.tls_ca.empty()) {
-      return AdminClient(flags.address, grpc::InsecureChannelCredentials(), arguments);
-    }
-    grpc::SslCredentialsOptions files;
-    QS_ASSIGN_OR_RETURN(files.pem_root_certs, ReadSmallFile(flags.tls_ca, kMaxPemBytes));
-    if (!flags.tls_cert.empty()) {
-      QS_ASSIGN_OR_RETURN(files.pem_cert_chain, ReadSmallFile(flags.tls_cert, kMaxPemBytes));
-      QS_ASSIGN_OR_RETURN(files.pem_private_key, ReadSmallFile(flags.tls_key, kMaxPemBytes));
-    }
-    if (!flags.tls_server_name.empty()) {
-      arguments.SetSslTargetNameOverride(flags.tls_server_name);
-    }
-    return AdminClient(flags.address, grpc::SslCredentials(files), arguments);
+    QS_ASSIGN_OR_RETURN(Connection connection, Connection::Open(flags.connection));
+    return AdminClient(std::move(connection));
   }
 
   absl::StatusOr<v1::GetStatusResponse> GetStatus() {
@@ -74,30 +53,29 @@ class AdminClient {
   }
 
  private:
-  AdminClient(const std::string& address,
-              const std::shared_ptr<grpc::ChannelCredentials>& credentials,
-              const grpc::ChannelArguments& arguments)
-      : address_(address),
-        channel_(grpc::CreateCustomChannel(address, credentials, arguments)),
+  explicit AdminClient(Connection connection)
+      : connection_(std::move(connection)),
+        channel_(connection_.MakeChannel()),
         stub_(v1::Admin::NewStub(channel_)) {}
 
   template <typename Response, typename Send>
   absl::StatusOr<Response> Call(Send send) {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(kPatience));
+    connection_.Authorize(&context);
     Response response;
     const grpc::Status status = send(&context, &response);
     if (status.ok()) return response;
     if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
       return absl::UnimplementedError(
-          absl::StrCat(address_,
+          absl::StrCat(connection_.address(),
                        " has no Admin service: without --admin-client-names of the "
                        "server it is on loopback addresses only, and not beside API keys"));
     }
-    return FromGrpcStatus(status);
+    return connection_.Explain(status);
   }
 
-  std::string address_;
+  Connection connection_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::Admin::Stub> stub_;
 };
@@ -155,20 +133,7 @@ int RunRequests(const LiveFlags& flags) {
 }
 
 void AddCommonFlags(CLI::App& command, LiveFlags* flags) {
-  command.add_option("--address", flags->address, "gRPC port of the process, HOST:PORT")
-      ->envname("QWENSERVE_ADDRESS")
-      ->check(CheckAddress)
-      ->capture_default_str();
-  CLI::Option* ca = command.add_option(
-      "--tls-ca", flags->tls_ca, "TLS: who must have signed the server's certificate, in PEM");
-  CLI::Option* cert =
-      command.add_option("--tls-cert", flags->tls_cert, "Certificate to show it, in PEM")
-          ->needs(ca);
-  cert->needs(command.add_option("--tls-key", flags->tls_key, "Its private key")->needs(cert));
-  command
-      .add_option("--tls-server-name", flags->tls_server_name,
-                  "Name in the server's certificate, where it is not the address")
-      ->needs(ca);
+  AddConnectionFlags(command, "gRPC port of the process", &flags->connection);
   command.add_option("--output", flags->output, "text or json")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();

@@ -65,9 +65,10 @@ int TokenizeFile(const TokenizeFlags& flags, GatewayClient& client) {
 }
 
 int RunTokenize(const TokenizeFlags& flags) {
-  GatewayClient client(flags.client);
-  if (!flags.input_file.empty()) return TokenizeFile(flags, client);
-  const auto ids = Encode(client, flags.text);
+  const auto client = GatewayClient::Create(flags.client);
+  if (!client.ok()) return ReportError(client.status());
+  if (!flags.input_file.empty()) return TokenizeFile(flags, **client);
+  const auto ids = Encode(**client, flags.text);
   if (!ids.ok()) return ReportError(ids.status());
   if (flags.client.json()) {
     std::cout << Json(*ids).dump() << std::endl;
@@ -80,8 +81,9 @@ int RunTokenize(const TokenizeFlags& flags) {
 int RunDetokenize(const DetokenizeFlags& flags) {
   v1::DetokenizeTextRequest request;
   for (uint32_t id : flags.token_ids) request.add_token_ids(id);
-  GatewayClient client(flags.client);
-  const absl::StatusOr<std::string> text = client.Detokenize(std::move(request));
+  const auto client = GatewayClient::Create(flags.client);
+  if (!client.ok()) return ReportError(client.status());
+  const absl::StatusOr<std::string> text = (*client)->Detokenize(std::move(request));
   if (!text.ok()) return ReportError(text.status());
   std::cout << (flags.client.json() ? Json({{"text", *text}}).dump() : *text) << std::endl;
   return kExitOk;

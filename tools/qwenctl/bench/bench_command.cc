@@ -48,8 +48,10 @@ int RunBench(BenchOptions options) {
     if (std::exchange(interrupted, true) || running == nullptr) _exit(kExitInterrupted);
     running->Stop();
   });
-  const auto transport =
-      options.api == "http" ? MakeHttpTransport(options) : MakeGrpcTransport(options);
+  const auto connection = Connection::Open(options.connection);
+  if (!connection.ok()) return ReportError(connection.status());
+  const auto transport = options.api == "http" ? MakeHttpTransport(options, *connection)
+                                               : MakeGrpcTransport(options, *connection);
   const auto target = transport->Find(options.model);
   if (!target.ok()) return ReportError(target.status());
   auto plan = BenchPlan::Create(options, target->vocab_size);
@@ -134,15 +136,10 @@ void AddBenchCommand(CLI::App& app, int* exit_code) {
   CLI::App* command = app.add_subcommand(
       "bench", "Load a gateway: latencies from the intended send time, tokens/s, goodput");
   auto options = std::make_shared<BenchOptions>();
-  command->add_option("--address", options->address, "Gateway, HOST:PORT of the --api")
-      ->envname("QWENSERVE_ADDRESS")
-      ->check(CheckAddress)
-      ->capture_default_str();
+  AddConnectionFlags(*command, "Gateway's port of the --api", &options->connection);
   command->add_option("--api", options->api, "grpc or http")
       ->check(CLI::IsMember({"grpc", "http"}))
       ->capture_default_str();
-  command->add_option("--api-key", options->api_key, "Sent as a bearer token")
-      ->envname("QWENSERVE_API_KEY");
   command->add_option("--model", options->model, "Served model name; may be left out for one");
   command->add_option("--timeout", options->timeout_seconds, "Seconds for one request")
       ->check(CLI::Range(0.001, 86400.0))

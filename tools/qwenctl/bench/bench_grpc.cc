@@ -7,8 +7,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "grpcpp/create_channel.h"
-#include "grpcpp/security/credentials.h"
 #include "qwenserve/v1/inference.grpc.pb.h"
 #include "services/common/error_details.h"
 #include "services/common/status_mapping.h"
@@ -67,14 +65,14 @@ using ChatCall = StreamCall<v1::ChatRequest, v1::StreamChatResponse>;
 
 class GrpcTransport final : public BenchTransport {
  public:
-  explicit GrpcTransport(const BenchOptions& options) : options_(options) {
+  GrpcTransport(const BenchOptions& options, const Connection& connection)
+      : options_(options), connection_(connection) {
     for (uint32_t i = 0; i < std::max(1u, options.connections); ++i) {
       grpc::ChannelArguments arguments;
       // Else channels to one address would share a connection.
       arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
       arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-      channels_.push_back(grpc::CreateCustomChannel(options.address,
-                                                    grpc::InsecureChannelCredentials(), arguments));
+      channels_.push_back(connection.MakeChannel(arguments));
       stubs_.push_back(v1::Inference::NewStub(channels_.back()));
     }
   }
@@ -84,7 +82,7 @@ class GrpcTransport final : public BenchTransport {
     Prepare(context);
     v1::ListModelsResponse models;
     const grpc::Status status = stubs_[0]->ListModels(&context, {}, &models);
-    if (!status.ok()) return FromGrpcStatus(status);
+    if (!status.ok()) return connection_.Explain(status);
     for (const v1::Model& one : models.models()) {
       if (model.empty() ? models.models_size() == 1 : one.id() == model) {
         return Target{one.id(), one.vocab_size()};
@@ -123,9 +121,7 @@ class GrpcTransport final : public BenchTransport {
     context.set_deadline(
         std::chrono::system_clock::now() +
         std::chrono::milliseconds(static_cast<int64_t>(options_.timeout_seconds * 1000)));
-    if (!options_.api_key.empty()) {
-      context.AddMetadata("authorization", absl::StrCat("Bearer ", options_.api_key));
-    }
+    connection_.Authorize(&context);
   }
 
   template <typename Call>
@@ -152,6 +148,7 @@ class GrpcTransport final : public BenchTransport {
   }
 
   const BenchOptions options_;
+  const Connection& connection_;
   std::vector<std::shared_ptr<grpc::Channel>> channels_;
   std::vector<std::unique_ptr<v1::Inference::Stub>> stubs_;
   absl::Mutex mutex_;
@@ -160,8 +157,9 @@ class GrpcTransport final : public BenchTransport {
 
 }  // namespace
 
-std::unique_ptr<BenchTransport> MakeGrpcTransport(const BenchOptions& options) {
-  return std::make_unique<GrpcTransport>(options);
+std::unique_ptr<BenchTransport> MakeGrpcTransport(const BenchOptions& options,
+                                                  const Connection& connection) {
+  return std::make_unique<GrpcTransport>(options, connection);
 }
 
 }  // namespace qwenserve

@@ -24,8 +24,8 @@ using Tcp = asio::ip::tcp;
 // One thread has all connections: what a gateway can stream keeps it less than busy.
 class HttpTransport final : public BenchTransport {
  public:
-  explicit HttpTransport(const BenchOptions& options)
-      : options_(options), keep_(asio::make_work_guard(loop_)) {}
+  HttpTransport(const BenchOptions& options, const Connection& connection)
+      : options_(options), connection_(connection), keep_(asio::make_work_guard(loop_)) {}
 
   ~HttpTransport() override {
     keep_.reset();
@@ -35,6 +35,9 @@ class HttpTransport final : public BenchTransport {
 
   absl::StatusOr<Target> Find(const std::string& model) override {
     QS_RETURN_IF_ERROR(Resolve());
+    if (connection_.tls()) {
+      QS_ASSIGN_OR_RETURN(tls_, HttpTls::Create(connection_));
+    }
     QS_ASSIGN_OR_RETURN(const Json models, GetModels());
     const auto data = models.find("data");
     if (data == models.end() || !data->is_array()) {
@@ -71,14 +74,13 @@ class HttpTransport final : public BenchTransport {
 
  private:
   absl::Status Resolve() {
-    const size_t colon = options_.address.rfind(':');
-    std::string host = options_.address.substr(0, colon);
-    if (host.size() > 1 && host.front() == '[') host = host.substr(1, host.size() - 2);
+    const std::string& address = connection_.address();
     beast::error_code error;
     Tcp::resolver resolver(loop_);
-    const auto found = resolver.resolve(host, options_.address.substr(colon + 1), error);
+    const auto found =
+        resolver.resolve(connection_.host(), address.substr(address.rfind(':') + 1), error);
     if (error || found.empty()) {
-      return absl::UnavailableError(absl::StrCat(options_.address, ": ", error.message()));
+      return absl::UnavailableError(absl::StrCat(address, ": ", error.message()));
     }
     endpoint_ = found.begin()->endpoint();
     return absl::OkStatus();
@@ -86,15 +88,20 @@ class HttpTransport final : public BenchTransport {
 
   absl::StatusOr<Json> GetModels() {
     beast::error_code error;
-    beast::tcp_stream stream(loop_);
-    beast::flat_buffer buffer;
+    HttpLink link(loop_, tls_.get());
     http::response<http::string_body> response;
-    stream.connect(endpoint_, error);
-    if (!error) http::write(stream, MakeRequest(http::verb::get, "/v1/models"), error);
-    if (!error) http::read(stream, buffer, response, error);
-    if (error) {
-      return absl::UnavailableError(
-          absl::StrCat("no gateway at ", options_.address, " (", error.message(), ")"));
+    link.tcp().connect(endpoint_, error);
+    if (!error && link.tls() != nullptr) {
+      link.tls()->handshake(asio::ssl::stream_base::client, error);
+    }
+    link.With([&](auto& stream) {
+      if (!error) http::write(stream, MakeRequest(http::verb::get, "/v1/models"), error);
+      if (!error) http::read(stream, link.buffer, response, error);
+    });
+    if (error) return connection_.ExplainNoConnection(error.message());
+    if (response.result() == http::status::unauthorized) {
+      return connection_.ExplainRefusedKey(
+          absl::UnauthenticatedError("the gateway takes no request without a key of its own"));
     }
     if (response.result() != http::status::ok) {
       return absl::FailedPreconditionError(
@@ -105,9 +112,9 @@ class HttpTransport final : public BenchTransport {
 
   HttpCall::Request MakeRequest(http::verb verb, const std::string& path) const {
     HttpCall::Request request(verb, path, 11);
-    request.set(http::field::host, options_.address);
-    if (!options_.api_key.empty()) {
-      request.set(http::field::authorization, absl::StrCat("Bearer ", options_.api_key));
+    request.set(http::field::host, connection_.address());
+    if (const std::string key = connection_.Authorization(); !key.empty()) {
+      request.set(http::field::authorization, key);
     }
     return request;
   }
@@ -131,7 +138,7 @@ class HttpTransport final : public BenchTransport {
   void Send(HttpCall::Request request, BenchRecorder::Call call, std::function<void()> done) {
     std::unique_ptr<HttpLink> link;
     if (idle_.empty()) {
-      link = std::make_unique<HttpLink>(loop_);
+      link = std::make_unique<HttpLink>(loop_, tls_.get());
     } else {
       link = std::move(idle_.back());
       idle_.pop_back();
@@ -148,6 +155,8 @@ class HttpTransport final : public BenchTransport {
   }
 
   const BenchOptions options_;
+  const Connection& connection_;
+  std::unique_ptr<HttpTls> tls_;  // null: none
   asio::io_context loop_{1};
   asio::executor_work_guard<asio::io_context::executor_type> keep_;
   Tcp::endpoint endpoint_;
@@ -159,8 +168,9 @@ class HttpTransport final : public BenchTransport {
 
 }  // namespace
 
-std::unique_ptr<BenchTransport> MakeHttpTransport(const BenchOptions& options) {
-  return std::make_unique<HttpTransport>(options);
+std::unique_ptr<BenchTransport> MakeHttpTransport(const BenchOptions& options,
+                                                  const Connection& connection) {
+  return std::make_unique<HttpTransport>(options, connection);
 }
 
 }  // namespace qwenserve

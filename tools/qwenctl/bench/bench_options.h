@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "tools/qwenctl/connection.h"
 
 namespace qwenserve {
 
@@ -41,9 +42,8 @@ struct GoodputLimits {
 };
 
 struct BenchOptions {
-  std::string address = "127.0.0.1:50051";
+  ConnectionOptions connection;
   std::string api = "grpc";  // or http
-  std::string api_key;       // empty: none is sent
   std::string model;         // empty: the only one
   bool chat = false;         // the chat API instead of completions
   double timeout_seconds = 600;

@@ -32,8 +32,11 @@ class BenchTransport {
   virtual void CancelAll() = 0;
 };
 
-std::unique_ptr<BenchTransport> MakeGrpcTransport(const BenchOptions& options);
-std::unique_ptr<BenchTransport> MakeHttpTransport(const BenchOptions& options);
+// `connection` outlives them.
+std::unique_ptr<BenchTransport> MakeGrpcTransport(const BenchOptions& options,
+                                                  const Connection& connection);
+std::unique_ptr<BenchTransport> MakeHttpTransport(const BenchOptions& options,
+                                                  const Connection& connection);
 
 }  // namespace qwenserve
 

@@ -30,52 +30,70 @@ std::string HttpCall::NameOf(Error error) {
 
 void HttpCall::Start(const boost::asio::ip::tcp::endpoint& endpoint) {
   // One time limit for all of it.
-  link_->stream.expires_after(absl::ToChronoMilliseconds(timeout_));
+  link_->tcp().expires_after(absl::ToChronoMilliseconds(timeout_));
   if (link_->connected) return Write();
-  link_->stream.async_connect(endpoint, [self = shared_from_this()](Error error) {
+  link_->tcp().async_connect(endpoint, [self = shared_from_this()](Error error) {
     if (error) return self->End(NameOf(error));
-    self->link_->connected = true;
     Error ignored;
-    self->link_->stream.socket().set_option(boost::asio::ip::tcp::no_delay(true), ignored);
-    self->Write();
+    self->link_->tcp().socket().set_option(boost::asio::ip::tcp::no_delay(true), ignored);
+    self->Handshake();
   });
+}
+
+void HttpCall::Handshake() {
+  if (link_->tls() == nullptr) {
+    link_->connected = true;
+    return Write();
+  }
+  link_->tls()->async_handshake(boost::asio::ssl::stream_base::client,
+                                [self = shared_from_this()](Error error) {
+                                  if (error) return self->End(NameOf(error));
+                                  self->link_->connected = true;
+                                  self->Write();
+                                });
 }
 
 void HttpCall::Cancel() {
   if (ended_) return;
   error_ = "CANCELLED";
   // Not only cancelled: a read that has just ended well would be followed by another one.
-  link_->stream.close();
+  link_->tcp().close();
 }
 
 void HttpCall::Write() {
-  http::async_write(link_->stream, request_, [self = shared_from_this()](Error error, size_t) {
-    if (error) return self->End(NameOf(error));
-    self->ReadHead();
+  link_->With([this](auto& stream) {
+    http::async_write(stream, request_, [self = shared_from_this()](Error error, size_t) {
+      if (error) return self->End(NameOf(error));
+      self->ReadHead();
+    });
   });
 }
 
 void HttpCall::ReadHead() {
-  http::async_read_header(link_->stream, link_->buffer, parser_,
-                          [self = shared_from_this()](Error error, size_t) {
-                            if (error) return self->End(NameOf(error));
-                            const unsigned status = self->parser_.get().result_int();
-                            if (status != 200) return self->End(absl::StrCat("HTTP ", status));
-                            self->ReadBody();
-                          });
+  link_->With([this](auto& stream) {
+    http::async_read_header(stream, link_->buffer, parser_,
+                            [self = shared_from_this()](Error error, size_t) {
+                              if (error) return self->End(NameOf(error));
+                              const unsigned status = self->parser_.get().result_int();
+                              if (status != 200) return self->End(absl::StrCat("HTTP ", status));
+                              self->ReadBody();
+                            });
+  });
 }
 
 void HttpCall::ReadBody() {
   parser_.get().body().data = body_.data();
   parser_.get().body().size = body_.size();
   parser_.get().body().more = true;
-  http::async_read_some(link_->stream, link_->buffer, parser_,
-                        [self = shared_from_this()](Error error, size_t) {
-                          // The place for the body is full: the usual way to hand it out.
-                          if (error == http::error::need_buffer) error = {};
-                          if (error) return self->End(NameOf(error));
-                          self->TakeBody(self->body_.size() - self->parser_.get().body().size);
-                        });
+  link_->With([this](auto& stream) {
+    http::async_read_some(stream, link_->buffer, parser_,
+                          [self = shared_from_this()](Error error, size_t) {
+                            // The place for the body is full: the usual way to hand it out.
+                            if (error == http::error::need_buffer) error = {};
+                            if (error) return self->End(NameOf(error));
+                            self->TakeBody(self->body_.size() - self->parser_.get().body().size);
+                          });
+  });
 }
 
 void HttpCall::TakeBody(size_t bytes) {
@@ -97,7 +115,7 @@ void HttpCall::End(const std::string& error) {
   ended_ = true;
   const std::string name = error_.empty() ? error : error_;
   recorder_.OnDone(name, BenchNow());
-  link_->stream.expires_never();
+  link_->tcp().expires_never();
   if (!parser_.is_done() || !parser_.get().keep_alive()) link_ = nullptr;
   const OnEnd on_end = std::move(on_end_);
   on_end(this, std::move(link_));

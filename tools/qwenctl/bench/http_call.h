@@ -9,21 +9,12 @@
 
 #include "absl/time/time.h"
 #include "boost/asio/ip/tcp.hpp"
-#include "boost/beast/core/flat_buffer.hpp"
-#include "boost/beast/core/tcp_stream.hpp"
 #include "boost/beast/http.hpp"
 #include "tools/qwenctl/bench/bench_recorder.h"
+#include "tools/qwenctl/bench/http_link.h"
 #include "tools/qwenctl/bench/sse_reader.h"
 
 namespace qwenserve {
-
-// A connection, kept for the next request when it can be.
-struct HttpLink {
-  explicit HttpLink(boost::asio::io_context& loop) : stream(loop) {}
-  boost::beast::tcp_stream stream;
-  boost::beast::flat_buffer buffer;
-  bool connected = false;
-};
 
 // One POST whose answer is a stream of events, on the loop's thread. Lives as long as it has
 // something under way.
@@ -40,6 +31,7 @@ class HttpCall : public std::enable_shared_from_this<HttpCall> {
 
  private:
   using Error = boost::beast::error_code;
+  void Handshake();
   void Write();
   void ReadHead();
   void ReadBody();
