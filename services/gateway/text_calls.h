@@ -13,7 +13,7 @@
 #include "services/common/metrics.h"
 #include "services/gateway/admission/admission.h"
 #include "services/gateway/auth/authenticator.h"
-#include "services/gateway/call/text_util.h"
+#include "services/gateway/call/random_draws.h"
 #include "services/gateway/gateway.h"
 
 namespace qwenserve {

@@ -8,34 +8,10 @@
 #include "kernels/check.h"
 #include "services/common/error_details.h"
 #include "services/common/status_mapping.h"
-#include "services/gateway/call/text_util.h"
-#include "services/gateway/routing/prefix_directory.h"
+#include "services/gateway/call/random_draws.h"
+#include "services/gateway/call/request_plan.h"
 
 namespace qwenserve {
-namespace {
-
-// What a token and its log-probability take in memory as part of an answer: id, number, bytes, and
-// what protobuf and the allocator add.
-constexpr size_t kLogprobBytes = 128;
-// A token of an answer without it: id and text, in as many copies as there are stages on its way.
-constexpr size_t kTokenBytes = 64;
-
-absl::Status TooLong(uint32_t prompt_tokens, uint32_t max_tokens, uint32_t limit) {
-  const std::string numbers =
-      max_tokens == 0
-          ? absl::StrCat("the prompt has ", prompt_tokens, " tokens, the model takes at most ",
-                         limit, " with at least one for the answer")
-          : absl::StrCat("the prompt's ", prompt_tokens, " tokens and max_tokens ", max_tokens,
-                         " are ", uint64_t{prompt_tokens} + max_tokens,
-                         " together, the model takes at most ", limit);
-  absl::Status status = InvalidField(max_tokens == 0 ? "prompt" : "options.max_tokens", numbers);
-  status = WithReason(status, kReasonContextLength);
-  status = WithMetadata(status, "prompt_tokens", absl::StrCat(prompt_tokens));
-  return WithMetadata(status, "max_model_len", absl::StrCat(limit));
-}
-
-}  // namespace
-
 GenerateCall::GenerateCall(GatewayMetrics::Method method, absl::Time deadline,
                            const CallServices& services, std::shared_ptr<CallSink> sink)
     : method_(method),
@@ -73,11 +49,7 @@ absl::Status GenerateCall::Admit(IncomingCall incoming) {
   QS_ASSIGN_OR_RETURN(key_ticket_, services_.key_limits->Enter(request_.caller.grant));
   QS_ASSIGN_OR_RETURN(ticket_, services_.admission->Enter(incoming.bytes));
   if (services_.clock() >= deadline_) return absl::DeadlineExceededError("deadline exceeded");
-  PlacementRequest least;
-  least.model = model_.name;
-  least.tokenizer_hash = model_.tokenizer_hash;
-  least.cost = {request_.n(), 0, std::max(1u, request_.options.min_tokens())};
-  least.priority = request_.options.priority();
+  PlacementRequest least = LeastPlacement(request_, model_);
   least.deadline = deadline_;
   QS_RETURN_IF_ERROR(services_.placer->Foresee(least));
   services_.retries->OnRequest();
@@ -126,69 +98,31 @@ absl::StatusOr<PlacementRequest> GenerateCall::Plan(v1::PrepareResponse response
                       kReasonTokenizerMismatch);
   }
   prompt_tokens_ = prompt_.prompt_ids_size();
-  if (prompt_tokens_ == 0) return InvalidField("prompt", "has no tokens");
   if (request_.tools != nullptr) {
     request_.tools->whole_calls = request_.whole;
     request_.tools->id_seed = ToolCallIdSeed(request_.options.sampling().seed(),
                                              prompt_.prompt_ids().data(), prompt_tokens_);
   }
-  const uint32_t limit = model_.max_model_len;
-  if (prompt_tokens_ >= limit) return TooLong(prompt_tokens_, 0, limit);
-  const v1::GenerationOptions& options = request_.options;
-  max_tokens_ = options.has_max_tokens() ? options.max_tokens() : limit - prompt_tokens_;
-  if (uint64_t{prompt_tokens_} + max_tokens_ > limit) {
-    return TooLong(prompt_tokens_, max_tokens_, limit);
-  }
-
-  if (options.min_tokens() > max_tokens_) {
-    return InvalidField("options.min_tokens", absl::StrCat("is ", options.min_tokens(),
-                                                           ", there is room for ", max_tokens_));
-  }
-  for (const auto& [id, bias] : options.sampling().logit_bias()) {
-    if (id < model_.vocab_size) continue;
-    return InvalidField(absl::StrCat("options.sampling.logit_bias[", id, "]"),
-                        absl::StrCat("the vocabulary has ids 0 to ", model_.vocab_size - 1));
-  }
-  for (int i = 0; i < options.stop_token_ids_size(); ++i) {
-    if (options.stop_token_ids(i) < model_.vocab_size) continue;
-    return InvalidField(absl::StrCat("options.stop_token_ids[", i, "]"),
-                        absl::StrCat("is ", options.stop_token_ids(i),
-                                     ", the vocabulary has ids 0 to ", model_.vocab_size - 1));
-  }
-
-  if (request_.prompt_logprobs.has_value()) {
+  QS_ASSIGN_OR_RETURN(max_tokens_, AnswerLimit(request_, model_, prompt_));
+  if (const size_t bytes = PromptLogprobBytes(request_, prompt_); bytes > 0) {
     // They come at the pace of the prompt, not of the client: a hundred times the request's size.
-    const size_t tokens = size_t{prompt_tokens_} * (1 + *request_.prompt_logprobs);
-    QS_RETURN_IF_ERROR(ticket_.Grow(tokens * kLogprobBytes));
+    QS_RETURN_IF_ERROR(ticket_.Grow(bytes));
   }
-
   QS_RETURN_IF_ERROR(key_ticket_.TakePrompt(prompt_tokens_));
   QS_RETURN_IF_ERROR(HoldAnswer());
 
   // They are kept for as long as the answer may have to go on elsewhere.
   ticket_.Hold(size_t{prompt_tokens_} * sizeof(uint32_t));
-  PlacementRequest plan;
-  plan.model = model_.name;
-  plan.tokenizer_hash = model_.tokenizer_hash;
-  const std::vector<uint64_t> hashes(prompt_.block_hashes().begin(), prompt_.block_hashes().end());
-  plan.prefix_keys = PrefixKeys(hashes, prompt_.block_tokens(), request_.options.cache_salt());
-  plan.cost = {request_.n(), prompt_tokens_, max_tokens_};
-  plan.priority = options.priority();
+  PlacementRequest plan = PlanPlacement(request_, model_, prompt_, max_tokens_);
   plan.deadline = deadline_;
   plan_ = plan;
   return plan;
 }
 
-size_t GenerateCall::TokenBytes() const {
-  const v1::GenerationOptions& options = request_.options;
-  return kTokenBytes +
-         (options.has_top_logprobs() ? (1 + options.top_logprobs()) * kLogprobBytes : 0);
-}
-
 absl::Status GenerateCall::HoldAnswer() {
   // The rest of a whole answer is counted as it comes, since most are shorter than they may be.
   const size_t tokens = std::min<int64_t>(max_tokens_, services_.settings.credit_window);
-  return ticket_.Reserve(request_.n() * tokens * TokenBytes());
+  return ticket_.Reserve(request_.n() * tokens * AnswerTokenBytes(request_));
 }
 
 void GenerateCall::OnPlaced(std::shared_ptr<GeneratorReplica> replica) {
@@ -214,49 +148,20 @@ void GenerateCall::OnPlaced(std::shared_ptr<GeneratorReplica> replica) {
 
 void GenerateCall::SubmitAll(const std::shared_ptr<GeneratorReplica>& replica) {
   const uint32_t n = request_.n();
-  MakeSubmit();
+  Choice::Settings settings = MakeChoiceSettings(request_, prompt_);
+  settings.known = services_.text->KnownTexts(model_.tokenizer_hash);
+  settings.credit_window = services_.settings.credit_window;
+  submit_ = MakeSubmit(request_, max_tokens_, &prompt_);
   failover_.emplace(n, services_.settings.failover_wait, services_.retries);
   samples_.reserve(n);
-  for (uint32_t i = 0; i < n; ++i) samples_.emplace_back(MakeChoice(i));
+  for (uint32_t i = 0; i < n; ++i) {
+    settings.index = i;
+    settings.key = services_.text->NewKey();
+    samples_.emplace_back(settings);
+  }
   for (Sample& sample : samples_) {
     if (phase_ == Phase::kRunning) Submit(sample, replica, {1, prompt_tokens_, max_tokens_});
   }
-}
-
-void GenerateCall::MakeSubmit() {
-  const v1::GenerationOptions& options = request_.options;
-  submit_.set_request_id(request_.id);
-  submit_.set_traceparent(request_.caller.traceparent);
-  submit_.mutable_prompt_ids()->Swap(prompt_.mutable_prompt_ids());
-  submit_.set_max_tokens(max_tokens_);
-  submit_.set_min_tokens(options.min_tokens());
-  submit_.set_ignore_eos(options.ignore_eos());
-  if (options.has_top_logprobs()) submit_.set_top_logprobs(options.top_logprobs());
-  *submit_.mutable_stop_token_ids() = options.stop_token_ids();
-  if (!options.ignore_eos()) {
-    submit_.mutable_stop_token_ids()->MergeFrom(prompt_.answer_format().stop_token_ids());
-  }
-  submit_.set_cache_salt(options.cache_salt());
-  submit_.set_priority(options.priority());
-}
-
-Choice::Settings GenerateCall::MakeChoice(uint32_t index) {
-  Choice::Settings settings;
-  settings.index = index;
-  settings.key = services_.text->NewKey();
-  settings.known = services_.text->KnownTexts(model_.tokenizer_hash);
-  settings.credit_window = services_.settings.credit_window;
-  const auto& stop = request_.options.stop();
-  settings.stop.assign(stop.begin(), stop.end());
-  if (request_.chat) {
-    settings.format = prompt_.answer_format();
-    const auto& format_stop = settings.format.stop();
-    settings.format_stop.assign(format_stop.begin(), format_stop.end());
-  }
-  settings.tools = request_.tools;
-  settings.echo_text = request_.echo_text;
-  settings.logprobs = request_.options.has_top_logprobs();
-  return settings;
 }
 
 void GenerateCall::OnNotPlaced(absl::Status status) {
@@ -376,7 +281,8 @@ void GenerateCall::RecordTokens(const Choice& choice, int tokens) {
   services_.metrics->completion_tokens.Increment(tokens);
   key_ticket_.TakeAnswer(tokens);
   if (!request_.whole || phase_ == Phase::kEnded) return;
-  if (absl::Status status = ticket_.Use(tokens * TokenBytes()); !status.ok()) End(status);
+  const absl::Status room = ticket_.Use(tokens * AnswerTokenBytes(request_));
+  if (!room.ok()) End(room);
 }
 
 // After any change of a sample: what goes to the tokenizer, and whether the generator may stop.
@@ -412,7 +318,7 @@ void GenerateCall::End(absl::Status status) {
 
 GenerateCall::Output GenerateCall::Next() {
   absl::MutexLock lock(&mutex_);
-  if (handed_out_ || terminal_given_) return std::monostate();
+  if (handed_out_.has_value() || terminal_given_) return std::monostate();
   if (!discard_ && started_.has_value()) {
     HandOut(0, 0);
     v1::Started started = *std::move(started_);
@@ -449,18 +355,15 @@ GenerateCall::Output GenerateCall::Next() {
 }
 
 void GenerateCall::HandOut(uint32_t choice, uint32_t tokens) {
-  handed_out_ = true;
-  handed_out_at_ = services_.clock();
-  handed_out_choice_ = choice;
-  handed_out_tokens_ = tokens;
+  handed_out_ = HandedOut{services_.clock(), choice, tokens};
 }
 
 void GenerateCall::Taken() {
   absl::MutexLock lock(&mutex_);
-  if (!std::exchange(handed_out_, false)) return;
-  if (handed_out_choice_ >= samples_.size()) return;
-  Sample& sample = samples_[handed_out_choice_];
-  const uint32_t credit = sample.choice.OnTaken(handed_out_tokens_);
+  const std::optional<HandedOut> taken = std::exchange(handed_out_, std::nullopt);
+  if (!taken.has_value() || taken->choice >= samples_.size()) return;
+  Sample& sample = samples_[taken->choice];
+  const uint32_t credit = sample.choice.OnTaken(taken->tokens);
   if (credit > 0 && sample.replica != nullptr) {
     sample.replica->AddCredit(sample.sequence, credit);
   }
@@ -475,7 +378,7 @@ void GenerateCall::Abort() {
     End(expired ? absl::DeadlineExceededError("deadline exceeded")
                 : absl::CancelledError("the client is gone"));
     discard_ = true;
-    handed_out_ = false;
+    handed_out_.reset();
   }
   sink_->Wake();
 }
@@ -485,7 +388,7 @@ void GenerateCall::AbortSlowClient() {
     absl::MutexLock lock(&mutex_);
     if (terminal_given_) return;
     EndSlowClient();
-    handed_out_ = false;
+    handed_out_.reset();
   }
   sink_->Wake();
 }
@@ -510,8 +413,8 @@ void GenerateCall::Tick(absl::Time now) {
   {
     absl::MutexLock lock(&mutex_);
     expired = now >= deadline_ && phase_ != Phase::kEnded && phase_ != Phase::kNew;
-    drop =
-        handed_out_ && !discard_ && now - handed_out_at_ > services_.settings.slow_client_timeout;
+    drop = handed_out_.has_value() && !discard_ &&
+           now - handed_out_->at > services_.settings.slow_client_timeout;
     if (drop) {
       EndSlowClient();
     } else if (expired) {

@@ -32,7 +32,7 @@
 
 namespace qwenserve {
 
-// The transport of a call: a gRPC reactor, later also an HTTP connection.
+// The transport of a call: a gRPC reactor or an HTTP connection.
 class CallSink {
  public:
   virtual ~CallSink() = default;
@@ -154,6 +154,13 @@ class GenerateCall final : public SequenceListener,
     bool in_gap = false;  // has gone on elsewhere, and nothing has come from there
   };
 
+  // A message that is with the transport.
+  struct HandedOut {
+    absl::Time at;
+    uint32_t choice = 0;
+    uint32_t tokens = 0;  // of its answer
+  };
+
   // A sample's place to ask for, without the lock.
   struct Seeking {
     PlacementRequest request;
@@ -166,11 +173,8 @@ class GenerateCall final : public SequenceListener,
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Memory of the answer as far as it may come without being asked for again.
   absl::Status HoldAnswer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  size_t TokenBytes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SubmitAll(const std::shared_ptr<GeneratorReplica>& replica)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void MakeSubmit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Choice::Settings MakeChoice(uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TakeEvent(Sample& sample, v1::SequenceEvent& event)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void KeepIds(Sample& sample, const v1::SequenceEvent& event)
@@ -237,11 +241,7 @@ class GenerateCall final : public SequenceListener,
   absl::Time last_token_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 
   std::optional<v1::Started> started_ ABSL_GUARDED_BY(mutex_);
-  // A message is with the transport, of so many tokens.
-  bool handed_out_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Time handed_out_at_ ABSL_GUARDED_BY(mutex_);
-  uint32_t handed_out_choice_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint32_t handed_out_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::optional<HandedOut> handed_out_ ABSL_GUARDED_BY(mutex_);
   size_t next_choice_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Status error_ ABSL_GUARDED_BY(mutex_);
   bool discard_ ABSL_GUARDED_BY(mutex_) = false;

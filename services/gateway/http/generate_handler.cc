@@ -1,7 +1,7 @@
 #include "services/gateway/http/generate_handler.h"
 
 #include "absl/strings/str_cat.h"
-#include "services/gateway/call/text_util.h"
+#include "services/gateway/call/random_draws.h"
 #include "services/gateway/http/openai_error.h"
 #include "services/gateway/http/request_headers.h"
 

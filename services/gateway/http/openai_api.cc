@@ -6,7 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "services/gateway/call/text_util.h"
+#include "services/gateway/call/random_draws.h"
 #include "services/gateway/http/generate_handler.h"
 #include "services/gateway/http/generate_jobs.h"
 #include "services/gateway/http/json_text.h"

@@ -10,7 +10,7 @@
 #include "grpcpp/server_builder.h"
 #include "gtest/gtest.h"
 #include "services/common/status_mapping.h"
-#include "services/gateway/call/text_util.h"
+#include "services/gateway/call/random_draws.h"
 
 namespace qwenserve {
 namespace {

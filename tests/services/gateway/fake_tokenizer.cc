@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
-#include "services/gateway/call/text_util.h"
+#include "services/gateway/call/random_draws.h"
 
 namespace qwenserve {
 namespace {

@@ -1,4 +1,4 @@
-#include "services/gateway/call/text_util.h"
+#include "services/gateway/call/random_draws.h"
 
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
