@@ -181,6 +181,12 @@ class ClientStream {
     }
     return text;
   }
+  // Reads what is left, and how it ended.
+  absl::Status End(std::string* text = nullptr) {
+    const std::string read = ReadText();
+    if (text != nullptr) *text = read;
+    return Finish();
+  }
   grpc::ClientContext& context() { return context_; }
 
  private:

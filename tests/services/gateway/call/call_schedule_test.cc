@@ -14,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "services/gateway/call/generate_call.h"
 #include "services/gateway/routing/placement_queue.h"
+#include "tests/services/gateway/call/one_model_catalog.h"
 
 namespace qwenserve {
 namespace {
@@ -123,21 +124,11 @@ class Schedule {
         queue_([this](const PlacementRequest& request) { return Candidates(request); },
                {.max_waiting = 4, .max_wait = absl::Seconds(20)}, [this] { return now_; }, seed,
                &metrics_) {
-    KnownTokenizer tokenizer;
-    tokenizer.description.set_model("m");
-    tokenizer.description.set_tokenizer_hash("h");
-    tokenizer.ready = true;
-    KnownGenerator generator;
-    generator.hello.set_model("m");
-    generator.hello.set_tokenizer_hash("h");
-    generator.hello.mutable_limits()->set_max_model_len(100);
-    generator.ready = true;
-    catalog_ = std::make_shared<const ModelCatalog>(std::vector{tokenizer}, std::vector{generator});
     services_.admission = &admission_;
     services_.key_limits = &key_limits_;
     services_.text = &text_;
     services_.placer = &queue_;
-    services_.catalog = [this] { return catalog_; };
+    services_.catalog = [catalog = OneModelCatalog(100)] { return catalog; };
     services_.metrics = &metrics_;
     services_.retries = &retries_;
     services_.clock = [this] { return now_; };
@@ -424,7 +415,6 @@ class Schedule {
   std::vector<std::shared_ptr<ScheduleReplica>> replicas_;
   int replica_names_ = 0;
   PlacementQueue queue_;
-  std::shared_ptr<const ModelCatalog> catalog_;
   CallServices services_;
   std::vector<Call> calls_;
 };

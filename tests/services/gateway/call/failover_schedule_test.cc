@@ -62,9 +62,7 @@ TEST_P(FailoverScheduleTest, ALossAfterEachEventIsNotSeen) {
     const WorldResult whole = Run(seed, seed, {});
     ASSERT_TRUE(whole.status.ok()) << whole.status;
     for (int at = 0; at <= whole.events; ++at) {
-      World::Faults faults;
-      faults.lose_at = at;
-      const WorldResult result = Run(seed, seed * 1000 + at, faults);
+      const WorldResult result = Run(seed, seed * 1000 + at, {.lose_at = at});
       ASSERT_TRUE(result.status.ok()) << result.status;
       ASSERT_EQ(result.answers, whole.answers) << "seed " << seed << ", lost after " << at;
       ASSERT_EQ(result.prompt_logprobs, whole.prompt_logprobs);
@@ -76,12 +74,8 @@ TEST_P(FailoverScheduleTest, NoMixOfTroublesIsSeen) {
   uint64_t failovers = 0;
   for (uint64_t seed = 1; seed <= 300; ++seed) {
     const WorldResult whole = Run(seed, seed, {});
-    World::Faults faults;
-    faults.most_losses = 1;
-    faults.loss = 0.02;
-    faults.drain = 0.05;
-    faults.refusal = 0.02;
-    const WorldResult result = Run(seed, seed + 1000, faults);
+    const WorldResult result =
+        Run(seed, seed + 1000, {.refusal = 0.02, .drain = 0.05, .loss = 0.02, .most_losses = 1});
     failovers += result.failovers;
     if (ErrorReason(result.status) == kReasonQueueFull) continue;  // refused too often, at first
     ASSERT_TRUE(result.status.ok()) << "seed " << seed << ": " << result.status;
@@ -95,12 +89,8 @@ TEST_P(FailoverScheduleTest, PoisonEndsAfterTwoLossesWithTrueTokens) {
   int poisoned = 0;
   for (uint64_t seed = 1; seed <= 300; ++seed) {
     const WorldResult whole = Run(seed, seed, {});
-    World::Faults faults;
-    faults.most_losses = 1000;
-    faults.loss = 0.05;
-    faults.stall = 0.02;
-    faults.drain = 0.02;
-    const WorldResult result = Run(seed, seed + 2000, faults);
+    const WorldResult result =
+        Run(seed, seed + 2000, {.drain = 0.02, .loss = 0.05, .stall = 0.02, .most_losses = 1000});
     for (size_t i = 0; i < result.answers.size(); ++i) {
       const std::vector<uint32_t>& ids = result.answers[i].ids;
       const std::vector<uint32_t>& all = whole.answers[i].ids;

@@ -6,6 +6,7 @@
 #include "gtest/gtest.h"
 #include "services/common/error_details.h"
 #include "services/common/status_mapping.h"
+#include "tests/services/gateway/call/one_model_catalog.h"
 #include "tests/services/gateway/fake_tokenizer.h"
 
 namespace qwenserve {
@@ -41,19 +42,6 @@ class Sink final : public CallSink {
   void Wake() override {}
   void Drop() override { ADD_FAILURE() << "dropped"; }
 };
-
-std::shared_ptr<const ModelCatalog> Catalog() {
-  KnownTokenizer tokenizer;
-  tokenizer.description.set_model("m");
-  tokenizer.description.set_tokenizer_hash("h");
-  tokenizer.ready = true;
-  KnownGenerator generator;
-  generator.hello.set_model("m");
-  generator.hello.set_tokenizer_hash("h");
-  generator.hello.mutable_limits()->set_max_model_len(1000);
-  generator.ready = true;
-  return std::make_shared<const ModelCatalog>(std::vector{tokenizer}, std::vector{generator});
-}
 
 }  // namespace
 
@@ -234,7 +222,7 @@ World::World(uint64_t seed, const Faults& faults, GatewayMetrics* metrics)
   services_.key_limits = &key_limits_;
   services_.text = this;
   services_.placer = queue_.get();
-  services_.catalog = [catalog = Catalog()] { return catalog; };
+  services_.catalog = [catalog = OneModelCatalog(1000)] { return catalog; };
   services_.metrics = metrics;
   services_.retries = &retries_;
   services_.clock = [this] { return now_; };

@@ -9,6 +9,7 @@
 
 #include "gtest/gtest.h"
 #include "services/common/error_details.h"
+#include "tests/services/gateway/call/one_model_catalog.h"
 
 namespace qwenserve {
 namespace {
@@ -83,22 +84,11 @@ class GenerateCallTest : public testing::Test {
         metrics_(registry_),
         admission_({.max_bytes = 10000}),
         key_limits_(MonotonicNow, &metrics_) {
-    KnownTokenizer tokenizer;
-    tokenizer.description.set_model("m");
-    tokenizer.description.set_tokenizer_hash("h");
-    tokenizer.ready = true;
-    KnownGenerator generator;
-    generator.hello.set_model("m");
-    generator.hello.set_tokenizer_hash("h");
-    generator.hello.mutable_limits()->set_max_model_len(100);
-    generator.ready = true;
-    auto catalog =
-        std::make_shared<const ModelCatalog>(std::vector{tokenizer}, std::vector{generator});
     services_.admission = &admission_;
     services_.key_limits = &key_limits_;
     services_.text = &text_;
     services_.placer = &placer_;
-    services_.catalog = [catalog] { return catalog; };
+    services_.catalog = [catalog = OneModelCatalog(100)] { return catalog; };
     services_.metrics = &metrics_;
     services_.retries = &retries_;
     services_.clock = MonotonicNow;

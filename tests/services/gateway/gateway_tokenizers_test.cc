@@ -1,0 +1,162 @@
+// Tokenizers that are lost, freeze or stop.
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/services/gateway/gateway_harness.h"
+
+namespace qwenserve {
+namespace {
+
+TEST_F(GatewayTest, BrokenDetokenizeStreamIsInvisible) {
+  Start();
+  ChatStream stream(stub(), UserSays("hello"));
+  const uint64_t sequence = generator_->WaitSubmit(0).sequence();
+  EXPECT_TRUE(stream.Next().has_started());
+  generator_->SendTokens(sequence, "one \xF0\x9F");
+  EXPECT_EQ(stream.Next().delta().text(), "one ");
+  tokenizer_->BreakNextStream();
+  generator_->SendTokens(sequence, "\x98\x80 two");  // its item is lost and sent again
+  generator_->SendTokens(sequence, " three");
+  generator_->SendFinish(sequence, v1::SEQUENCE_FINISH_REASON_EOS);
+  std::string text;
+  EXPECT_TRUE(stream.End(&text).ok());
+  EXPECT_EQ(text, "\xF0\x9F\x98\x80 two three");
+}
+
+// A gateway with two tokenizers and one generator.
+class TwoTokenizersTest : public testing::Test {
+ protected:
+  void Start(const TokenizerSettings& settings = {}) {
+    GatewayOptions options =
+        OptionsFor({first_.address(), second_.address()}, {generator_.address()});
+    options.tokenizer = settings;
+    harness_ = std::make_unique<GatewayHarness>(options);
+    ASSERT_TRUE(Eventually(
+        [&] { return harness_->Scrape().find("{role=\"tokenizer\"} 2") != std::string::npos; }));
+    ASSERT_TRUE(harness_->WaitServed());
+  }
+  v1::Inference::Stub& stub() { return harness_->stub(); }
+  // The one that an idle gateway gives every prompt to. Submits one sequence.
+  FakeTokenizer& FindPreferred() {
+    ChatStream probe(stub(), UserSays("hello"));
+    generator_.WaitSubmit(0);
+    return first_.num_prepared() > 0 ? first_ : second_;
+  }
+
+  FakeTokenizer first_;
+  FakeTokenizer second_;
+  FakeGenerator generator_;
+  std::unique_ptr<GatewayHarness> harness_;
+};
+
+TEST_F(TwoTokenizersTest, AnotherTokenizerTakesOver) {
+  Start();
+  first_.HoldAnswers(true);
+  second_.HoldAnswers(true);
+  std::vector<std::unique_ptr<ChatStream>> streams;
+  std::vector<uint64_t> sequences;
+  for (size_t i = 0; i < 6; ++i) {
+    streams.push_back(std::make_unique<ChatStream>(stub(), UserSays("hello")));
+    sequences.push_back(generator_.WaitSubmit(i).sequence());
+    generator_.SendTokens(sequences.back(), "before ");
+  }
+  ASSERT_TRUE(Eventually([&] { return first_.num_items() > 0 && second_.num_items() > 0; }));
+  // Items are out at both; one of them dies without an answer.
+  first_.Kill();
+  second_.HoldAnswers(false);
+  for (size_t i = 0; i < 6; ++i) {
+    generator_.SendTokens(sequences[i], "after");
+    generator_.SendFinish(sequences[i], v1::SEQUENCE_FINISH_REASON_EOS);
+    std::string text;
+    EXPECT_TRUE(streams[i]->End(&text).ok());
+    EXPECT_EQ(text, "before after");
+  }
+  // And prompts go to the other one.
+  ChatStream next(stub(), UserSays("hello"));
+  generator_.WaitSubmit(6);
+}
+
+TEST_F(TwoTokenizersTest, StalledTokenizerIsGivenUp) {
+  TokenizerSettings settings;
+  settings.item_timeout = absl::Seconds(1);
+  settings.max_item_losses = 1000;
+  Start(settings);
+  first_.HoldAnswers(true);
+  for (size_t i = 0; i < 2; ++i) {  // neighbouring keys go to different workers
+    ChatStream stream(stub(), UserSays("hello"));
+    const uint64_t sequence = generator_.WaitSubmit(i).sequence();
+    generator_.SendTokens(sequence, "text");
+    generator_.SendFinish(sequence, v1::SEQUENCE_FINISH_REASON_EOS);
+    std::string text;
+    EXPECT_TRUE(stream.End(&text).ok());
+    EXPECT_EQ(text, "text");
+  }
+}
+
+TEST_F(TwoTokenizersTest, PromptsOfAFrozenTokenizerGoElsewhere) {
+  TokenizerSettings settings;
+  settings.describe_interval = absl::Milliseconds(50);
+  settings.describe_timeout = absl::Seconds(1);
+  Start(settings);
+  FakeTokenizer& preferred = FindPreferred();
+  preferred.Freeze();
+  ChatStream stream(stub(), UserSays("hello"));
+  generator_.WaitSubmit(1);
+  EXPECT_EQ(preferred.num_prepared(), 2);
+}
+
+TEST_F(TwoTokenizersTest, PromptsThatAStoppingTokenizerCancelsGoElsewhere) {
+  Start();
+  FakeTokenizer& preferred = FindPreferred();
+  // As a server does with calls that come while it shuts down.
+  preferred.FailPrepare(grpc::Status(grpc::StatusCode::CANCELLED, "Cancelled"));
+  ChatStream stream(stub(), UserSays("hello"));
+  const uint64_t sequence = generator_.WaitSubmit(1).sequence();
+  generator_.SendTokens(sequence, "text");
+  generator_.SendFinish(sequence, v1::SEQUENCE_FINISH_REASON_EOS);
+  std::string text;
+  EXPECT_TRUE(stream.End(&text).ok());
+  EXPECT_EQ(text, "text");
+  EXPECT_EQ(preferred.num_prepared(), 2);
+}
+
+TEST_F(GatewayTest, NoTokenizerLeftEndsTheAnswer) {
+  Start({}, {}, [](GatewayOptions& options) {
+    options.tokenizer.no_worker_grace = absl::Milliseconds(200);
+  });
+  ChatStream stream(stub(), UserSays("hello"));
+  const uint64_t sequence = generator_->WaitSubmit(0).sequence();
+  tokenizer_->Kill();
+  generator_->SendTokens(sequence, "text");
+  const absl::Status status = stream.End();
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  EXPECT_EQ(ErrorReason(status), kReasonWorkerLost);
+  EXPECT_TRUE(generator_->WaitCancelled(sequence));
+}
+
+TEST_F(GatewayTest, AnItemThatKillsTokenizersIsNotPassedOnForever) {
+  Start({}, {}, [](GatewayOptions& options) { options.tokenizer.max_item_losses = 2; });
+  ChatStream stream(stub(), UserSays("hello"));
+  const uint64_t sequence = generator_->WaitSubmit(0).sequence();
+  std::atomic<bool> stop{false};
+  tokenizer_->BreakNextStream();
+  std::thread breaker([&] {
+    while (!stop) {
+      tokenizer_->BreakNextStream();
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  });
+  generator_->SendTokens(sequence, "poison");
+  const absl::Status status = stream.End();
+  stop = true;
+  breaker.join();
+  EXPECT_TRUE(absl::IsInternal(status)) << status;
+  EXPECT_EQ(ErrorReason(status), kReasonSuspectedPoison);
+}
+
+}  // namespace
+}  // namespace qwenserve
