@@ -26,6 +26,7 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
 #include "services/common/accept_loop.h"
+#include "services/common/accept_metrics.h"
 #include "services/common/admin_service.h"
 #include "services/common/grpc_tls.h"
 #include "services/common/health_service.h"
@@ -262,15 +263,7 @@ absl::Status Process::StartGrpc(ListenSocket socket) {
         connection.fd = fd;
         acceptor_->HandleNewConnection(&connection);
       }));
-  metrics_.OnScrape([this] {
-    const AcceptLoop::Stats stats = accept_loop_->stats();
-    server_metrics_.connections.Set(static_cast<double>(stats.live));
-    RaiseTo(server_metrics_.accepted, static_cast<double>(stats.accepted));
-    RaiseTo(server_metrics_.refused_limit, static_cast<double>(stats.refused_limit));
-    RaiseTo(server_metrics_.refused_peer_limit, static_cast<double>(stats.refused_peer_limit));
-    RaiseTo(server_metrics_.refused_descriptors, static_cast<double>(stats.refused_descriptors));
-    RaiseTo(server_metrics_.refused_proxy_header, static_cast<double>(stats.refused_proxy_header));
-  });
+  metrics_.OnScrape([this] { ReportConnections(accept_loop_->stats(), server_metrics_); });
   return absl::OkStatus();
 }
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
+#include "services/common/accept_metrics.h"
 #include "services/common/digest.h"
 #include "services/common/grpc_tls.h"
 #include "services/gateway/auth/api_keys.h"
@@ -130,13 +131,7 @@ absl::Status GatewayRole::StartHttp(const HttpEdgeOptions& http) {
 }
 
 void GatewayRole::UpdateHttpMetrics() {
-  const AcceptLoop::Stats stats = http_->accept_stats();
-  http_metrics_.connections.Set(static_cast<double>(stats.live));
-  RaiseTo(http_metrics_.accepted, static_cast<double>(stats.accepted));
-  RaiseTo(http_metrics_.refused_limit, static_cast<double>(stats.refused_limit));
-  RaiseTo(http_metrics_.refused_peer_limit, static_cast<double>(stats.refused_peer_limit));
-  RaiseTo(http_metrics_.refused_descriptors, static_cast<double>(stats.refused_descriptors));
-  RaiseTo(http_metrics_.refused_proxy_header, static_cast<double>(stats.refused_proxy_header));
+  ReportConnections(http_->accept_stats(), http_metrics_);
   const HttpCounters& counters = http_->counters();
   http_metrics_.requests_in_flight.Set(static_cast<double>(counters.busy));
   RaiseTo(http_metrics_.requests, static_cast<double>(counters.requests));

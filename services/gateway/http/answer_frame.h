@@ -8,6 +8,7 @@
 #include "absl/strings/string_view.h"
 #include "qwenserve/v1/inference.pb.h"
 #include "services/gateway/http/json_text.h"
+#include "services/gateway/http/openai_response.h"
 
 namespace qwenserve {
 
@@ -40,6 +41,13 @@ inline void AppendFinishReason(const v1::ChoiceFinish& finish, absl::string_view
   } else {
     *out += "null";
   }
+}
+
+// `],"usage":{...}}`: the end of an answer as a whole, behind its last choice.
+inline void AppendAnswerEnd(const v1::Usage& usage, std::string* out) {
+  *out += "],\"usage\":";
+  AppendUsage(usage, out);
+  *out += "}";
 }
 
 }  // namespace qwenserve

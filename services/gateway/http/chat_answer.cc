@@ -219,9 +219,7 @@ std::string ChatAnswer::Finish(const v1::Finished& finished) {
     AppendFinishReason(finished.choices(i), tool_reason(), &json);
     json += "}";
   }
-  json += "],\"usage\":";
-  AppendUsage(finished.usage(), &json);
-  json += "}";
+  AppendAnswerEnd(finished.usage(), &json);
   return json;
 }
 

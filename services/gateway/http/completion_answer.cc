@@ -194,9 +194,7 @@ std::string CompletionAnswer::Finish(const v1::Finished& finished) {
     AppendFinishReason(finished.choices(i), "stop", &json);
     json += "}";
   }
-  json += "],\"usage\":";
-  AppendUsage(finished.usage(), &json);
-  json += "}";
+  AppendAnswerEnd(finished.usage(), &json);
   return json;
 }
 
