@@ -90,7 +90,7 @@ def test_one_line_for_each_request(sim_cluster, tmp_path, log, api):
     assert (refused["method"], refused["code"], refused["peer"]) == ("Http", "UNAUTHENTICATED", "127.0.0.1")
     assert (unknown["code"], unknown["tenant"]) == ("NOT_FOUND", "team-a")
     assert len({line["id"] for line in lines(log)}) == 10
-    assert cluster.gateway.metric("qwenserve_gateway_access_log_lines_total", result="written") == 10
+    cluster.gateway.await_metric(lambda lines: lines == 10, "qwenserve_gateway_access_log_lines_total", result="written")
     assert cluster.gateway.terminate() == 0
     assert len(lines(log)) == 10
 

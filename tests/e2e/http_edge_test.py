@@ -247,7 +247,7 @@ def test_a_client_that_does_not_read_is_dropped(sim_cluster):
             assert time.monotonic() < deadline
             time.sleep(0.05)
     cluster.wait_idle()
-    assert cluster.gateway.metric("qwenserve_http_requests_in_flight") == 0
+    cluster.gateway.await_metric(lambda running: running == 0, "qwenserve_http_requests_in_flight")
 
 
 def slow_consumers(gateway):
@@ -289,8 +289,11 @@ def test_a_whole_answer_that_is_read_too_slowly_frees_its_memory(sim_cluster):
             except BlockingIOError:
                 pass
             time.sleep(0.02)
-        assert slow_consumers(gateway) == 1
-        assert gateway.metric("qwenserve_http_timeouts_total") == 1
+        deadline = time.monotonic() + 60
+        while slow_consumers(gateway) != 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        gateway.await_metric(lambda count: count == 1, "qwenserve_http_timeouts_total")
 
 
 def test_health_is_unavailable_while_it_drains(sim_cluster):
@@ -375,8 +378,8 @@ def test_metrics_count_http(sim):
     before = sim.gateway.metric("qwenserve_gateway_requests_total", method="HttpChat", code="OK")
     call(sim.gateway, "POST", "/v1/chat/completions", chat("hello"))
     call(sim.gateway, "POST", "/v1/chat/completions", chat("hello", n=0))
-    assert sim.gateway.metric("qwenserve_gateway_requests_total", method="HttpChat", code="OK") == before + 1
-    assert sim.gateway.metric("qwenserve_gateway_requests_total", method="HttpChat", code="INVALID_ARGUMENT") >= 1
+    sim.gateway.await_metric(lambda count: count == before + 1, "qwenserve_gateway_requests_total", method="HttpChat", code="OK")
+    sim.gateway.await_metric(lambda count: count >= 1, "qwenserve_gateway_requests_total", method="HttpChat", code="INVALID_ARGUMENT")
     for name in ("accepted_total", "refused_total"):
         assert sim.gateway.metric(f"qwenserve_http_connections_{name}") >= 0
     deadline = time.monotonic() + 60

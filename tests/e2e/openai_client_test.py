@@ -337,7 +337,7 @@ def test_a_client_that_leaves_frees_its_sequence(sim, client):
     next(iter(stream))
     stream.close()
     sim.wait_idle()
-    assert sim.gateway.metric("qwenserve_gateway_requests_total", method="HttpStreamChat", code="CANCELLED") >= 1
+    sim.gateway.await_metric(lambda count: count >= 1, "qwenserve_gateway_requests_total", method="HttpStreamChat", code="CANCELLED")
 
 
 def test_many_streams_at_once(client):

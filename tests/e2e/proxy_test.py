@@ -111,8 +111,8 @@ def test_proxy_headers_over_both_protocols(gateway_with, api):
     assert http_get(gateway.addresses["http"]) == ""
     with pytest.raises(grpc.RpcError):
         list_models(api, gateway.address, timeout=2)
-    assert gateway.metric("qwenserve_http_connections_refused_total", cause="proxy_header") == 1
-    assert gateway.metric("qwenserve_grpc_connections_refused_total", cause="proxy_header") >= 1
+    gateway.await_metric(lambda count: count == 1, "qwenserve_http_connections_refused_total", cause="proxy_header")
+    gateway.await_metric(lambda count: count >= 1, "qwenserve_grpc_connections_refused_total", cause="proxy_header")
 
 
 def test_forwarded_for_counts_from_trusted_proxies_only(gateway_with, api):

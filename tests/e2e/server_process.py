@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -119,6 +120,13 @@ class ServerProcess:
                  and all(f'{label}="{word}"' in key for label, word in labels.items())]
         assert found, f"{self.role} has no metric {name} {labels}"
         return sum(found)
+
+    def await_metric(self, check, name, patience=60, **labels):
+        """Until check(value) holds: what counts a call may come after the call's answer."""
+        deadline = time.monotonic() + patience
+        while not check(value := self.metric(name, **labels)):
+            assert time.monotonic() < deadline, (name, labels, value)
+            time.sleep(0.05)
 
     def signal(self, number):
         self.signals.append(number)

@@ -249,7 +249,7 @@ def test_openai_clients_over_https_while_certificates_are_replaced(sim_cluster, 
         except ConnectionError:
             pass
     assert refused(gateway, tls_context(ca, protocols=("h2",)))
-    assert gateway.metric("qwenserve_http_tls_handshakes_failed_total") >= before + 2
+    gateway.await_metric(lambda count: count >= before + 2, "qwenserve_http_tls_handshakes_failed_total")
     # Who connects and says nothing, or half a greeting, is let go, and holds up nobody.
     with socket.create_connection((host, int(port)), 30) as silent, socket.create_connection((host, int(port)), 30) as half:
         half.sendall(b"\x16\x03\x01\x02\x00\x01")
