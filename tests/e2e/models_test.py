@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from conftest import error_info
+from qwenctl_test import QWENCTL, Terminal, run
 from server_process import DEMO_MODEL, ServerProcess
 from sim_cluster import make_sim_model
 
@@ -92,6 +93,41 @@ def test_unknown_models_are_not_found(api, models):
             models.Chat(chat(api, name), timeout=30)
         assert error.value.code() == grpc.StatusCode.NOT_FOUND
         assert error_info(error.value)[0].reason == "MODEL_NOT_FOUND"
+
+
+def test_qwenctl_names_the_models_to_choose_from(gateway, models):
+    def fails(*arguments):
+        result = run(*arguments[:1], "--address", gateway.address, *arguments[1:])
+        assert result.returncode == 4, result.stderr
+        return result.stderr
+
+    for question in (("complete", "--prompt", "x"), ("chat", "--message", "x"), ("tokenize", "--text", "x")):
+        assert "which model? There are: one, two (--model)" in fails(*question)
+        assert "'three' is not served here; there are: one, two" in fails(*question, "--model", "three")
+    assert "'three' is not served here; there are: one, two" in fails("models", "--model", "three")
+
+
+def test_a_chat_changes_its_model(gateway, models, tmp_path):
+    file = tmp_path / "chat.json"
+    terminal = Terminal(QWENCTL, "chat", "--address", gateway.address, "--model", "one")
+
+    def command(keys, seen):
+        terminal.type(keys.encode() + b"\r")
+        terminal.wait_for(seen.encode())
+        terminal.wait_for_prompt()
+
+    command("who are you?", "I am one")
+    command("/set model two", "set")
+    command("who are you?", "I am two")
+    command(f"/save {file}", "saved 4 messages")
+    assert json.loads(file.read_text())["settings"]["model"] == "two"
+    command("/set model default", "set")
+    command("who are you?", "I am one")
+    command(f"/load {file}", "model: two")
+    command("/again", "I am two")
+    command("/set model three", "set")
+    command("who are you?", "there are: one, two")
+    assert terminal.end() == 0
 
 
 def test_one_model_goes_the_other_stays(api, models, gateway):

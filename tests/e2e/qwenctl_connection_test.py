@@ -1,13 +1,17 @@
-"""qwenctl with gateways that ask for keys, for TLS, or for both."""
+"""qwenctl with gateways that ask for keys, for TLS, or for both, and with those that fail."""
 
 import json
 import os
+import re
 import socket
 import subprocess
+import time
 
+import grpc
 import pytest
 
 from authority import Authority
+from fake_gateway import abort, fake_gateway
 from security import key_line, write_keys
 from server_process import BIN
 
@@ -143,6 +147,29 @@ def test_errors_name_the_flag(secured, sim_cluster, ca, key_file, tmp_path):
     assert "--tls-ca" not in fails(3, "no gateway at", "models", "--address", nobody)
 
 
+def test_files_that_are_no_use_are_named_with_their_flags(ca, tmp_path):
+    nobody = ("models", "--address", "127.0.0.1:1")
+    cert, key = ca.issue("client", "DNS:client.test")
+    other = ca.issue("other", "DNS:other.test")
+    pair = {"--tls-ca": ca.cert, "--tls-cert": cert, "--tls-key": key}
+    for flag in pair:
+        flags = {**pair, flag: tmp_path / "none"}
+        fails(4, f"{flag} {tmp_path / 'none'}", *nobody, *(word for both in flags.items() for word in both))
+    mixed = fails(4, f"--tls-key {other[1]}: its key belongs to another", *nobody, "--tls-ca", ca.cert, "--tls-cert",
+                  cert, "--tls-key", other[1])
+    assert mixed.count("\n") == 1  # nothing of gRPC's own
+    fails(4, f"--tls-ca {key}", *nobody, "--tls-ca", key)
+
+
+def test_a_key_that_sees_no_model_is_told(sim_cluster, tmp_path):
+    keys = write_keys(tmp_path / "keys", key_line(KEY, "team-a", models=["other"]))
+    address = sim_cluster(gateway_flags=("--api-keys", keys)).gateway.address
+    for command in ("chat", "complete", "tokenize", "detokenize"):
+        fails(4, f"this key sees no model at {address}", command, "--address", address, *COMMANDS[command],
+              QWENSERVE_API_KEY=KEY)
+    fails(0, f"this key sees no model at {address}", "models", "--address", address, QWENSERVE_API_KEY=KEY)
+
+
 def test_keys_that_cannot_be_sent(tmp_path):
     path = tmp_path / "key"
     nobody = ("--address", "127.0.0.1:1")
@@ -151,7 +178,7 @@ def test_keys_that_cannot_be_sent(tmp_path):
         path.write_text(text)
         fails(4, problem, "models", *nobody, "--api-key-file", path)
     fails(4, "one line", "models", *nobody, QWENSERVE_API_KEY=f"{KEY}\nx")
-    fails(4, str(tmp_path / "none"), "models", *nobody, "--api-key-file", tmp_path / "none")
+    fails(4, f"--api-key-file {tmp_path / 'none'}", "models", *nobody, "--api-key-file", tmp_path / "none")
     fails(2, "--api-key-file", "models", *nobody, "--api-key-file", path, "--api-key", "x")
     assert KEY not in qwenctl("models", "--help", QWENSERVE_API_KEY=KEY).stdout
 
@@ -166,3 +193,55 @@ def test_a_key_in_the_clear_is_warned_of(sim_cluster, ca):
                                    (("models", "--address", "[::1]:1"), {"QWENSERVE_API_KEY": KEY}),
                                    (("models", "--address", "localhost:1"), {"QWENSERVE_API_KEY": KEY})):
         assert "unencrypted" not in qwenctl(*arguments, **environment).stderr, arguments
+
+
+@pytest.mark.parametrize("word, meant", [("chta", "chat"), ("model", "models"), ("servee", "serve"), ("foo", None)])
+def test_an_unknown_command_is_named(word, meant):
+    result = qwenctl(word, "--address", "127.0.0.1:1")
+    assert result.returncode == 2 and not result.stdout
+    assert f"no command '{word}'" in result.stderr
+    assert f"did you mean '{meant}'?" in result.stderr if meant else "did you mean" not in result.stderr
+
+
+def test_a_refusal_tells_when_to_try_again(api):
+    def stream_chat(request, context):
+        abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "too much", "QUOTA_EXCEEDED", retry_ms=11500)
+        yield
+
+    with fake_gateway(api, stream_chat=stream_chat) as address:
+        result = qwenctl("chat", "--address", address, "--message", "x")
+    assert result.returncode == 6 and "[QUOTA_EXCEEDED]; try again in 12 s\n" in result.stderr
+
+
+def test_a_rate_is_told_only_where_it_was_measured(api):
+    def chat(*pauses):
+        def stream_chat(request, context):
+            for pause in pauses:
+                time.sleep(pause)
+                yield api.StreamChatResponse(delta=api.ChatDelta(token_ids=[1, 2, 3], text="x"))
+
+        with fake_gateway(api, stream_chat=stream_chat) as address:
+            return qwenctl("chat", "--address", address, "--message", "x").stderr
+
+    assert chat(0).startswith("[3 tokens, first token")
+    assert re.match(r"\[6 tokens, \d+\.\d tokens/s, first token", chat(0, 2))
+
+
+def test_a_lost_gateway_is_told_from_none(sim_cluster):
+    cluster = sim_cluster(generator_flags=("--sim-step-ms", 20))
+    process = subprocess.Popen([BIN / "qwenctl", "complete", "--address", cluster.gateway.address, "--prompt", "x",
+                                "--max-tokens", "10000", "--ignore-eos"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.read(1)
+    cluster.gateway.kill()
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 3
+    assert "the answer broke off: lost the gateway at" in errors and "no gateway" not in errors
+
+
+def test_top_without_metrics_names_the_flag(sim_cluster):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        result = qwenctl("top", "--address", sim_cluster().gateway.address, "--once", "--interval", 0.1, "--ops-address",
+                     "127.0.0.1:%d" % free.getsockname()[1])
+    assert result.returncode == 0 and "--ops-address HOST:PORT" in result.stderr

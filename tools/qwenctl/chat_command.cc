@@ -25,6 +25,7 @@ struct ChatFlags {
 
 v1::ChatRequest MakeRequest(const ChatFlags& flags) {
   v1::ChatRequest request;
+  request.set_model(flags.client.model);
   *request.mutable_options() = flags.generation;
   if (flags.thinking_flag->count() > 0) {
     request.mutable_input()->set_enable_thinking(flags.thinking);

@@ -20,6 +20,7 @@
 #include "absl/strings/strip.h"
 #include "services/common/error_details.h"
 #include "tools/qwenctl/answer_output.h"
+#include "tools/qwenctl/bracketed_paste.h"
 #include "tools/qwenctl/conversation_file.h"
 #include "tools/qwenctl/exit_codes.h"
 #include "tools/qwenctl/interrupt_watcher.h"
@@ -42,7 +43,8 @@ constexpr char kHelp[] =
     "min-p,\n"
     "                     repetition-penalty, seed; VALUE default = the model's own\n"
     "  /exit              leave (Ctrl-D too)\n"
-    "Ctrl-C stops an answer. A line that ends in \\ goes on in the next one.\n";
+    "Ctrl-C stops an answer. A line that ends in \\ goes on in the next one.\n"
+    "What is pasted is one message, with all its lines.\n";
 constexpr char kHowToLeave[] = "\n(/exit or Ctrl-D leaves)\n";
 
 // While a line is edited, Ctrl-C is a key of the editor: as a signal it would leave what was typed
@@ -156,12 +158,14 @@ int Repl::Run() {
   });
   rl_initialize();
   InterruptKey::Bind();
+  BracketedPaste::Bind();
   auto client = GatewayClient::Create(options_);
   if (!client.ok()) return ReportError(client.status());
   client_ = *std::move(client);
   const absl::StatusOr<v1::ListModelsResponse> models = client_->ListModels();
   if (!models.ok()) return ReportError(models.status());
   for (const v1::Model& model : models->models()) std::cout << "model " << model.id() << "  ";
+  if (models->models().empty()) std::cout << client_->NoModels() << "  ";
   std::cout << "(/help for commands)" << std::endl;
   while (std::optional<std::string> line = ReadMessage()) {
     if (line->empty()) continue;
@@ -182,6 +186,7 @@ std::optional<std::string> Repl::ReadMessage() {
     std::unique_ptr<char, decltype(&std::free)> line(nullptr, &std::free);
     {
       InterruptKey key;
+      BracketedPaste paste;
       line.reset(readline(prompt));
     }
     if (line == nullptr && InterruptKey::typed()) {
@@ -219,6 +224,10 @@ bool Repl::Stream(const v1::ChatRequest& request, std::string* text, std::string
     ReportError(answer.status());
     if (ErrorReason(answer.status()) == "CONTEXT_LENGTH_EXCEEDED") {
       std::cerr << "(/clear makes room: it forgets the conversation)" << std::endl;
+    }
+    if (ErrorReason(answer.status()) == kReasonModelNotFound ||
+        ErrorField(answer.status()) == "model") {
+      std::cerr << "(/set model NAME chooses one)" << std::endl;
     }
     if (any) std::cerr << "(/continue goes on)" << std::endl;
   } else {

@@ -47,6 +47,10 @@ std::string CheckText(const std::string& text) {
 
 // gRPC itself takes a port modulo 65536 and asks the name service about what is no address at all.
 std::string CheckAddress(const std::string& address) {
+  if (const size_t scheme = address.find("://"); scheme != std::string::npos) {
+    return absl::StrCat("'", address, "': HOST:PORT without a scheme is wanted, such as ",
+                        address.substr(scheme + 3, address.find('/', scheme + 3) - scheme - 3));
+  }
   const absl::Status status = CheckHostPort(address);
   return status.ok() ? "" : std::string(status.message());
 }

@@ -24,10 +24,14 @@ struct ConnectionOptions {
   std::string tls_server_name;  // empty: the address' host
 };
 
+// `status` with another text.
+absl::Status WithMessage(const absl::Status& status, absl::string_view message);
+
 // A server's address with what it asks for: key, authorities, certificate. Immutable.
 class Connection {
  public:
-  // Reads the files; errors name them. Warns on stderr where others could read the key on its way.
+  // Reads the files; errors name them and their flags. Warns on stderr where others could read the
+  // key on its way.
   static absl::StatusOr<Connection> Open(const ConnectionOptions& options);
 
   const std::string& address() const { return options_.address; }
@@ -47,8 +51,8 @@ class Connection {
   // Puts the key, if there is one, into a call.
   void Authorize(grpc::ClientContext* context) const;
 
-  // The errors of calls, with what to do about them.
-  absl::Status Explain(const grpc::Status& status) const;
+  // The errors of calls, with what to do about them. `begun`: part of the answer had come.
+  absl::Status Explain(const grpc::Status& status, bool begun = false) const;
   // The server did not take the key, or there was none.
   absl::Status ExplainRefusedKey(const absl::Status& status) const;
   // UNAVAILABLE: nothing that the server said, `cause` is the transport's.
@@ -57,6 +61,7 @@ class Connection {
  private:
   explicit Connection(const ConnectionOptions& options) : options_(options) {}
   absl::Status ReadKey();
+  absl::Status ReadCertificates();
 
   ConnectionOptions options_;  // with the key of the file
   std::string authorities_;

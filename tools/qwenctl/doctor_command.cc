@@ -126,8 +126,15 @@ void Doctor::Gpus() {
 }
 
 void Doctor::Ports() {
-  for (const auto& [name, port] :
-       {std::pair<const char*, int>{"gateway gRPC", 50051}, {"gateway ops", 9090}}) {
+  struct Port {
+    const char* name;
+    const char* flag;
+    int port;
+  };
+  const LocalClusterOptions serve;
+  for (const auto& [name, flag, port] : {Port{"gateway gRPC", "--port", serve.port},
+                                         Port{"gateway HTTP", "--http-port", serve.http_port},
+                                         Port{"gateway ops", "--ops-port", serve.ops_port}}) {
     const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     const int on = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
@@ -139,7 +146,7 @@ void Doctor::Ports() {
     close(fd);
     const std::string what = absl::StrCat("port ", port);
     free ? Ok(what, absl::StrCat("free, for the ", name))
-         : Warn(what, absl::StrCat("taken; the ", name, " needs another one"));
+         : Warn(what, absl::StrCat("taken; for the ", name, " give `serve` another one by ", flag));
   }
 }
 

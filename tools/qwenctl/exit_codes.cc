@@ -2,6 +2,7 @@
 
 #include <iostream>
 
+#include "absl/time/time.h"
 #include "services/common/error_details.h"
 
 namespace qwenserve {
@@ -10,6 +11,10 @@ ExitCode ReportError(const absl::Status& status) {
   std::cerr << "qwenctl: " << absl::StatusCodeToString(status.code()) << ": " << status.message();
   const std::string reason = ErrorReason(status);
   if (!reason.empty()) std::cerr << " [" << reason << "]";
+  if (const absl::Duration wait = ErrorRetryAfter(status); wait > absl::ZeroDuration()) {
+    std::cerr << "; try again in " << absl::ToInt64Seconds(absl::Ceil(wait, absl::Seconds(1)))
+              << " s";
+  }
   std::cerr << std::endl;
   switch (status.code()) {
     case absl::StatusCode::kOk:

@@ -18,7 +18,8 @@ enum ExitCode : int {
   kExitInterrupted = 130,
 };
 
-// Prints "qwenctl: <code>: <message>" with the error's reason and field to stderr.
+// Prints "qwenctl: <code>: <message>" with the error's reason, and when another try makes sense if
+// the server said it, to stderr.
 ExitCode ReportError(const absl::Status& status);
 
 }  // namespace qwenserve

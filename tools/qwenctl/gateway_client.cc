@@ -4,19 +4,23 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "engine/base/status_macros.h"
 #include "grpc/health/v1/health.grpc.pb.h"
+#include "services/common/error_details.h"
 
 namespace qwenserve {
 namespace {
 
-// Reads a stream of Started, deltas and Finished into an Answer.
+// Reads a stream of Started, deltas and Finished into an Answer; whether anything came.
 template <typename Event, typename Reader>
-void ReadAnswer(Reader& reader, absl::Time start, const GatewayClient::OnText& on_text,
+bool ReadAnswer(Reader& reader, absl::Time start, const GatewayClient::OnText& on_text,
                 Answer* answer) {
   Event event;
+  bool begun = false;
   while (reader.Read(&event)) {
+    begun = true;
     if (event.has_started()) {
       answer->request_id = event.started().request_id();
       answer->seed = event.started().seed();
@@ -25,6 +29,7 @@ void ReadAnswer(Reader& reader, absl::Time start, const GatewayClient::OnText& o
       if (answer->time_to_first_token == absl::InfiniteDuration()) {
         answer->time_to_first_token = absl::Now() - start;
       }
+      answer->time_to_last_token = absl::Now() - start;
       AnswerChoice& choice = answer->choice(delta.choice());
       absl::StrAppend(&choice.text, delta.text());
       std::string reasoning;
@@ -48,6 +53,7 @@ void ReadAnswer(Reader& reader, absl::Time start, const GatewayClient::OnText& o
     }
   }
   answer->total_time = absl::Now() - start;
+  return begun;
 }
 
 }  // namespace
@@ -65,9 +71,9 @@ size_t Answer::num_tokens() const {
 }
 
 double Answer::TokensPerSecond() const {
-  if (num_tokens() < 2 || total_time <= time_to_first_token) return 0;
-  return static_cast<double>(num_tokens() - 1) /
-         absl::ToDoubleSeconds(total_time - time_to_first_token);
+  const absl::Duration between = time_to_last_token - time_to_first_token;
+  if (num_tokens() < 2 || between < kShortestMeasuredTime) return 0;
+  return static_cast<double>(num_tokens() - 1) / absl::ToDoubleSeconds(between);
 }
 
 absl::StatusOr<std::unique_ptr<GatewayClient>> GatewayClient::Create(const ClientOptions& options) {
@@ -91,47 +97,72 @@ std::shared_ptr<grpc::ClientContext> GatewayClient::NewContext() {
   return context;
 }
 
+absl::Status GatewayClient::Explain(const grpc::Status& status, const std::string& model,
+                                    bool begun) {
+  const absl::Status explained = connection_.Explain(status, begun);
+  const bool needed = model.empty() && ErrorField(explained) == "model";  // there are several
+  if (!needed && ErrorReason(explained) != kReasonModelNotFound) return explained;
+  const absl::StatusOr<v1::ListModelsResponse> models = ListModels();
+  return models.ok() ? ExplainModel(explained, model, *models) : explained;
+}
+
+absl::Status GatewayClient::ExplainModel(const absl::Status& status, const std::string& model,
+                                         const v1::ListModelsResponse& models) const {
+  if (models.models().empty()) return WithMessage(status, NoModels());
+  const std::string names = absl::StrJoin(
+      models.models(), ", ", [](std::string* out, const v1::Model& one) { out->append(one.id()); });
+  return WithMessage(status, model.empty()
+                                 ? absl::StrCat("which model? There are: ", names, " (--model)")
+                                 : absl::StrCat(status.message(), "; there are: ", names));
+}
+
+std::string GatewayClient::NoModels() const {
+  return absl::StrCat(
+      connection_.Authorization().empty() ? "no model is served at " : "this key sees no model at ",
+      connection_.address());
+}
+
 void GatewayClient::Cancel() {
   if (auto context = std::atomic_load(&context_)) context->TryCancel();
 }
 
 absl::StatusOr<Answer> GatewayClient::Chat(v1::ChatRequest request, const OnText& on_text) {
-  request.set_model(options_.model);
+  if (request.model().empty()) request.set_model(options_.model);
   const auto context = NewContext();
   const absl::Time start = absl::Now();
   Answer answer;
   const auto reader = stub_->StreamChat(context.get(), request);
-  ReadAnswer<v1::StreamChatResponse>(*reader, start, on_text, &answer);
+  const bool begun = ReadAnswer<v1::StreamChatResponse>(*reader, start, on_text, &answer);
   const grpc::Status status = reader->Finish();
-  if (!status.ok()) return connection_.Explain(status);
+  if (!status.ok()) return Explain(status, request.model(), begun);
   return answer;
 }
 
 absl::StatusOr<Answer> GatewayClient::Complete(v1::CompleteRequest request, const OnText& on_text) {
-  request.set_model(options_.model);
+  if (request.model().empty()) request.set_model(options_.model);
   const auto context = NewContext();
   const absl::Time start = absl::Now();
   Answer answer;
   const auto reader = stub_->StreamComplete(context.get(), request);
-  ReadAnswer<v1::StreamCompleteResponse>(*reader, start, on_text, &answer);
+  const bool begun = ReadAnswer<v1::StreamCompleteResponse>(*reader, start, on_text, &answer);
   const grpc::Status status = reader->Finish();
-  if (!status.ok()) return connection_.Explain(status);
+  if (!status.ok()) return Explain(status, request.model(), begun);
   return answer;
 }
 
 absl::StatusOr<v1::TokenizeResponse> GatewayClient::Tokenize(v1::TokenizeRequest request) {
-  request.set_model(options_.model);
+  if (request.model().empty()) request.set_model(options_.model);
   v1::TokenizeResponse response;
   const grpc::Status status = stub_->Tokenize(NewContext().get(), request, &response);
-  if (!status.ok()) return connection_.Explain(status);
+  if (!status.ok()) return Explain(status, request.model());
   return response;
 }
 
 absl::StatusOr<std::string> GatewayClient::Detokenize(v1::DetokenizeTextRequest request) {
-  request.set_model(options_.model);
+  if (request.model().empty()) request.set_model(options_.model);
   v1::DetokenizeTextResponse response;
   const grpc::Status status = stub_->Detokenize(NewContext().get(), request, &response);
-  if (!status.ok()) return connection_.Explain(status);
+  if (!status.ok()) return Explain(status, request.model());
   return response.text();
 }
 

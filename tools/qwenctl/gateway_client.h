@@ -42,17 +42,21 @@ struct Answer : AnswerChoice {
   std::vector<v1::TokenLogprob> prompt_logprobs;  // from the second prompt token on
   v1::Usage usage;
   absl::Duration time_to_first_token = absl::InfiniteDuration();
+  absl::Duration time_to_last_token;
   absl::Duration total_time;
 
   // The answer `index`, made if it is not there yet.
   AnswerChoice& choice(uint32_t index);
   // Of all answers together.
   size_t num_tokens() const;
-  // Tokens after the first one per second; 0 when there are fewer than two.
+  // Tokens after the first one per second; 0 when there are fewer than two, or all came nearly at
+  // once, which tells how they were delivered and not how fast they were made.
   double TokensPerSecond() const;
+  static constexpr absl::Duration kShortestMeasuredTime = absl::Milliseconds(50);
 };
 
 // A gateway, called synchronously. One call at a time, but Cancel may come from another thread.
+// A request that names no model gets the one of the options.
 class GatewayClient {
  public:
   // What a stream brings of the first answer, as it comes. May be null.
@@ -70,6 +74,12 @@ class GatewayClient {
   // SERVING or not, from grpc.health.v1; `service` is a model's name or empty.
   absl::StatusOr<bool> IsServing(const std::string& service);
 
+  // `status`, which says that there is no such `model`, with those that there are.
+  absl::Status ExplainModel(const absl::Status& status, const std::string& model,
+                            const v1::ListModelsResponse& models) const;
+  // Why a list of models is empty.
+  std::string NoModels() const;
+
   // Ends the call that is under way, if there is one. From any thread.
   void Cancel();
 
@@ -77,6 +87,8 @@ class GatewayClient {
   GatewayClient(const ClientOptions& options, Connection connection);
   // A context with the deadline and the key, known to Cancel() until the next call.
   std::shared_ptr<grpc::ClientContext> NewContext();
+  // The error of a request for `model`; `begun`: part of the answer had come.
+  absl::Status Explain(const grpc::Status& status, const std::string& model, bool begun = false);
 
   const ClientOptions options_;
   const Connection connection_;

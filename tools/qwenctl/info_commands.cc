@@ -41,7 +41,8 @@ absl::StatusOr<v1::ListModelsResponse> ModelsAskedFor(GatewayClient& client,
     if (model.id() == name) *one.add_models() = model;
   }
   if (one.models().empty()) {
-    return absl::NotFoundError(absl::StrCat("model '", name, "' is not served here"));
+    return client.ExplainModel(
+        absl::NotFoundError(absl::StrCat("model '", name, "' is not served here")), name, *models);
   }
   return one;
 }
@@ -55,6 +56,7 @@ int RunModels(const ClientOptions& options) {
   for (const v1::Model& model : models->models()) {
     options.json() ? json.push_back(ModelToJson(model)) : PrintModel(model);
   }
+  if (models->models().empty()) std::cerr << "qwenctl: " << (*client)->NoModels() << std::endl;
   if (options.json()) std::cout << json.dump() << std::endl;
   return kExitOk;
 }

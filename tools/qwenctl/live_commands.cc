@@ -96,8 +96,8 @@ int RunTop(const LiveFlags& flags) {
   auto before = Sample(*admin, flags);
   if (!before.ok()) return ReportError(before.status());
   if (!flags.ops_address.empty() && !before->metrics.has_value()) {
-    std::cerr << "qwenctl: no metrics at " << flags.ops_address << ": no rates and times"
-              << std::endl;
+    std::cerr << "qwenctl: no metrics at " << flags.ops_address
+              << ": no rates and times; --ops-address HOST:PORT says where they are" << std::endl;
   }
   // A terminal is redrawn in place; a pipe gets one view after the other.
   const bool redraw = !flags.once && !flags.json() && isatty(STDOUT_FILENO) == 1;
@@ -148,6 +148,9 @@ void AddLiveCommands(CLI::App& app, int* exit_code) {
   AddCommonFlags(*top, top_flags.get());
   top->add_option("--ops-address", top_flags->ops_address,
                   "Where its metrics are, HOST:PORT; empty: no rates and times")
+      ->check([](const std::string& address) {
+        return address.empty() ? std::string() : CheckAddress(address);
+      })
       ->capture_default_str();
   top->add_option("--interval", top_flags->interval_seconds, "Seconds between two views")
       ->check(CLI::Range(0.1, 3600.0))

@@ -1,6 +1,47 @@
+#include <algorithm>
+#include <iostream>
+#include <numeric>
+#include <string>
+#include <vector>
+
 #include "CLI/CLI.hpp"
 #include "tools/qwenctl/commands.h"
 #include "tools/qwenctl/exit_codes.h"
+
+namespace {
+
+// Letters to put in, leave out or change to make one of the other (Levenshtein).
+size_t EditDistance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), 0);
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0]++;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t changed = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({changed, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+// Whether `word` is a command. If not, says so, and which one is nearly that.
+bool CheckCommand(const CLI::App& app, const std::string& word) {
+  std::string nearest;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    const std::string& name = command->get_name();
+    if (name == word) return true;
+    const size_t distance = EditDistance(word, name);
+    if (distance > 2 || 2 * distance > word.size()) continue;  // two letters of "foo" make it "top"
+    if (nearest.empty() || distance < EditDistance(word, nearest)) nearest = name;
+  }
+  std::cerr << "qwenctl: there is no command '" << word << "'";
+  if (!nearest.empty()) std::cerr << ", did you mean '" << nearest << "'?";
+  std::cerr << " (all: qwenctl --help)" << std::endl;
+  return false;
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app("qwenctl: serve Qwen models and talk to them", "qwenctl");
@@ -22,6 +63,7 @@ int main(int argc, char** argv) {
   qwenserve::AddPerplexityCommand(app, &exit_code);
   qwenserve::AddBenchCommand(app, &exit_code);
   qwenserve::AddLiveCommands(app, &exit_code);
+  if (argc > 1 && argv[1][0] != '-' && !CheckCommand(app, argv[1])) return qwenserve::kExitUsage;
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

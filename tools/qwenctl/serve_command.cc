@@ -68,6 +68,11 @@ int RunServe(ServeFlags& flags) {
       status = cluster.Supervise(&g_interrupts);
     }
     if (absl::IsCancelled(status)) status = absl::OkStatus();  // the usual end
+    if (status.ok()) {
+      std::cerr << "qwenctl: ending when the answers under way have ended, in "
+                << absl::ToInt64Seconds(kStopWait) << " s at the latest; Ctrl-C again ends all at "
+                << "once" << std::endl;
+    }
   }
   cluster.Stop(kStopWait, &g_interrupts);
   if (absl::IsCancelled(status)) return kExitInterrupted;
