@@ -49,6 +49,7 @@ struct EngineOptions {
   int num_threads = 0;         // of all ranks together; 0 = cgroup quota and affinity
   int64_t max_model_len = 0;   // 0 = the checkpoint's
   int64_t kv_cache_bytes = 0;  // of all ranks together; 0 = from the memory limit
+  int64_t memory_limit = 0;    // plan with at most so many bytes of the host; 0 = all that are free
   // Of a GPU's memory that a rank may use; what its weights and buffers leave of that is its KV
   // cache. The rest is for the driver and what its libraries take later.
   double gpu_memory_fraction = 0.92;

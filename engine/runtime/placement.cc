@@ -38,12 +38,12 @@ absl::Status CheckOptions(const EngineOptions& options) {
         "max_step is ", absl::FormatDuration(options.max_step),
         ", must be 0 (chosen from what decoding takes) to ", absl::FormatDuration(kMaxStep)));
   }
-  if (options.max_model_len < 0 || options.kv_cache_bytes < 0 || options.num_threads < 0 ||
-      options.max_batch_tokens < 0) {
+  if (options.max_model_len < 0 || options.kv_cache_bytes < 0 || options.memory_limit < 0 ||
+      options.num_threads < 0 || options.max_batch_tokens < 0) {
     return absl::InvalidArgumentError(absl::StrCat(
         "max_model_len (", options.max_model_len, "), kv_cache_bytes (", options.kv_cache_bytes,
-        "), num_threads (", options.num_threads, ") and max_batch_tokens (",
-        options.max_batch_tokens, ") must not be negative"));
+        "), memory_limit (", options.memory_limit, "), num_threads (", options.num_threads,
+        ") and max_batch_tokens (", options.max_batch_tokens, ") must not be negative"));
   }
   if (options.gpu_mode != "exact" && options.gpu_mode != "fast") {
     return absl::InvalidArgumentError(
@@ -212,8 +212,12 @@ absl::Status SizeKvCache(const EngineOptions& options, const Checkpoint& checkpo
 
 absl::StatusOr<Placement> ChoosePlacement(const EngineOptions& options,
                                           const Checkpoint& checkpoint, const CpuLimits& cpu,
-                                          const MemoryLimits& memory) {
+                                          const MemoryLimits& free_memory) {
   QS_RETURN_IF_ERROR(CheckOptions(options));
+  MemoryLimits memory = free_memory;
+  if (options.memory_limit > 0 && options.memory_limit < memory.available) {
+    memory = {options.memory_limit, "memory-limit"};
+  }
   QS_RETURN_IF_ERROR(MakeShardPlan(checkpoint.config(), options.tp, 0).status());
   Placement placement;
   QS_ASSIGN_OR_RETURN(const std::string device,

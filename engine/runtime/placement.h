@@ -35,7 +35,7 @@ struct Placement {
 // max_model_len has no room.
 absl::StatusOr<Placement> ChoosePlacement(const EngineOptions& options,
                                           const Checkpoint& checkpoint, const CpuLimits& cpu,
-                                          const MemoryLimits& memory);
+                                          const MemoryLimits& free_memory);
 
 }  // namespace qwenserve
 

@@ -95,6 +95,8 @@ int main(int argc, char** argv) {
             "Prompt and answer together, in tokens; 0 = the checkpoint's own");
   flags.AddBytes("kv-cache-memory", &engine.kv_cache_bytes,
                  "Of all ranks together, such as 2GiB; 0 = from the memory that is free");
+  flags.AddBytes("memory-limit", &engine.memory_limit,
+                 "Of the host's memory plan with at most this, such as 8GiB; 0 = all that is free");
   flags.Add(
       "gpu-memory-fraction", &engine.gpu_memory_fraction,
       "Part of a GPU's memory that may be used; what weights and buffers leave of it is the KV "

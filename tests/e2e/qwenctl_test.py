@@ -501,6 +501,14 @@ def test_serve_says_how_to_end_at_once():
     assert serve.process.returncode == 0
 
 
+def test_replicas_size_their_kv_caches_themselves():
+    serve = Serve("--replicas", 2, sizes=(), log_level="info")
+    serve.process.send_signal(signal.SIGINT)
+    serve.process.communicate(timeout=60)
+    assert len(re.findall(r"KV cache: .*\(what \d+ sequences of \d+ tokens need\)", serve.log)) == 2, serve.log
+    assert "as told" not in serve.log
+
+
 def test_serve_hands_flags_to_its_generators_and_tells_where_their_metrics_are():
     fingerprints = []
     for flags in (), ("--weights", "int8", "--kv-dtype", "int8", "--prefix-cache", "off"):

@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -51,19 +50,6 @@ std::vector<int> Share(const std::vector<int>& cpus, int index, int parts) {
                           cpus.begin() + static_cast<ptrdiff_t>(n * (index + 1) / parts));
 }
 
-// A generator alone sizes its KV cache by the memory that it finds; several at once would all find
-// the same. Each gets its part of half of what their weights leave.
-std::string ShareOfMemory(const std::string& model_dir, int replicas) {
-  int64_t weights = 0;
-  std::error_code ignored;
-  for (const auto& file : std::filesystem::directory_iterator(model_dir, ignored)) {
-    if (file.path().extension() != ".safetensors") continue;
-    weights += static_cast<int64_t>(file.file_size(ignored));
-  }
-  const int64_t left = ReadMemoryLimits().available - replicas * weights;
-  return absl::StrCat(std::max<int64_t>(left / 2 / replicas, 0));
-}
-
 }  // namespace
 
 absl::StatusOr<std::string> FindDemoModel() {
@@ -105,11 +91,12 @@ void LocalCluster::PlanWorkers() {
                     options_.device, "--max-model-len", absl::StrCat(options_.max_model_len)});
   generator.insert(generator.end(), options_.generator_flags.begin(),
                    options_.generator_flags.end());
-  const std::string kv_cache = options_.kv_cache_memory.empty() && options_.replicas > 1
-                                   ? ShareOfMemory(options_.model_dir, options_.replicas)
-                                   : options_.kv_cache_memory;
-  if (!kv_cache.empty()) {
-    generator.insert(generator.end(), {"--kv-cache-memory", kv_cache});
+  if (!options_.kv_cache_memory.empty()) {
+    generator.insert(generator.end(), {"--kv-cache-memory", options_.kv_cache_memory});
+  } else if (options_.replicas > 1) {
+    // Each sizes its KV cache by the memory that it finds, and all would find the same.
+    const int64_t share = ReadMemoryLimits().available / options_.replicas;
+    generator.insert(generator.end(), {"--memory-limit", absl::StrCat(share)});
   }
   const std::vector<int> cpus = UsableCpus();
   for (int i = 0; i < options_.replicas; ++i) {

@@ -14,8 +14,9 @@
 namespace qwenserve {
 
 // The flags of `qwenctl serve`, with their meaning there. Ports: 0 = any free one. kv_cache_memory:
-// of one replica, as --kv-cache-memory takes it; empty = an equal share of the free memory.
-// generator_flags: more flags of qwenserve-generator, as it takes them; it checks their values.
+// of one replica, as --kv-cache-memory takes it; empty = each sizes it, within an equal share of
+// the memory that is free. generator_flags: more flags of qwenserve-generator, as it takes them; it
+// checks their values.
 struct LocalClusterOptions {
   std::string model_dir;
   std::string served_model_name;

@@ -118,6 +118,26 @@ TEST_F(PlacementTest, SaysWhenTheKvCacheIsToldToBeLargerThanTheMemory) {
   EXPECT_THAT(absl::StrJoin(placement->reasons, "\n"), HasSubstr("(as told, of "));
 }
 
+TEST_F(PlacementTest, PlansWithItsPartOfTheMemory) {
+  options_.max_running = 4096;
+  options_.max_batch_tokens = 4096;
+  memory_.available = int64_t{300} << 20;
+  const auto alone = Choose();
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  memory_.available = int64_t{64} << 30;
+  options_.memory_limit = int64_t{300} << 20;
+  const auto limited = Choose();
+  ASSERT_TRUE(limited.ok()) << limited.status();
+  EXPECT_EQ(limited->kv_bytes, alone->kv_bytes);
+  EXPECT_THAT(absl::StrJoin(limited->reasons, "\n"), HasSubstr("of 314572800, memory-limit"));
+  // More than is free is no promise that it is there.
+  memory_.available = int64_t{300} << 20;
+  options_.memory_limit = int64_t{64} << 30;
+  EXPECT_EQ(Choose()->kv_bytes, alone->kv_bytes);
+  options_.memory_limit = -1;
+  EXPECT_EQ(Choose().status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST_F(PlacementTest, NoMemoryAtAllIsAnError) {
   memory_.available = 1000;
   EXPECT_EQ(Choose().status().code(), absl::StatusCode::kResourceExhausted);
