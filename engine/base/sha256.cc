@@ -6,6 +6,17 @@
 #include "kernels/check.h"
 
 namespace qwenserve {
+namespace {
+
+// EVP_sha256() would be looked up among the providers for every digest: half the cost of a short
+// one.
+const EVP_MD* Algorithm() {
+  static const EVP_MD* const algorithm = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  QS_CHECK(algorithm != nullptr);
+  return algorithm;
+}
+
+}  // namespace
 
 struct Sha256::State {
   EVP_MD_CTX* context = nullptr;
@@ -14,7 +25,7 @@ struct Sha256::State {
 Sha256::Sha256() : state_(std::make_unique<State>()) {
   state_->context = EVP_MD_CTX_new();
   QS_CHECK(state_->context != nullptr);
-  QS_CHECK(EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr) == 1);
+  QS_CHECK(EVP_DigestInit_ex(state_->context, Algorithm(), nullptr) == 1);
 }
 
 Sha256::~Sha256() { EVP_MD_CTX_free(state_->context); }
