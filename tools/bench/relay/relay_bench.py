@@ -162,25 +162,30 @@ def run_latency(args):
 
 
 def run_prompts(args):
+    """The prompts go through the gateway, the streams through it or past it: what remains past it is the
+    generator's and the machine's share."""
     folder = pathlib.Path(args.scratch) / "prompts_model"
     cluster = SimCluster(model=make_sim_model(folder, context=1 << 21),
                          generator_flags=("--sim-step-ms", 20, "--max-batch-tokens", 1 << 20, *SIM))
+    raw = RawRelay(cluster.generators[0].address)
     runs = []
     flags = ("--concurrency", 64, "--num-requests", 64, "--prompt-tokens", 16, "--max-tokens", 500)
     for _ in range(args.repeat):
         row = {}
-        for name in ("without", "with"):
-            with Load(cluster.gateway.address, *flags) as load:
-                if name == "with":
+        for relay, name, beside in (("gateway", "without", False), ("gateway", "with", True), ("raw", "raw with", True)):
+            with Load(raw.address if relay == "raw" else cluster.gateway.address, *flags) as load:
+                if beside:
                     with Load(cluster.gateway.address, "--chat", "--prompt-tokens", 200000, "--max-tokens", 1,
                               "--duration", 9, "--num-requests", 100000) as prompts:
                         pass
-                    row["prompts"] = {key: prompts.report[key] for key in ("succeeded", "errors", "prompt_tokens")}
+                    row[f"{name}: prompts"] = {key: prompts.report[key] for key in ("succeeded", "errors", "prompt_tokens")}
             row[name] = load.report["inter_token_ms"]
         runs.append(row)
+    raw.stop()
     cluster.stop()
     return {"bar": "p99 with / without <= 2", "runs": runs,
-            "ratio": statistics.median(row["with"]["p99"] / row["without"]["p99"] for row in runs)}
+            **{key: statistics.median(row[name]["p99"] / row["without"]["p99"] for row in runs)
+               for key, name in (("ratio", "with"), ("ratio past the gateway", "raw with"))}}
 
 
 def run_memory(args):
