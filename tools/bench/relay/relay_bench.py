@@ -208,6 +208,7 @@ def run_memory(args):
                             "rss_mb": resident_bytes(relay.pid) / 2**20}
             load.interrupt()
         time.sleep(3)
+    cluster.hung.append(cluster.generators[0])  # in a step of a minute
     raw.stop()
     cluster.stop()
     return {"bar": "gateway <= 25 KB", "streams": count, **result}
