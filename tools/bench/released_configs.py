@@ -11,9 +11,22 @@ QWEN1 = {
 # name: (hidden, layers, heads, KV heads, feed-forward width, vocabulary, tied)
 QWEN2 = {
     "Qwen2.5-0.5B": (896, 24, 14, 2, 4864, 151936, True),
+    "Qwen2.5-1.5B": (1536, 28, 12, 2, 8960, 151936, True),
+    "Qwen2.5-3B": (2048, 36, 16, 2, 11008, 151936, True),
     "Qwen2.5-7B": (3584, 28, 28, 4, 18944, 152064, False),
     "Qwen2.5-14B": (5120, 48, 40, 8, 13824, 152064, False),
+    "Qwen2.5-32B": (5120, 64, 40, 8, 27648, 152064, False),
     "Qwen2.5-72B": (8192, 80, 64, 8, 29568, 152064, False),
+}
+
+# The same; heads have 128 dimensions, whatever the width.
+QWEN3 = {
+    "Qwen3-0.6B": (1024, 28, 16, 8, 3072, 151936, True),
+    "Qwen3-1.7B": (2048, 28, 16, 8, 6144, 151936, True),
+    "Qwen3-4B": (2560, 36, 32, 8, 9728, 151936, True),
+    "Qwen3-8B": (4096, 36, 32, 8, 12288, 151936, False),
+    "Qwen3-14B": (5120, 40, 40, 8, 17408, 151936, False),
+    "Qwen3-32B": (5120, 64, 64, 8, 25600, 151936, False),
 }
 
 
@@ -42,8 +55,8 @@ def qwen1(name):
     }
 
 
-def qwen2(name):
-    hidden, layers, heads, kv_heads, ffn, vocabulary, tied = QWEN2[name]
+def qwen2(name, shapes=QWEN2):
+    hidden, layers, heads, kv_heads, ffn, vocabulary, tied = shapes[name]
     return {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
@@ -63,5 +76,18 @@ def qwen2(name):
     }
 
 
+def qwen3(name):
+    return qwen2(name, QWEN3) | {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "attention_bias": False,
+        "head_dim": 128,
+        "max_position_embeddings": 40960,
+        "rope_scaling": None,
+    }
+
+
 def config(name):
-    return qwen1(name) if name in QWEN1 else qwen2(name)
+    if name in QWEN1:
+        return qwen1(name)
+    return qwen2(name) if name in QWEN2 else qwen3(name)
