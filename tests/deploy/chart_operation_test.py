@@ -1,8 +1,9 @@
 """Disruption, scaling, spreading, routes and monitoring."""
 
 import pytest
+import yaml
 
-from conftest import OLDEST, OWN_MODEL
+from conftest import OLDEST, OWN_MODEL, ROOT
 from rendered import COMPONENTS, all_pods, find, of_kind, pod, pods, selects
 from schemas import validate
 
@@ -150,11 +151,21 @@ def test_pod_monitor(helm):
                             apis=["monitoring.coreos.com/v1"])
     monitor = find(documents, "PodMonitor", "qwenserve")
     assert monitor["metadata"]["labels"]["a"] == "b"
-    assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "ops", "path": "/metrics", "interval": "30s"}]
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    assert (endpoint["port"], endpoint["path"], endpoint["interval"]) == ("ops", "/metrics", "30s")
+    # As the operator's own, and without it.
+    plain, = yaml.safe_load((ROOT / "k8s" / "prometheus" / "scrape.yaml").read_text())
+    relabelled = {(rule["target_label"], *rule["source_labels"]) for rule in plain["relabel_configs"]
+                  if "target_label" in rule}
+    assert {(rule["targetLabel"], *rule["sourceLabels"]) for rule in endpoint["relabelings"]} == {
+        pair for pair in relabelled if "_pod_label_" in pair[1]}
+    assert {label for label, _ in relabelled} >= {"namespace", "pod", "release", "component", "model_key"}
     for this in pods(documents):
         assert selects(monitor["spec"]["selector"]["matchLabels"], this.labels)
         assert this.ports["ops"] == 9090
-        assert set(monitor["spec"]["podTargetLabels"]) <= set(this.labels)
+        for label in ("app.kubernetes.io/instance", "app.kubernetes.io/component"):
+            assert label in this.labels
+        assert ("qwenserve/model" in this.labels) == (this.component != "gateway")
 
 
 def test_gateway_service(helm):
