@@ -151,7 +151,9 @@ void GenerateCall::SubmitAll(const std::shared_ptr<GeneratorReplica>& replica) {
   Choice::Settings settings = MakeChoiceSettings(request_, prompt_);
   settings.known = services_.text->KnownTexts(model_.tokenizer_hash);
   settings.credit_window = services_.settings.credit_window;
-  submit_ = MakeSubmit(request_, max_tokens_, &prompt_);
+  submit_ = MakeSubmit(request_, max_tokens_, prompt_);
+  prompt_ids_ = PackedIds(prompt_.prompt_ids());
+  v1::PrepareResponse().Swap(&prompt_);  // Clear would keep its memory
   failover_.emplace(n, services_.settings.failover_wait, services_.retries);
   samples_.reserve(n);
   for (uint32_t i = 0; i < n; ++i) {

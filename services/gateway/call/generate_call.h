@@ -26,6 +26,7 @@
 #include "services/gateway/auth/cache_salt.h"
 #include "services/gateway/call/access_log.h"
 #include "services/gateway/call/failover.h"
+#include "services/gateway/call/packed_ids.h"
 #include "services/gateway/call/request_validation.h"
 #include "services/gateway/routing/model_catalog.h"
 #include "services/gateway/routing/placement.h"
@@ -224,13 +225,16 @@ class GenerateCall final : public SequenceListener,
   GenerateRequest request_ ABSL_GUARDED_BY(mutex_);
   ServedModel model_ ABSL_GUARDED_BY(mutex_);
   std::function<void()> cancel_prepare_ ABSL_GUARDED_BY(mutex_);
-  v1::PrepareResponse prompt_ ABSL_GUARDED_BY(mutex_);
+  v1::PrepareResponse prompt_ ABSL_GUARDED_BY(mutex_);  // until it is submitted
   uint32_t prompt_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   uint32_t cached_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   uint32_t max_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
 
   PlacementRequest plan_ ABSL_GUARDED_BY(mutex_);  // of the first placement
-  v1::Submit submit_ ABSL_GUARDED_BY(mutex_);      // what is the same for all samples and attempts
+  // What is the same for all samples and attempts; the prompt, which is long and seldom needed
+  // twice, is in `prompt_ids_`.
+  v1::Submit submit_ ABSL_GUARDED_BY(mutex_);
+  PackedIds prompt_ids_ ABSL_GUARDED_BY(mutex_);
   std::string fingerprint_ ABSL_GUARDED_BY(mutex_);
   bool submitted_ ABSL_GUARDED_BY(mutex_) = false;
   std::string worker_instance_id_ ABSL_GUARDED_BY(mutex_);  // the last one

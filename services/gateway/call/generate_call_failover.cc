@@ -53,6 +53,7 @@ void GenerateCall::Submit(Sample& sample, const std::shared_ptr<GeneratorReplica
   const uint32_t index = IndexOf(sample);
   const v1::ServerHello& hello = replica->hello();
   v1::Submit submit = submit_;
+  prompt_ids_.AppendTo(submit.mutable_prompt_ids());
   submit.set_sample_index(index);
   submit.set_attempt(failover_->next_attempt(index));
   submit.mutable_resumed_ids()->Add(sample.ids.begin(), sample.ids.end());

@@ -94,19 +94,18 @@ size_t PromptLogprobBytes(const GenerateRequest& request, const v1::PrepareRespo
 }
 
 v1::Submit MakeSubmit(const GenerateRequest& request, uint32_t max_tokens,
-                      v1::PrepareResponse* prompt) {
+                      const v1::PrepareResponse& prompt) {
   const v1::GenerationOptions& options = request.options;
   v1::Submit submit;
   submit.set_request_id(request.id);
   submit.set_traceparent(request.caller.traceparent);
-  submit.mutable_prompt_ids()->Swap(prompt->mutable_prompt_ids());
   submit.set_max_tokens(max_tokens);
   submit.set_min_tokens(options.min_tokens());
   submit.set_ignore_eos(options.ignore_eos());
   if (options.has_top_logprobs()) submit.set_top_logprobs(options.top_logprobs());
   *submit.mutable_stop_token_ids() = options.stop_token_ids();
   if (!options.ignore_eos()) {
-    submit.mutable_stop_token_ids()->MergeFrom(prompt->answer_format().stop_token_ids());
+    submit.mutable_stop_token_ids()->MergeFrom(prompt.answer_format().stop_token_ids());
   }
   submit.set_cache_salt(options.cache_salt());
   submit.set_priority(options.priority());

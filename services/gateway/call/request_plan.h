@@ -35,9 +35,9 @@ size_t AnswerTokenBytes(const GenerateRequest& request);
 // Bytes that the log-probabilities of the prompt take; 0 when they are not asked for.
 size_t PromptLogprobBytes(const GenerateRequest& request, const v1::PrepareResponse& prompt);
 
-// What is the same for all samples and attempts. Takes the ids out of `prompt`.
+// What is the same for all samples and attempts, without the prompt's ids.
 v1::Submit MakeSubmit(const GenerateRequest& request, uint32_t max_tokens,
-                      v1::PrepareResponse* prompt);
+                      const v1::PrepareResponse& prompt);
 // How the answers are read; `index`, `key`, `known` and `credit_window` are left to the caller.
 Choice::Settings MakeChoiceSettings(const GenerateRequest& request,
                                     const v1::PrepareResponse& prompt);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/match.h"
@@ -192,16 +193,9 @@ absl::Status CheckInput(const v1::ChatInput& input, const std::string& path,
   return CheckTools(input, path, limits);
 }
 
-// tool_choice NONE means that the model does not see the tools.
-void CopyInput(const v1::ChatInput& input, v1::ChatInput* out) {
-  *out = input;
-  if (input.tool_choice().mode() == v1::ToolChoice::MODE_NONE) out->clear_tools();
-}
-
 }  // namespace
 
-absl::StatusOr<GenerateRequest> ValidateChat(const v1::ChatRequest& request,
-                                             const RequestLimits& limits) {
+absl::StatusOr<GenerateRequest> ValidateChat(v1::ChatRequest request, const RequestLimits& limits) {
   QS_RETURN_IF_ERROR(CheckNames(request.model(), request.request_id(), limits));
   QS_RETURN_IF_ERROR(CheckInput(request.input(), "input", limits));
   QS_RETURN_IF_ERROR(CheckOptions(request.options(), limits));
@@ -209,8 +203,12 @@ absl::StatusOr<GenerateRequest> ValidateChat(const v1::ChatRequest& request,
   result.chat = true;
   result.model = request.model();
   result.request_id = request.request_id();
-  CopyInput(request.input(), result.prompt.mutable_chat());
-  result.options = request.options();
+  *result.prompt.mutable_chat() = std::move(*request.mutable_input());
+  // NONE means that the model does not see the tools.
+  if (result.prompt.chat().tool_choice().mode() == v1::ToolChoice::MODE_NONE) {
+    result.prompt.mutable_chat()->clear_tools();
+  }
+  result.options = std::move(*request.mutable_options());
   if (result.prompt.chat().tools_size() > 0) {
     result.tools = std::make_shared<ToolPolicy>();
     for (const v1::Tool& tool : result.prompt.chat().tools()) {
@@ -221,7 +219,7 @@ absl::StatusOr<GenerateRequest> ValidateChat(const v1::ChatRequest& request,
   return result;
 }
 
-absl::StatusOr<GenerateRequest> ValidateComplete(const v1::CompleteRequest& request,
+absl::StatusOr<GenerateRequest> ValidateComplete(v1::CompleteRequest request,
                                                  const RequestLimits& limits) {
   QS_RETURN_IF_ERROR(CheckNames(request.model(), request.request_id(), limits));
   GenerateRequest result;
@@ -229,15 +227,15 @@ absl::StatusOr<GenerateRequest> ValidateComplete(const v1::CompleteRequest& requ
     case v1::CompleteRequest::kText:
       if (request.text().empty()) return InvalidField("text", "must not be empty");
       QS_RETURN_IF_ERROR(AtMost("text", request.text().size(), limits.max_input_bytes, "bytes"));
-      result.prompt.set_text(request.text());
       if (request.echo()) result.echo_text = request.text();
+      result.prompt.set_text(std::move(*request.mutable_text()));
       break;
     case v1::CompleteRequest::kTokenIds:
       if (request.token_ids().ids().empty()) return InvalidField("token_ids", "must not be empty");
       QS_RETURN_IF_ERROR(
           AtMost("token_ids", request.token_ids().ByteSizeLong(), limits.max_input_bytes, "bytes"));
       if (request.echo()) return NotBuiltYet("echo");
-      *result.prompt.mutable_token_ids() = request.token_ids();
+      *result.prompt.mutable_token_ids() = std::move(*request.mutable_token_ids());
       break;
     case v1::CompleteRequest::PROMPT_NOT_SET:
       return InvalidField("prompt", "text or token_ids is required");
@@ -250,7 +248,7 @@ absl::StatusOr<GenerateRequest> ValidateComplete(const v1::CompleteRequest& requ
   }
   result.model = request.model();
   result.request_id = request.request_id();
-  result.options = request.options();
+  result.options = std::move(*request.mutable_options());
   return result;
 }
 

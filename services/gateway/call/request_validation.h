@@ -64,10 +64,9 @@ struct GenerateRequest {
 };
 
 // INVALID_ARGUMENT with the path of the field; UNIMPLEMENTED, reason NOT_BUILT_YET, with the path
-// for what is part of the API but not built: echo of token ids.
-absl::StatusOr<GenerateRequest> ValidateChat(const v1::ChatRequest& request,
-                                             const RequestLimits& limits);
-absl::StatusOr<GenerateRequest> ValidateComplete(const v1::CompleteRequest& request,
+// for what is part of the API but not built: echo of token ids. The prompt is moved, not copied.
+absl::StatusOr<GenerateRequest> ValidateChat(v1::ChatRequest request, const RequestLimits& limits);
+absl::StatusOr<GenerateRequest> ValidateComplete(v1::CompleteRequest request,
                                                  const RequestLimits& limits);
 absl::Status ValidateTokenize(const v1::TokenizeRequest& request, const RequestLimits& limits);
 absl::Status ValidateDetokenize(const v1::DetokenizeTextRequest& request,

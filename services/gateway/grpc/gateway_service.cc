@@ -16,16 +16,17 @@ Caller GatewayService::CallerOf(const grpc::ServerContextBase& context) const {
 template <typename Request>
 IncomingCall GatewayService::Accept(
     const grpc::CallbackServerContext& context, const Request& request,
-    absl::StatusOr<GenerateRequest> (*validate)(const Request&, const RequestLimits&)) const {
+    absl::StatusOr<GenerateRequest> (*validate)(Request, const RequestLimits&)) const {
   Caller caller = CallerOf(context);
-  absl::StatusOr<GenerateRequest> valid =
-      caller.refusal.ok() ? validate(request, gateway_.options().request_limits) : caller.refusal;
-  IncomingCall call = {std::move(caller), std::move(valid), request.ByteSizeLong(),
-                       open_calls_->Open(SocketOfPeer(context.peer()))};
+  const size_t bytes = request.ByteSizeLong();
   // gRPC keeps its request, which is no constant, as long as the stream: the prompt would be there
   // twice.
-  Request().Swap(const_cast<Request*>(&request));
-  return call;
+  Request own = std::move(const_cast<Request&>(request));
+  absl::StatusOr<GenerateRequest> valid =
+      caller.refusal.ok() ? validate(std::move(own), gateway_.options().request_limits)
+                          : caller.refusal;
+  return {std::move(caller), std::move(valid), bytes,
+          open_calls_->Open(SocketOfPeer(context.peer()))};
 }
 
 grpc::ServerUnaryReactor* GatewayService::Chat(grpc::CallbackServerContext* context,

@@ -48,7 +48,7 @@ class GatewayService final : public v1::Inference::CallbackService {
   Caller CallerOf(const grpc::ServerContextBase& context) const;
   template <typename Request>
   IncomingCall Accept(const grpc::CallbackServerContext& context, const Request& request,
-                      absl::StatusOr<GenerateRequest> (*validate)(const Request&,
+                      absl::StatusOr<GenerateRequest> (*validate)(Request,
                                                                   const RequestLimits&)) const;
 
   Gateway& gateway_;

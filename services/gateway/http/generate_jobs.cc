@@ -49,7 +49,7 @@ GenerateHandler::Job ParseChatJob(const std::string& body, const RequestLimits& 
   absl::StatusOr<OpenAiChat> chat = ParseChatRequest(body);
   if (!chat.ok()) return {chat.status(), GatewayMetrics::kHttpChat};
   const OpenAiStyle& style = chat->style;
-  absl::StatusOr<GenerateRequest> request = ValidateChat(chat->request, limits);
+  absl::StatusOr<GenerateRequest> request = ValidateChat(std::move(chat->request), limits);
   GenerateHandler::Job job{std::vector<GenerateRequest>()};
   job.method = style.stream ? GatewayMetrics::kHttpStreamChat : GatewayMetrics::kHttpChat;
   if (!request.ok()) {

@@ -61,6 +61,11 @@ struct TokenizerPool::PrepareOperation {
     if (context != nullptr) context->TryCancel();
   }
 
+  bool IsCancelled() {
+    absl::MutexLock lock(&mutex);
+    return cancelled;
+  }
+
   void Abandon() {
     absl::MutexLock lock(&mutex);
     abandoned = true;
@@ -162,6 +167,7 @@ void TokenizerPool::Tick(absl::Time now) {
     }
     orphans_.clear();
     deferred = std::exchange(deferred_, {});
+    for (auto& function : EndWaitingPrepares(now)) deferred.push_back(std::move(function));
   }
   metrics_->tokenizers_ready.Set(ready);
   for (const auto& stream : stuck) stream->Close();
@@ -215,6 +221,7 @@ void TokenizerPool::OnDescribed(const std::string& address,
           spdlog::info("tokenizer {} at {} is connected, model {}",
                        endpoint.description->instance_id(), address, endpoint.description->model());
           OpenStream(endpoint);
+          StartWaitingPrepares(hash);
         }
       }
       endpoint.reason = reason;
@@ -325,32 +332,39 @@ std::function<void()> TokenizerPool::Prepare(v1::PrepareRequest request,
   operation->tokenizer_hash = tokenizer_hash;
   operation->deadline = deadline;
   operation->done = std::move(done);
-  {
-    absl::MutexLock lock(&mutex_);
-    preparing_.insert(operation);
-  }
-  if (!StartPrepare(operation)) {
-    absl::MutexLock lock(&mutex_);
-    preparing_.erase(operation);
+  absl::MutexLock lock(&mutex_);
+  if (!StartOrQueuePrepare(operation)) {
     deferred_.push_back([operation] { operation->done(Lost("no tokenizer is ready")); });
   }
   return [operation] { operation->Cancel(); };
 }
 
-bool TokenizerPool::StartPrepare(const std::shared_ptr<PrepareOperation>& operation) {
-  absl::MutexLock lock(&mutex_);
+bool TokenizerPool::StartOrQueuePrepare(const std::shared_ptr<PrepareOperation>& operation) {
   if (shut_down_) return false;
+  const std::string* address = nullptr;
   Endpoint* best = nullptr;
-  for (auto& [address, endpoint] : endpoints_) {
-    if (!IsReady(endpoint) || operation->tried.count(address) > 0) continue;
+  for (auto& [name, endpoint] : endpoints_) {
+    if (!IsReady(endpoint) || operation->tried.count(name) > 0) continue;
     if (endpoint.description->tokenizer_hash() != operation->tokenizer_hash) continue;
     if (best != nullptr && endpoint.prepares >= best->prepares) continue;
     best = &endpoint;
-    operation->address = address;
+    address = &name;
   }
   if (best == nullptr) return false;
-  operation->tried.insert(operation->address);
-  ++best->prepares;
+  if (best->prepares < settings_.max_prepares_per_worker) {
+    StartPrepare(*address, *best, operation);
+  } else {
+    waiting_prepares_[operation->tokenizer_hash].push_back(operation);
+  }
+  return true;
+}
+
+void TokenizerPool::StartPrepare(const std::string& address, Endpoint& endpoint,
+                                 const std::shared_ptr<PrepareOperation>& operation) {
+  operation->address = address;
+  operation->tried.insert(address);
+  preparing_.insert(operation);
+  ++endpoint.prepares;
   ++operations_;
   absl::MutexLock operation_lock(&operation->mutex);
   operation->response.Clear();
@@ -358,34 +372,83 @@ bool TokenizerPool::StartPrepare(const std::shared_ptr<PrepareOperation>& operat
   operation->abandoned = false;
   SetTimeout(*operation->context, operation->deadline - clock_());
   if (operation->cancelled) operation->context->TryCancel();
-  best->prepare_stub->async()->Prepare(operation->context.get(), &operation->request,
-                                       &operation->response,
-                                       [this, own = operation](const grpc::Status& status) mutable {
-                                         OnPrepareDone(std::move(own), status);
-                                       });
-  return true;
+  endpoint.prepare_stub->async()->Prepare(
+      operation->context.get(), &operation->request, &operation->response,
+      [this, own = operation](const grpc::Status& status) mutable {
+        OnPrepareDone(std::move(own), status);
+      });
+}
+
+void TokenizerPool::StartWaitingPrepares(const std::string& tokenizer_hash) {
+  const auto waiting = waiting_prepares_.find(tokenizer_hash);
+  if (waiting == waiting_prepares_.end()) return;
+  for (auto& [address, endpoint] : endpoints_) {
+    if (!IsReady(endpoint) || endpoint.description->tokenizer_hash() != tokenizer_hash) continue;
+    auto& operations = waiting->second;
+    for (auto it = operations.begin();
+         it != operations.end() && endpoint.prepares < settings_.max_prepares_per_worker;) {
+      if ((*it)->tried.count(address) > 0) {
+        ++it;
+        continue;
+      }
+      StartPrepare(address, endpoint, *it);
+      it = operations.erase(it);
+    }
+  }
+  if (waiting->second.empty()) waiting_prepares_.erase(waiting);
+}
+
+std::vector<std::function<void()>> TokenizerPool::EndWaitingPrepares(absl::Time now) {
+  std::vector<std::function<void()>> ended;
+  for (auto& [hash, operations] : waiting_prepares_) {
+    std::vector<const std::string*> workers;
+    for (const auto& [address, endpoint] : endpoints_) {
+      if (!IsReady(endpoint) || endpoint.description->tokenizer_hash() != hash) continue;
+      workers.push_back(&address);
+    }
+    operations.remove_if([&](const std::shared_ptr<PrepareOperation>& operation) {
+      const bool hopeless = std::all_of(workers.begin(), workers.end(), [&](const auto* address) {
+        return operation->tried.count(*address) > 0;
+      });
+      absl::Status status;
+      if (operation->IsCancelled() || shut_down_) {
+        status = absl::CancelledError("cancelled");
+      } else if (now >= operation->deadline) {
+        status = absl::DeadlineExceededError("deadline exceeded");
+      } else if (hopeless) {
+        status = Lost("no tokenizer is ready");
+      } else {
+        return false;
+      }
+      ended.push_back([operation, status] { operation->done(status); });
+      return true;
+    });
+  }
+  for (auto it = waiting_prepares_.begin(); it != waiting_prepares_.end();) {
+    it = it->second.empty() ? waiting_prepares_.erase(it) : std::next(it);
+  }
+  return ended;
 }
 
 void TokenizerPool::OnPrepareDone(std::shared_ptr<PrepareOperation> operation,
                                   const grpc::Status& status) {
-  {
-    absl::MutexLock lock(&mutex_);
-    auto found = endpoints_.find(operation->address);
-    if (found != endpoints_.end()) --found->second.prepares;
-  }
   const bool left = !status.ok() && operation->WorkerLeft(status);
   const absl::Status error = left ? Lost("the tokenizer was lost") : ForClient(status);
-  const bool retry = ErrorReason(error) == kReasonWorkerLost && StartPrepare(operation);
+  bool retry = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    preparing_.erase(operation);
+    auto found = endpoints_.find(operation->address);
+    if (found != endpoints_.end()) --found->second.prepares;
+    retry = ErrorReason(error) == kReasonWorkerLost && StartOrQueuePrepare(operation);
+    StartWaitingPrepares(operation->tokenizer_hash);
+  }
   if (!retry) {
     if (error.ok()) {
       operation->done(std::move(operation->response));
     } else {
       operation->done(error);
     }
-  }
-  if (!retry) {
-    absl::MutexLock lock(&mutex_);
-    preparing_.erase(operation);
   }
   EndOperation(std::move(operation));
 }
@@ -402,6 +465,7 @@ void TokenizerPool::Shutdown() {
       if (endpoint.describing != nullptr) endpoint.describing->context.TryCancel();
     }
     for (const auto& operation : preparing_) operation->Cancel();
+    deferred = EndWaitingPrepares(clock_());
     streams.insert(streams.end(), ending_.begin(), ending_.end());
   }
   for (const auto& stream : streams) stream->Close();
@@ -413,7 +477,7 @@ void TokenizerPool::Shutdown() {
     endpoints_.clear();
     for (TextItem& item : orphans_) orphans.push_back(std::move(item));
     orphans_.clear();
-    deferred = std::exchange(deferred_, {});
+    for (auto& function : std::exchange(deferred_, {})) deferred.push_back(std::move(function));
   }
   for (TextItem& item : orphans) {
     item.listener->OnTextFailed(item.item.key(), Lost("the gateway shuts down"));

@@ -34,6 +34,9 @@ struct TokenizerSettings {
   absl::Duration describe_timeout = absl::Seconds(2);
   // A worker that leaves an item unanswered for so long is given up.
   absl::Duration item_timeout = absl::Seconds(2);
+  // Prompts out at one worker; more wait here. Enough to keep its threads busy over the link: each
+  // call that gRPC has costs memory that its allocator may keep.
+  int max_prepares_per_worker = 64;
   // How long an answer waits for a tokenizer when there is none.
   absl::Duration no_worker_grace = absl::Seconds(5);
   // An item that was out at so many workers when they were lost is not given to another.
@@ -92,7 +95,18 @@ class TokenizerPool final : public TextService {
   std::shared_ptr<TokenTexts> TextsOf(const std::string& tokenizer_hash)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OpenStream(Endpoint& endpoint) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool StartPrepare(const std::shared_ptr<PrepareOperation>& operation);
+  // False: no worker can take it, now or when it has room.
+  bool StartOrQueuePrepare(const std::shared_ptr<PrepareOperation>& operation)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StartPrepare(const std::string& address, Endpoint& endpoint,
+                    const std::shared_ptr<PrepareOperation>& operation)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Gives the room that workers of a hash have to those that wait.
+  void StartWaitingPrepares(const std::string& tokenizer_hash)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes those that need not wait any longer, with what to tell them.
+  std::vector<std::function<void()>> EndWaitingPrepares(absl::Time now)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnPrepareDone(std::shared_ptr<PrepareOperation> operation, const grpc::Status& status);
   template <typename Operation>
   void EndOperation(std::shared_ptr<Operation> operation);
@@ -117,7 +131,10 @@ class TokenizerPool final : public TextService {
   std::vector<std::shared_ptr<DetokenizeStream>> ending_ ABSL_GUARDED_BY(mutex_);
   std::list<TextItem> orphans_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::function<void()>> deferred_ ABSL_GUARDED_BY(mutex_);
-  std::set<std::shared_ptr<PrepareOperation>> preparing_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::shared_ptr<PrepareOperation>> preparing_ ABSL_GUARDED_BY(mutex_);  // at workers
+  // By tokenizer hash, oldest first.
+  std::map<std::string, std::list<std::shared_ptr<PrepareOperation>>> waiting_prepares_
+      ABSL_GUARDED_BY(mutex_);
   int operations_ ABSL_GUARDED_BY(mutex_) = 0;  // unary calls that gRPC has
   bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;
 };

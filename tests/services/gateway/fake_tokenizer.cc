@@ -146,6 +146,7 @@ grpc::Status FakeTokenizer::Prepare(grpc::ServerContext* context, const v1::Prep
         return !fake->hold_prepare_ || fake->dead_;
       },
       this));
+  if (dead_) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "killed");
   if (!prepare_status_.ok()) return prepare_status_;
   std::string text = request->text();
   for (const v1::ChatMessage& message : request->chat().messages()) text += message.content();

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -122,6 +123,105 @@ TEST_F(TwoTokenizersTest, PromptsThatAStoppingTokenizerCancelsGoElsewhere) {
   EXPECT_TRUE(stream.End(&text).ok());
   EXPECT_EQ(text, "text");
   EXPECT_EQ(preferred.num_prepared(), 2);
+}
+
+std::set<std::string> Texts(const FakeTokenizer& tokenizer) {
+  std::set<std::string> texts;
+  for (const v1::PrepareRequest& request : tokenizer.prepared()) {
+    for (const v1::ChatMessage& message : request.chat().messages())
+      texts.insert(message.content());
+  }
+  return texts;
+}
+
+TEST_F(TwoTokenizersTest, PromptsWaitForAWorkerWithRoom) {
+  TokenizerSettings settings;
+  settings.max_prepares_per_worker = 2;
+  Start(settings);
+  first_.HoldPrepare(true);
+  second_.HoldPrepare(true);
+  std::vector<std::unique_ptr<ChatStream>> streams;
+  for (int i = 0; i < 4; ++i) {
+    streams.push_back(std::make_unique<ChatStream>(stub(), UserSays("out")));
+  }
+  ASSERT_TRUE(Eventually([&] { return first_.num_prepared() + second_.num_prepared() == 4; }));
+  EXPECT_EQ(first_.num_prepared(), 2);
+  // One ends while it waits, with its client's deadline; the others go on when there is room.
+  ChatStream late(stub(), UserSays("late"), std::chrono::milliseconds(500));
+  for (int i = 0; i < 3; ++i) {
+    streams.push_back(std::make_unique<ChatStream>(stub(), UserSays("waited")));
+  }
+  EXPECT_TRUE(absl::IsDeadlineExceeded(late.End()));
+  EXPECT_EQ(Texts(first_), std::set<std::string>({"out"}));
+  EXPECT_EQ(Texts(second_), std::set<std::string>({"out"}));
+  EXPECT_TRUE(Eventually([&] {
+    return harness_->Scrape().find("qwenserve_gateway_requests_in_flight 7\n") != std::string::npos;
+  }));
+  first_.HoldPrepare(false);
+  second_.HoldPrepare(false);
+  for (size_t i = 0; i < 7; ++i) {
+    generator_.SendFinish(generator_.WaitSubmit(i).sequence(), v1::SEQUENCE_FINISH_REASON_EOS);
+  }
+  for (const auto& stream : streams) EXPECT_TRUE(stream->End().ok());
+  std::set<std::string> texts = Texts(first_);
+  texts.merge(Texts(second_));
+  EXPECT_EQ(texts, (std::set<std::string>{"out", "waited"}));
+}
+
+TEST_F(TwoTokenizersTest, WaitingPromptsOfALostTokenizerGoElsewhere) {
+  TokenizerSettings settings;
+  settings.max_prepares_per_worker = 1;
+  Start(settings);
+  first_.HoldPrepare(true);
+  second_.HoldPrepare(true);
+  std::vector<std::unique_ptr<ChatStream>> streams;
+  for (int i = 0; i < 4; ++i) {
+    streams.push_back(std::make_unique<ChatStream>(stub(), UserSays("hello")));
+  }
+  ASSERT_TRUE(Eventually([&] { return first_.num_prepared() + second_.num_prepared() == 2; }));
+  // The prompt that it had waits behind the others now, and is not given to it again.
+  first_.Kill();
+  second_.HoldPrepare(false);
+  for (size_t i = 0; i < 4; ++i) {
+    generator_.SendFinish(generator_.WaitSubmit(i).sequence(), v1::SEQUENCE_FINISH_REASON_EOS);
+  }
+  for (const auto& stream : streams) EXPECT_TRUE(stream->End().ok());
+  EXPECT_EQ(second_.num_prepared(), 4);
+}
+
+TEST_F(TwoTokenizersTest, WaitingPromptsEndWhenNoTokenizerIsLeft) {
+  TokenizerSettings settings;
+  settings.max_prepares_per_worker = 1;
+  Start(settings);
+  first_.HoldPrepare(true);
+  second_.HoldPrepare(true);
+  std::vector<std::unique_ptr<ChatStream>> streams;
+  for (int i = 0; i < 4; ++i) {
+    streams.push_back(std::make_unique<ChatStream>(stub(), UserSays("hello")));
+  }
+  ASSERT_TRUE(Eventually([&] { return first_.num_prepared() + second_.num_prepared() == 2; }));
+  first_.Kill();
+  second_.Kill();
+  for (const auto& stream : streams) {
+    const absl::Status status = stream->End();
+    EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+    EXPECT_EQ(ErrorReason(status), kReasonWorkerLost);
+  }
+}
+
+TEST_F(TwoTokenizersTest, WaitingPromptsEndWithTheGateway) {
+  TokenizerSettings settings;
+  settings.max_prepares_per_worker = 1;
+  Start(settings);
+  first_.HoldPrepare(true);
+  second_.HoldPrepare(true);
+  std::vector<std::unique_ptr<ChatStream>> streams;
+  for (int i = 0; i < 3; ++i) {
+    streams.push_back(std::make_unique<ChatStream>(stub(), UserSays("hello")));
+  }
+  ASSERT_TRUE(Eventually([&] { return first_.num_prepared() + second_.num_prepared() == 2; }));
+  harness_.reset();
+  for (const auto& stream : streams) EXPECT_FALSE(stream->End().ok());
 }
 
 TEST_F(GatewayTest, NoTokenizerLeftEndsTheAnswer) {
