@@ -27,12 +27,13 @@ ALLOWED = {
 # Inside the gateway: which of its parts a part may use. What is not listed may use all of them.
 GATEWAY = "services/gateway/"
 GATEWAY_PARTS = {
-    "auth": set(),
-    "admission": {"auth"},
+    "metrics": set(),
+    "auth": {"metrics"},
+    "admission": {"auth", "metrics"},
     "answer": set(),
-    "routing": {"admission", "auth"},
-    "workers": {"answer", "routing"},
-    "call": {"auth", "admission", "answer", "routing"},
+    "routing": {"admission", "auth", "metrics"},
+    "workers": {"answer", "metrics", "routing"},
+    "call": {"auth", "admission", "answer", "metrics", "routing"},
 }
 PROJECT_FOLDERS = set(LAYERS) | {"proto", "tests", "models", "helm", "k8s"}
 SOURCE_SUFFIXES = {".h", ".cc", ".cu", ".cuh"}

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/monotonic_time.h"
 #include "kernels/check.h"
 
 namespace qwenserve {
@@ -28,6 +29,7 @@ class GroupCommunicator final : public Communicator {
   absl::Status AllReduceSum(float* data, int64_t count) override {
     QS_CHECK(count >= 0);
     if (size_ == 1) return group_->Health();
+    const Timer timer(*this);
     const int64_t slot = static_cast<int64_t>(group_->slot_floats());
     for (int64_t begin = 0; begin < count; begin += slot) {
       const int64_t n = std::min(slot, count - begin);
@@ -45,6 +47,7 @@ class GroupCommunicator final : public Communicator {
       std::memcpy(all, mine, count * sizeof(float));
       return group_->Health();
     }
+    const Timer timer(*this);
     const int64_t slot = static_cast<int64_t>(group_->slot_floats());
     for (int64_t begin = 0; begin < count; begin += slot) {
       const int64_t end = std::min(count, begin + slot);
@@ -74,6 +77,19 @@ class GroupCommunicator final : public Communicator {
   void Abort() override { group_->Abort(absl::StrCat("rank ", rank_, " has given up")); }
 
  private:
+  // Counts its own life as time in collectives.
+  class Timer {
+   public:
+    explicit Timer(const GroupCommunicator& communicator) : communicator_(communicator) {}
+    ~Timer() {
+      communicator_.group_->AddCollectiveTime(communicator_.rank_, MonotonicNow() - begin_);
+    }
+
+   private:
+    const GroupCommunicator& communicator_;
+    const absl::Time begin_ = MonotonicNow();
+  };
+
   // The buffer of the next operation, and that of the last one.
   float* Slot(int rank) { return group_->slot(rank, operations_ % 2); }
   const float* LastSlot(int rank) { return group_->slot(rank, (operations_ - 1) % 2); }

@@ -18,7 +18,7 @@
 namespace qwenserve {
 namespace {
 
-constexpr uint64_t kMagic = 0x32707567'6b6e6172;  // "rankgup2"
+constexpr uint64_t kMagic = 0x33707567'6b6e6172;  // "rankgup3"
 constexpr size_t kPage = 4096;
 constexpr size_t kMaxReason = 400;
 
@@ -42,6 +42,9 @@ struct RankGroup::RankCell {
   alignas(64) std::atomic<uint64_t> step{0};
   std::atomic<uint64_t> last_begun{0};
   std::atomic<int64_t> step_began{0};  // CLOCK_MONOTONIC, the same in all processes; 0 = no step
+  std::atomic<int64_t> collective_nanos{0};
+  std::atomic<uint64_t> device_used{0};
+  std::atomic<uint64_t> device_total{0};
 };
 
 struct RankGroup::Header {
@@ -217,8 +220,21 @@ void RankGroup::EndStep(int rank, uint64_t step) {
   mine.step_began.store(idle ? 0 : MonotonicNanos(), std::memory_order_relaxed);
 }
 
+void RankGroup::AddCollectiveTime(int rank, absl::Duration time) {
+  cell(rank).collective_nanos.fetch_add(absl::ToInt64Nanoseconds(time), std::memory_order_relaxed);
+}
+
+void RankGroup::SetDeviceMemory(int rank, uint64_t used, uint64_t total) {
+  cell(rank).device_used.store(used, std::memory_order_relaxed);
+  cell(rank).device_total.store(total, std::memory_order_relaxed);
+}
+
 RankProgress RankGroup::Progress(int rank) const {
   RankProgress progress;
+  progress.collective_time =
+      absl::Nanoseconds(cell(rank).collective_nanos.load(std::memory_order_relaxed));
+  progress.device_used = cell(rank).device_used.load(std::memory_order_relaxed);
+  progress.device_total = cell(rank).device_total.load(std::memory_order_relaxed);
   progress.step = cell(rank).step.load(std::memory_order_relaxed);
   const int64_t began = cell(rank).step_began.load(std::memory_order_relaxed);
   if (began != 0) {

@@ -14,10 +14,16 @@
 
 namespace qwenserve {
 
-// What the watchdog knows of one rank.
+// What is known of one rank from outside.
 struct RankProgress {
   uint64_t step = 0;        // steps finished
   absl::Duration step_age;  // since its oldest unfinished step could begin; 0 between steps
+  // In collectives that are not a device's, since the start, waits for other ranks included. 0 for
+  // ranks on other nodes, as are the next two.
+  absl::Duration collective_time;
+  // Memory of the rank's device, at the last look; 0 where that is the host's.
+  uint64_t device_used = 0;
+  uint64_t device_total = 0;
 };
 
 // The memory that the ranks of one tensor-parallel group share: the buffers of the collectives, the
@@ -72,6 +78,8 @@ class RankGroup {
   // Up to two steps of a rank may have begun before the first ends.
   void BeginStep(int rank, uint64_t step);
   void EndStep(int rank, uint64_t step);
+  void AddCollectiveTime(int rank, absl::Duration time);
+  void SetDeviceMemory(int rank, uint64_t used, uint64_t total);
   RankProgress Progress(int rank) const;
 
   // For the communicator and the ring of plans. `what` says what was awaited, for the message. A

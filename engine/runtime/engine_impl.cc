@@ -216,6 +216,8 @@ absl::Status EngineImpl::CollectOldest() {
   if (!tokens.ok()) return Broken(tokens.status());
   StepEvents done;
   done.step = last_finished_step_ = step.plan.step;
+  done.rows = step.plan.rows();
+  done.batch = static_cast<int64_t>(step.plan.sequences.size());
   {
     std::lock_guard<std::mutex> lock(mutex_);
     last_progress_ = Clock::now();

@@ -14,6 +14,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/parallel/plan_ring.h"
 #include "engine/runtime/child_process.h"
+#include "engine/runtime/device_memory_report.h"
 #include "engine/runtime/model_runner.h"
 #include "engine/runtime/rank_meeting.h"
 #include "engine/runtime/rank_watchdog.h"
@@ -44,6 +45,7 @@ absl::Status Follow(const RankSettings& settings, const Checkpoint& checkpoint,
                           nullptr));
   const std::unique_ptr<RankWatchdog> watchdog =
       WatchRank(group, settings.rank, runner->communicator(), settings.step_timeout, nullptr);
+  DeviceMemoryReport memory_report(group, settings.rank, runner->backend());
   group->SetPhase(settings.rank, RankGroup::Phase::kReady);
   PlanReceiver receiver(group, settings.rank);
   std::optional<uint64_t> under_way;  // the step's number
@@ -51,6 +53,7 @@ absl::Status Follow(const RankSettings& settings, const Checkpoint& checkpoint,
   const auto collect = [&]() -> absl::Status {
     QS_RETURN_IF_ERROR(runner->Collect(ticket).status());
     group->EndStep(settings.rank, *std::exchange(under_way, std::nullopt));
+    memory_report.OnStepEnd();
     return absl::OkStatus();
   };
   while (true) {

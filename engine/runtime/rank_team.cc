@@ -77,6 +77,7 @@ absl::StatusOr<std::unique_ptr<RankTeam>> RankTeam::Start(
   team->leader_ = *std::move(leader);
   team->watchdog_ =
       WatchRank(team->group_, 0, team->leader_->communicator(), first.step_timeout, on_failure);
+  team->memory_report_.emplace(team->group_, 0, team->leader_->backend());
   team->group_->SetPhase(0, RankGroup::Phase::kReady);
   QS_RETURN_IF_ERROR(team->group_->WaitAll(RankGroup::Phase::kReady));
   return team;
@@ -116,6 +117,7 @@ absl::StatusOr<std::vector<SampledToken>> RankTeam::Collect(uint64_t ticket) {
   QS_RETURN_IF_ERROR(leader_->communicator().Health());
   group_->EndStep(0, launched_steps_.front());
   launched_steps_.pop_front();
+  memory_report_->OnStepEnd();
   return tokens;
 }
 

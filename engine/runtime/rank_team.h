@@ -15,6 +15,7 @@
 #include "engine/parallel/node_channel.h"
 #include "engine/parallel/plan_ring.h"
 #include "engine/parallel/rank_group.h"
+#include "engine/runtime/device_memory_report.h"
 #include "engine/runtime/engine_options.h"
 #include "engine/runtime/follower_set.h"
 #include "engine/runtime/model_runner.h"
@@ -63,8 +64,9 @@ class RankTeam {
   std::shared_ptr<RankGroup> group_;
   std::unique_ptr<PlanSender> sender_;
   std::unique_ptr<ModelRunner> leader_;
-  std::unique_ptr<RankWatchdog> watchdog_;  // goes before what it watches
-  std::deque<uint64_t> launched_steps_;     // numbers of the plans not collected yet
+  std::unique_ptr<RankWatchdog> watchdog_;           // goes before what it watches
+  std::optional<DeviceMemoryReport> memory_report_;  // likewise
+  std::deque<uint64_t> launched_steps_;              // numbers of the plans not collected yet
   std::unique_ptr<FollowerSet> followers_;
   std::unique_ptr<NodeBridge> bridge_;  // null where there is one node
 };

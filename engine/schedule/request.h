@@ -48,7 +48,8 @@ struct SequenceEvent {
   FinishReason finish = FinishReason::kNone;
   absl::Status error;          // with kError and kNumeric
   int32_t stop_token_id = -1;  // with kStop: the eos or stop id that ended the answer
-  absl::Duration queue_time;   // with a finish: from Submit to the first step that worked on it
+  // From Submit to the first step that worked on it; with a finish also where there was none.
+  absl::Duration queue_time;
   int64_t cached_prompt_tokens = 0;  // that were not computed when the sequence first ran
 };
 
@@ -57,6 +58,8 @@ struct StepEvents {
   // From the step's launch, or the end of the one before when that was later, to its tokens; 0 for
   // events between steps.
   absl::Duration duration;
+  int64_t rows = 0;   // tokens that it computed
+  int64_t batch = 0;  // sequences that it worked on
   std::vector<SequenceEvent> sequences;
 };
 

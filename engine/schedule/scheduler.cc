@@ -325,6 +325,7 @@ SequenceEvent& Scheduler::AddEvent(const Sequence& s, std::vector<SequenceEvent>
   event.sequence = s.id;
   event.first_token_index = s.answer_tokens();
   event.cached_prompt_tokens = s.cached_prompt_tokens;
+  event.queue_time = s.queue_time;
   events->push_back(std::move(event));
   return events->back();
 }

@@ -39,6 +39,12 @@ struct StepPlan {
   uint64_t step = 0;
   std::vector<PlanSequence> sequences;
   bool shutdown = false;  // no step: the followers return
+
+  int64_t rows() const {
+    int64_t rows = 0;
+    for (const PlanSequence& part : sequences) rows += static_cast<int64_t>(part.ids.size());
+    return rows;
+  }
 };
 
 // Flat bytes for ranks in other processes (same binary, same machine or same byte order).

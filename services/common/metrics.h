@@ -19,9 +19,14 @@
 
 namespace qwenserve {
 
-// Every metric of every process is in metrics.cc: name, help, labels, buckets. Label sets are
-// closed and each series exists at 0 from the start, so that a rate is right from the first event
-// and no client can make the set grow. Recording is thread-safe.
+// What all processes have of metrics. Those of one kind of process are beside it:
+// generator/generator_metrics.h, gateway/metrics, tokenizer/tokenizer_metrics.h. docs/metrics.md
+// lists them all.
+//
+// Label sets are closed and each series exists at 0 from the start, or from when its model is
+// known, so that a rate is right from the first event and no client can make the set grow: a label
+// is a constant of the program, a rank, or the name under which a generator serves its model.
+// Recording is thread-safe.
 
 using prometheus::Counter;
 using prometheus::Gauge;
@@ -40,10 +45,31 @@ class CounterPerCode {
   std::array<Counter*, 17> counters_;
 };
 
+// Values that are gathered by one thread and go into a histogram in one piece: a lock for each step
+// instead of one for each token. Not thread-safe but for the histogram.
+class HistogramBatch {
+ public:
+  HistogramBatch(Histogram& histogram, Histogram::BucketBoundaries bounds);
+  void Observe(double value, int times = 1);
+  // Hands over what came since the last call.
+  void Flush();
+
+ private:
+  Histogram& histogram_;
+  const Histogram::BucketBoundaries bounds_;
+  std::vector<double> counts_;
+  double sum_ = 0;
+  bool empty_ = true;
+};
+
 // The registry of a process and what all processes have: build information, process_* (read from
 // /proc at each scrape).
 class Metrics {
  public:
+  // What is added to the text of a scrape, made from what the scrape has collected.
+  using Rewrite = std::function<std::vector<prometheus::MetricFamily>(
+      const std::vector<prometheus::MetricFamily>&)>;
+
   // `role`: gateway, tokenizer or generator.
   explicit Metrics(absl::string_view role);
 
@@ -51,6 +77,8 @@ class Metrics {
   // callable as long as the object lives, or until ClearScrapeHooks.
   void OnScrape(std::function<void()> update);
   void ClearScrapeHooks();
+  // Aliases under other names. One at most.
+  void SetAliases(Rewrite aliases);
 
   // Text format 0.0.4.
   std::string Scrape();
@@ -63,6 +91,7 @@ class Metrics {
   std::shared_ptr<prometheus::Registry> registry_;
   absl::Mutex mutex_;
   std::vector<std::function<void()>> hooks_ ABSL_GUARDED_BY(mutex_);
+  Rewrite aliases_ ABSL_GUARDED_BY(mutex_);
   Gauge& start_time_;
   Gauge& resident_memory_;
   Gauge& open_descriptors_;
@@ -82,29 +111,8 @@ struct ServerMetrics {
   Counter& refused_proxy_header;
 };
 
-struct TokenizerMetrics {
-  explicit TokenizerMetrics(Metrics& metrics);
-  CounterPerCode prepare_requests;
-  Histogram& prepare_duration;
-  Counter& prompt_tokens;
-  Gauge& detokenize_streams;
-  Counter& detokenize_steps;
-  Counter& detokenize_tokens;
-  Counter& detokenize_item_errors;
-};
-
-// Of the gateway's API keys.
-struct AuthMetrics {
-  enum Failure { kMissing, kMalformed, kUnknown, kExpired, kNumFailures };
-  static constexpr const char* kFailureNames[kNumFailures] = {"missing", "malformed", "unknown",
-                                                              "expired"};
-
-  explicit AuthMetrics(Metrics& metrics);
-  Gauge& keys;
-  Counter& reloads_ok;
-  Counter& reloads_failed;
-  std::array<Counter*, kNumFailures> failures;
-};
+// Watched files read anew, by file and result; also for what only one kind of process reads.
+Counter& ReloadCounter(Metrics& metrics, const std::string& file, const char* result);
 
 // Of certificates; `name` is tls or worker_tls.
 struct TlsMetrics {
@@ -114,147 +122,8 @@ struct TlsMetrics {
   Counter& reloads_failed;
 };
 
-struct AccessLogMetrics {
-  explicit AccessLogMetrics(Metrics& metrics);
-  Counter& written;
-  Counter& dropped;
-};
-
-// qwenserve_model_info: always 1, its labels tell how a replica holds its model.
-void SetModelInfo(Metrics& metrics, const std::string& model, const std::string& device,
-                  const std::string& weight_format, const std::string& kv_format, int tp);
-
-// `model` is the served name and a label of every series.
-struct GeneratorMetrics {
-  GeneratorMetrics(Metrics& metrics, const std::string& model);
-  Gauge& running;
-  Gauge& waiting;
-  Gauge& queued_tokens;
-  Gauge& kv_blocks_used;
-  Gauge& kv_blocks_total;
-  Gauge& kv_usage_ratio;
-  Gauge& prefix_cache_blocks;
-  Gauge& step_age;
-  Gauge& sessions;
-  Counter& steps;
-  Counter& prompt_tokens;
-  Counter& cached_prompt_tokens;
-  Counter& generated_tokens;
-  Counter& preemptions;
-  Counter& surplus_tokens;
-  Counter& rows_from_pairs;
-  Counter& rows_gathered;
-  Counter& prefix_cache_queried_tokens;
-  Counter& prefix_cache_hit_tokens;
-  Counter& prefix_cache_evictions;
-  Counter& finished_stop;
-  Counter& finished_length;
-  Counter& finished_cancelled;
-  Counter& finished_deadline;
-  Counter& finished_error;
-  Counter& rejected;
-  Histogram& step_duration;
-  Histogram& queue_duration;
-};
-
-// Of the gateway's HTTP port.
-struct HttpMetrics {
-  explicit HttpMetrics(Metrics& metrics);
-  Gauge& connections;
-  Gauge& requests_in_flight;
-  Counter& accepted;
-  Counter& refused_limit;
-  Counter& refused_peer_limit;
-  Counter& refused_descriptors;
-  Counter& refused_proxy_header;
-  Counter& requests;
-  Counter& malformed;
-  Counter& handshakes_failed;
-  Counter& timeouts;
-  Counter& abandoned;
-};
-
-struct GatewayMetrics {
-  // Index into `requests` and `duration`.
-  enum Method {
-    kChat,
-    kStreamChat,
-    kComplete,
-    kStreamComplete,
-    kTokenize,
-    kDetokenize,
-    kListModels,
-    kGetModel,
-    kHttpChat,
-    kHttpStreamChat,
-    kHttpComplete,
-    kHttpStreamComplete,
-    kHttpTokenize,
-    kHttpDetokenize,
-    kHttpListModels,
-    kHttpGetModel,
-    kNumMethods
-  };
-  static const char* MethodName(Method method);
-
-  // Why a request was turned away or ended for want of room. Index into `sheds`.
-  enum Shed {
-    kShedRequests,   // too many in flight
-    kShedBytes,      // their memory
-    kShedQueueFull,  // too many waiting
-    kShedDisplaced,  // ... and one of a higher priority came
-    kShedWait,       // it would wait too long
-    kShedDeadline,   // its deadline could not be met
-    kShedQuotaRequests,
-    kShedQuotaTokens,
-    kShedQuotaConcurrency,
-    kShedSlowConsumer,
-    kNumSheds
-  };
-
-  explicit GatewayMetrics(Metrics& metrics);
-  // Requests of a model that wait. Models are what generators serve, never what clients write.
-  void SetQueueDepth(const std::string& model, size_t waiting);
-  std::vector<CounterPerCode> requests;
-  std::vector<Histogram*> duration;
-  Gauge& in_flight;
-  Gauge& waiting;
-  std::vector<Counter*> sheds;
-  Histogram& predicted_wait;
-  Histogram& actual_wait;
-  Histogram& time_to_first_token;
-  Histogram& inter_token;
-  Histogram& prompt_tokens_per_request;
-  Histogram& completion_tokens_per_request;
-  Counter& peers_at_stream_limit;
-  Counter& prompt_tokens;
-  Counter& completion_tokens;
-  Gauge& tokenizers_ready;
-  Gauge& generators_ready;
-  Counter& tokenizers_lost;
-  Counter& generators_lost;
-  Gauge& generators_ejected;
-  Gauge& generators_breaker_open;
-  Counter& ejected_errors;
-  Counter& ejected_latency;
-  Counter& breakers_opened;
-  // Of the lists of workers.
-  Gauge& tokenizers_listed;
-  Gauge& generators_listed;
-  Counter& dns_failures;
-  Counter& file_failures;
-  // Requests placed, by why at that replica.
-  Counter& placed_known_prefix;
-  Counter& placed_home;
-  Counter& placed_least_load;
-  std::vector<Counter*> failovers;  // by LossCause
-  Histogram& failover_gap;
-  Counter& retry_budget_exhausted;
-  Counter& suspected_poison;
-
- private:
-  prometheus::Family<Gauge>& queue_depth_;
-};
+// Connections reset instead of accepted, for each port of a process.
+inline constexpr char kRefusedHelp[] = "Connections reset instead of accepted, by cause";
 
 }  // namespace qwenserve
 

@@ -102,7 +102,6 @@ void Gateway::Run() {
     for (const auto& call : Calls()) call->Tick(now);
     metrics_->in_flight.Set(static_cast<double>(admission_.in_flight()));
     metrics_->waiting.Set(static_cast<double>(queue_.waiting()));
-    for (const auto& [model, waiting] : queue_.depths()) metrics_->SetQueueDepth(model, waiting);
   } while (!stop_.StoppedWithin(options_.tick_interval));
 }
 
@@ -114,10 +113,14 @@ void Gateway::Rebuild() {
       absl::MutexLock lock(&catalog_mutex_);
       catalog_ = next;
     }
+    // So that a model's series begin at 0.
+    for (const v1::Model& model : next->models()) metrics_->OfModel(model.id());
     on_catalog_(*next);
   }
   queue_.OnReplicas();
 }
+
+void Gateway::UpdateMetrics() { metrics_->SetLoads(generators_.Loads(), queue_.depths()); }
 
 void Gateway::FillStatus(v1::GetStatusResponse* status) const {
   for (const v1::Model& model : catalog()->models()) status->add_models(model.id());

@@ -12,7 +12,7 @@
 #include "absl/time/time.h"
 #include "engine/base/monotonic_time.h"
 #include "qwenserve/v1/admin.pb.h"
-#include "services/common/metrics.h"
+#include "services/common/metrics_compat.h"
 #include "services/common/proxied_peers.h"
 #include "services/common/tls_material.h"
 #include "services/gateway/admission/admission.h"
@@ -21,6 +21,7 @@
 #include "services/gateway/auth/cache_salt.h"
 #include "services/gateway/call/generate_call.h"
 #include "services/gateway/call/request_validation.h"
+#include "services/gateway/metrics/gateway_metrics.h"
 #include "services/gateway/routing/model_catalog.h"
 #include "services/gateway/routing/placement_queue.h"
 #include "services/gateway/routing/replica_health.h"
@@ -58,6 +59,7 @@ struct GatewayOptions {
   TokenizerSettings tokenizer;
   DiscoverySettings discovery;
   absl::Duration tick_interval = absl::Milliseconds(50);
+  MetricsCompat metrics_compat;
 };
 
 // Everything between the transports and the workers: connections, catalog, queue, and the one
@@ -84,6 +86,8 @@ class Gateway {
   void Register(const std::shared_ptr<GenerateCall>& call);
 
   int64_t in_flight() const { return admission_.in_flight(); }
+  // What is read rather than counted: before each scrape.
+  void UpdateMetrics();
   void FillStatus(v1::GetStatusResponse* status) const;
   void ListRequests(uint32_t max_requests, v1::ListRequestsResponse* response);
 

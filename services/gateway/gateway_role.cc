@@ -98,6 +98,7 @@ absl::StatusOr<std::unique_ptr<ServerRole>> GatewayRole::Create(GatewayOptions o
   QS_RETURN_IF_ERROR(CheckLimits(options));
   QS_RETURN_IF_ERROR(Secure(&options, context.metrics()));
   options.instance_id = context.instance_id();
+  UseMetricsCompat(options.metrics_compat, context.metrics());
   auto role = std::make_unique<GatewayRole>(options, http.api, context);
   if (!http.listen.empty()) QS_RETURN_IF_ERROR(role->StartHttp(http));
   return role;
@@ -110,7 +111,9 @@ GatewayRole::GatewayRole(const GatewayOptions& options, const OpenAiOptions& api
       gateway_(options, &metrics_, [this](const ModelCatalog& catalog) { OnCatalog(catalog); }),
       service_(&gateway_, options.proxied_peers),
       http_metrics_(context.metrics()),
-      api_(&gateway_, api) {}
+      api_(&gateway_, api) {
+  context.metrics().OnScrape([this] { gateway_.UpdateMetrics(); });
+}
 
 absl::Status GatewayRole::StartHttp(const HttpEdgeOptions& http) {
   QS_ASSIGN_OR_RETURN(ListenSocket socket, BindSocket(http.listen));

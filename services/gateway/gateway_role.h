@@ -6,12 +6,13 @@
 #include <string>
 #include <vector>
 
-#include "services/common/metrics.h"
 #include "services/common/server_main.h"
 #include "services/gateway/gateway.h"
 #include "services/gateway/grpc/gateway_service.h"
 #include "services/gateway/http/http_server.h"
 #include "services/gateway/http/openai_api.h"
+#include "services/gateway/metrics/edge_metrics.h"
+#include "services/gateway/metrics/gateway_metrics.h"
 
 namespace qwenserve {
 

@@ -109,6 +109,7 @@ int main(int argc, char** argv) {
   std::string proxy_protocol = "off";
   Flags flags("qwenserve-gateway", "Serves text generation to clients over gRPC and HTTP.");
   AddServerFlags(flags, &server, 50051, 9090);
+  AddMetricsCompatFlag(flags, &gateway.metrics_compat);
   AddWorkerFlags(flags, &gateway);
   AddLimitFlags(flags, &gateway);
   AddReplicaFlags(flags, &gateway);

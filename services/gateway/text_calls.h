@@ -10,11 +10,11 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "qwenserve/v1/inference.pb.h"
-#include "services/common/metrics.h"
 #include "services/gateway/admission/admission.h"
 #include "services/gateway/auth/authenticator.h"
 #include "services/gateway/call/random_draws.h"
 #include "services/gateway/gateway.h"
+#include "services/gateway/metrics/gateway_metrics.h"
 
 namespace qwenserve {
 

@@ -31,7 +31,7 @@ absl::Status RefusalOf(absl::Status status) {
 }  // namespace
 
 GeneratorCore::GeneratorCore(Engine* engine, v1::ServerHello hello, GeneratorMetrics* metrics)
-    : engine_(engine), hello_(std::move(hello)), metrics_(metrics) {}
+    : engine_(engine), hello_(std::move(hello)), metrics_(metrics), timing_(metrics) {}
 
 absl::StatusOr<uint64_t> GeneratorCore::OpenSession(std::shared_ptr<SessionOutbox> outbox,
                                                     absl::Time now) {
@@ -127,6 +127,7 @@ absl::Status GeneratorCore::TrySubmit(uint64_t id, Session* session, const v1::S
   route.sequence = submit.sequence();
   route.attempt = submit.attempt();
   route.prompt_tokens = submit.prompt_ids_size();
+  route.times.submitted = now;
   const absl::StatusOr<uint64_t> handle = engine_->Submit(std::move(request));
   if (absl::IsResourceExhausted(handle.status())) {
     return WithRetryAfter(RefusalOf(handle.status()), absl::Seconds(1));
@@ -145,16 +146,14 @@ void GeneratorCore::CloseSession(uint64_t id) {
   sessions_.erase(it);
 }
 
-void GeneratorCore::OnStep(const StepEvents& events) {
-  if (events.duration > absl::ZeroDuration()) {
-    metrics_->step_duration.Observe(absl::ToDoubleSeconds(events.duration));
-  }
+void GeneratorCore::OnStep(const StepEvents& events, absl::Time now) {
   absl::MutexLock lock(&mutex_);
   absl::flat_hash_map<uint64_t, std::vector<v1::SequenceEvent>> by_session;
   for (const SequenceEvent& event : events.sequences) {
     const auto it = routes_.find(event.sequence);
     if (it == routes_.end()) continue;
-    const Route& route = it->second;
+    Route& route = it->second;
+    timing_.OnEvent(event, route.prompt_tokens, now, &route.times);
     const bool finished = event.finish != FinishReason::kNone;
     const auto session = sessions_.find(route.session);
     if (session != sessions_.end()) {
@@ -163,32 +162,11 @@ void GeneratorCore::OnStep(const StepEvents& events) {
                                                       engine_->info().defaults.eos_ids));
       if (finished) session->second.handles.erase(route.sequence);
     }
-    if (finished) {
-      CountFinish(event.finish);
-      metrics_->queue_duration.Observe(absl::ToDoubleSeconds(event.queue_time));
-      routes_.erase(it);
-    }
+    if (finished) routes_.erase(it);
   }
+  timing_.OnStepEnd(events);
   for (auto& [id, wire] : by_session) {
     sessions_[id].outbox->AddEvents(events.step, std::move(wire));
-  }
-}
-
-void GeneratorCore::CountFinish(FinishReason reason) const {
-  switch (reason) {
-    case FinishReason::kStop:
-      return metrics_->finished_stop.Increment();
-    case FinishReason::kLength:
-      return metrics_->finished_length.Increment();
-    case FinishReason::kCancelled:
-      return metrics_->finished_cancelled.Increment();
-    case FinishReason::kDeadline:
-      return metrics_->finished_deadline.Increment();
-    case FinishReason::kError:
-    case FinishReason::kNumeric:
-      return metrics_->finished_error.Increment();
-    case FinishReason::kNone:
-      return;
   }
 }
 

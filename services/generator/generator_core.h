@@ -14,7 +14,8 @@
 #include "absl/time/time.h"
 #include "engine/runtime/engine.h"
 #include "qwenserve/v1/generator.pb.h"
-#include "services/common/metrics.h"
+#include "services/generator/generator_metrics.h"
+#include "services/generator/sequence_timing.h"
 #include "services/generator/session_outbox.h"
 
 namespace qwenserve {
@@ -36,8 +37,8 @@ class GeneratorCore {
   // `hello` is what every session is greeted with. `engine` and `metrics` are not owned.
   GeneratorCore(Engine* engine, v1::ServerHello hello, GeneratorMetrics* metrics);
 
-  // The engine's step callback.
-  void OnStep(const StepEvents& events);
+  // The engine's step callback, with the time that it came at.
+  void OnStep(const StepEvents& events, absl::Time now);
 
   // --- Sessions -------------------------------------------------------------------------------
 
@@ -87,6 +88,7 @@ class GeneratorCore {
     uint64_t sequence = 0;  // the gateway's number
     uint32_t attempt = 0;
     int64_t prompt_tokens = 0;
+    SequenceTimes times;
   };
 
   absl::Status Greet(Session* session, const v1::ClientHello& hello, absl::Time now)
@@ -97,13 +99,12 @@ class GeneratorCore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   void SendDraining(SessionOutbox* outbox, absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CountFinish(FinishReason reason) const;
-
   Engine* const engine_;
   const v1::ServerHello hello_;
   GeneratorMetrics* const metrics_;
 
   mutable absl::Mutex mutex_;
+  SequenceTiming timing_ ABSL_GUARDED_BY(mutex_);
   std::optional<absl::Time> drain_until_ ABSL_GUARDED_BY(mutex_);
   std::optional<absl::Time> first_beat_ ABSL_GUARDED_BY(mutex_);
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;

@@ -45,7 +45,7 @@ GeneratorRole::~GeneratorRole() {
 
 absl::StatusOr<std::unique_ptr<Engine>> GeneratorRole::MakeEngine(
     const GeneratorOptions& options, std::shared_ptr<const Tokenizer> tokenizer) {
-  const auto on_step = [this](const StepEvents& events) { core_->OnStep(events); };
+  const auto on_step = [this](const StepEvents& events) { core_->OnStep(events, MonotonicNow()); };
   if (options.sim.has_value()) {
     return SimEngine::Create(options.engine, *options.sim, model_, std::move(tokenizer), on_step);
   }
@@ -81,10 +81,14 @@ absl::StatusOr<std::unique_ptr<ServerRole>> GeneratorRole::Create(const Generato
   hello.mutable_limits()->set_max_batch_tokens(static_cast<uint32_t>(info.max_batch_tokens));
   hello.mutable_limits()->set_total_blocks(
       static_cast<uint64_t>(role->engine_->Stats().total_blocks));
+  SetCacheInfo(context.metrics(), role->model_, info.kv_block_size,
+               role->engine_->Stats().total_blocks);
+  role->rank_metrics_.emplace(context.metrics(), role->model_, role->engine_->Stats().ranks);
   SetModelInfo(context.metrics(), role->model_, hello.device(), hello.weight_format(),
                hello.kv_format(), info.tp);
   role->core_ =
       std::make_unique<GeneratorCore>(role->engine_.get(), std::move(hello), &role->metrics_);
+  UseMetricsCompat(options.metrics_compat, context.metrics());
   context.metrics().OnScrape([raw = role.get()] { raw->UpdateMetrics(); });
   spdlog::info("model {} ready: tp {}, weights {}, KV cache {}, context {}, fingerprint {}",
                role->model_, info.tp, info.weight_format, info.kv_format, info.max_model_len,
@@ -161,6 +165,7 @@ void GeneratorRole::UpdateMetrics() {
   RaiseTo(metrics_.prefix_cache_queried_tokens, static_cast<double>(counters.queried_tokens));
   RaiseTo(metrics_.prefix_cache_hit_tokens, static_cast<double>(counters.hit_tokens));
   RaiseTo(metrics_.prefix_cache_evictions, static_cast<double>(counters.evictions));
+  rank_metrics_->Set(stats.ranks);
 }
 
 }  // namespace qwenserve

@@ -12,9 +12,10 @@
 #include "engine/runtime/engine.h"
 #include "engine/runtime/engine_options.h"
 #include "qwenserve/v1/generator.grpc.pb.h"
-#include "services/common/metrics.h"
+#include "services/common/metrics_compat.h"
 #include "services/common/server_main.h"
 #include "services/generator/generator_core.h"
+#include "services/generator/generator_metrics.h"
 #include "services/generator/node_hub.h"
 #include "services/generator/node_role.h"
 #include "services/generator/sim_engine.h"
@@ -27,6 +28,7 @@ struct GeneratorOptions {
   std::string served_model_name;  // empty: the name of the model's folder
   NodeFlags nodes;                // of a replica with several; this one is the leader's
   std::optional<SimOptions> sim = std::nullopt;  // instead of a model
+  MetricsCompat metrics_compat = {};
 };
 
 // The generator as a process: the engine, the core, the gRPC service, and the thread that beats.
@@ -59,6 +61,7 @@ class GeneratorRole : public ServerRole, public v1::Generator::CallbackService {
   ServerContext& context_;
   const std::string model_;
   GeneratorMetrics metrics_;
+  std::optional<RankMetrics> rank_metrics_;  // once the engine is there
   WakeThread wakes_;
   std::unique_ptr<NodeHub> hub_;  // null with one node
   std::unique_ptr<Engine> engine_;

@@ -12,7 +12,11 @@ namespace {
 constexpr int kGrpcPort = 50071;
 constexpr int kOpsPort = 9090;
 
-void AddNodeFlags(qwenserve::Flags& flags, qwenserve::NodeFlags* nodes) {
+void AddRankFlags(qwenserve::Flags& flags, qwenserve::EngineOptions* engine, std::string* tp_mode,
+                  qwenserve::NodeFlags* nodes) {
+  flags.Add("tp", &engine->tp, "Tensor-parallel ranks");
+  flags.Add("tp-mode", tp_mode, "Ranks as threads or processes");
+  flags.OneOf({"threads", "processes"});
   flags.Add("num-nodes", &nodes->num_nodes,
             "Machines that the ranks are on, the same number on each; every one runs this program "
             "with the same --num-nodes and --leader");
@@ -60,6 +64,7 @@ int main(int argc, char** argv) {
   Flags flags("qwenserve-generator", "Runs one replica of a model.");
   flags.AddVersionLine(GpuKernelsLine());
   AddServerFlags(flags, &server, kGrpcPort, kOpsPort);
+  AddMetricsCompatFlag(flags, &generator.metrics_compat);
   flags.Add("model", &engine.model_dir, "Model directory");
   flags.Required();
   flags.Add("engine", &engine_kind,
@@ -69,10 +74,7 @@ int main(int argc, char** argv) {
   AddSimFlags(flags, &sim);
   flags.Add("served-model-name", &generator.served_model_name,
             "Name for `model` in requests; default: the folder's name");
-  flags.Add("tp", &engine.tp, "Tensor-parallel ranks");
-  flags.Add("tp-mode", &tp_mode, "Ranks as threads or processes");
-  flags.OneOf({"threads", "processes"});
-  AddNodeFlags(flags, &nodes);
+  AddRankFlags(flags, &engine, &tp_mode, &nodes);
   flags.Add("nccl-library", &engine.nccl_library,
             "With several GPUs: NCCL's file, or the folder that it is in; default: as installed");
   flags.Add("device", &engine.device, "auto, cpu or cuda");

@@ -202,6 +202,8 @@ bool SimEngine::RunStep() {
     replica_->EndStep(now, &done.sequences);
     done.step = replica_->step();
     done.duration = now - begin;
+    done.rows = replica_->plan().rows();
+    done.batch = static_cast<int64_t>(replica_->plan().sequences.size());
   }
   events_.Push(std::move(done));
   return true;

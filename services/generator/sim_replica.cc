@@ -196,6 +196,9 @@ EngineStats SimReplica::Stats(absl::Time now) const {
   const absl::Duration expected = scheduler_.ExpectedStep();
   stats.expected_step = expected == absl::ZeroDuration() ? longest_step_ : expected;
   if (stats.running > 0) stats.step_age = now - last_progress_;
+  RankProgress& rank = stats.ranks.emplace_back();
+  rank.step = stats.step;
+  rank.step_age = stats.step_age;
   return stats;
 }
 

@@ -71,6 +71,7 @@ class SimReplica {
   void EndStep(absl::Time now, std::vector<SequenceEvent>* events);
   // The step that BeginStep has begun, or the last one.
   uint64_t step() const { return plan_.step; }
+  const StepPlan& plan() const { return plan_; }
 
   void FailAll(const absl::Status& error, absl::Time now, std::vector<SequenceEvent>* events);
 

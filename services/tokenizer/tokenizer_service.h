@@ -7,7 +7,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "qwenserve/v1/tokenizer.grpc.pb.h"
-#include "services/common/metrics.h"
+#include "services/tokenizer/tokenizer_metrics.h"
 #include "services/tokenizer/tokenizer_worker.h"
 #include "services/tokenizer/work_queue.h"
 

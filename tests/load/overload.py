@@ -150,8 +150,8 @@ def measure(loads, warm_up, seconds, seed=1):
             sheds = {cause: cluster.gateway.metric("qwenserve_gateway_sheds_total", cause=cause)
                      for cause in ("deadline", "wait", "queue_full", "displaced", "requests", "bytes")}
             lost = cluster.gateway.metric("qwenserve_gateway_workers_lost_total")
-            count = cluster.gateway.metric("qwenserve_gateway_queue_wait_seconds_count")
-            waits = {kind: round(cluster.gateway.metric(f"qwenserve_gateway_{kind}_seconds_sum") / max(1, count), 3)
+            waits = {kind: round(cluster.gateway.metric(f"qwenserve_gateway_{kind}_seconds_sum")
+                                 / max(1, cluster.gateway.metric(f"qwenserve_gateway_{kind}_seconds_count")), 3)
                      for kind in ("predicted_wait", "queue_wait")}
         finally:
             if generator is not None:

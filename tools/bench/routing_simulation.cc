@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "services/common/metrics.h"
+#include "services/gateway/metrics/gateway_metrics.h"
 #include "tools/bench/routing_cluster.h"
 
 namespace qwenserve {

@@ -13,9 +13,9 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "services/common/clock.h"
-#include "services/common/metrics.h"
 #include "services/gateway/admission/token_bucket.h"
 #include "services/gateway/auth/authenticator.h"
+#include "services/gateway/metrics/gateway_metrics.h"
 
 namespace qwenserve {
 

@@ -12,9 +12,9 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "services/common/log_limiter.h"
-#include "services/common/metrics.h"
 #include "services/common/watched_files.h"
 #include "services/gateway/auth/authenticator.h"
+#include "services/gateway/metrics/edge_metrics.h"
 
 namespace qwenserve {
 

@@ -46,6 +46,7 @@ absl::Status GenerateCall::Admit(IncomingCall incoming) {
   const KeyGrant* grant = request_.caller.grant.get();
   QS_RETURN_IF_ERROR(KeyLimits::CheckPriority(grant, request_.options.priority()));
   QS_ASSIGN_OR_RETURN(model_, services_.catalog()->Resolve(request_.model, grant));
+  model_metrics_ = &services_.metrics->OfModel(model_.name);
   QS_ASSIGN_OR_RETURN(key_ticket_, services_.key_limits->Enter(request_.caller.grant));
   QS_ASSIGN_OR_RETURN(ticket_, services_.admission->Enter(incoming.bytes));
   if (services_.clock() >= deadline_) return absl::DeadlineExceededError("deadline exceeded");
@@ -275,12 +276,12 @@ void GenerateCall::RecordTokens(const Choice& choice, int tokens) {
   const absl::Time now = services_.clock();
   if (last_token_ == absl::InfinitePast()) {
     first_token_ = now;
-    services_.metrics->time_to_first_token.Observe(absl::ToDoubleSeconds(now - start_));
+    model_metrics_->time_to_first_token.Observe(absl::ToDoubleSeconds(now - start_));
   } else {
-    services_.metrics->inter_token.Observe(absl::ToDoubleSeconds(now - last_token_) / tokens);
+    model_metrics_->inter_token.Observe(absl::ToDoubleSeconds(now - last_token_) / tokens);
   }
   last_token_ = now;
-  services_.metrics->completion_tokens.Increment(tokens);
+  model_metrics_->completion_tokens.Increment(tokens);
   key_ticket_.TakeAnswer(tokens);
   if (!request_.whole || phase_ == Phase::kEnded) return;
   const absl::Status room = ticket_.Use(tokens * AnswerTokenBytes(request_));
@@ -377,6 +378,7 @@ void GenerateCall::Abort() {
     if (terminal_given_) return;
     // gRPC reports a deadline that passes as a cancellation.
     const bool expired = services_.clock() >= deadline_;
+    if (!expired) CountCancel();
     End(expired ? absl::DeadlineExceededError("deadline exceeded")
                 : absl::CancelledError("the client is gone"));
     discard_ = true;

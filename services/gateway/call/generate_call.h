@@ -18,7 +18,6 @@
 #include "qwenserve/v1/admin.pb.h"
 #include "qwenserve/v1/inference.pb.h"
 #include "services/common/clock.h"
-#include "services/common/metrics.h"
 #include "services/gateway/admission/admission.h"
 #include "services/gateway/admission/key_limits.h"
 #include "services/gateway/answer/choice.h"
@@ -28,6 +27,7 @@
 #include "services/gateway/call/failover.h"
 #include "services/gateway/call/packed_ids.h"
 #include "services/gateway/call/request_validation.h"
+#include "services/gateway/metrics/gateway_metrics.h"
 #include "services/gateway/routing/model_catalog.h"
 #include "services/gateway/routing/placement.h"
 
@@ -209,6 +209,7 @@ class GenerateCall final : public SequenceListener,
   void HandOut(uint32_t choice, uint32_t tokens) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   v1::Finished MakeFinished() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RecordEnd(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountCancel() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WriteAccessLine(const absl::Status& status) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint32_t TokensSent() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -224,6 +225,7 @@ class GenerateCall final : public SequenceListener,
   Admission::Ticket ticket_ ABSL_GUARDED_BY(mutex_);
   GenerateRequest request_ ABSL_GUARDED_BY(mutex_);
   ServedModel model_ ABSL_GUARDED_BY(mutex_);
+  ModelMetrics* model_metrics_ ABSL_GUARDED_BY(mutex_) = nullptr;  // once model_ is known
   std::function<void()> cancel_prepare_ ABSL_GUARDED_BY(mutex_);
   v1::PrepareResponse prompt_ ABSL_GUARDED_BY(mutex_);  // until it is submitted
   uint32_t prompt_tokens_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -87,8 +87,8 @@ void GenerateCall::Submit(Sample& sample, const std::shared_ptr<GeneratorReplica
 
 void GenerateCall::OnFirstSubmit(const v1::ServerHello& hello) {
   fingerprint_ = hello.numerics_fingerprint();
-  services_.metrics->prompt_tokens.Increment(prompt_tokens_);
-  services_.metrics->prompt_tokens_per_request.Observe(prompt_tokens_);
+  model_metrics_->prompt_tokens.Increment(prompt_tokens_);
+  model_metrics_->prompt_tokens_per_request.Observe(prompt_tokens_);
   started_.emplace();
   started_->set_request_id(request_.shown_id());
   started_->set_seed(request_.options.sampling().seed());

@@ -53,11 +53,26 @@ void GenerateCall::RecordEnd(const absl::Status& status) {
   // Before the client hears of the end, since its next request may depend on it.
   key_ticket_ = KeyLimits::Ticket();
   services_.metrics->requests[method_].Increment(status.code());
-  services_.metrics->duration[method_]->Observe(absl::ToDoubleSeconds(services_.clock() - start_));
+  const double seconds = absl::ToDoubleSeconds(services_.clock() - start_);
+  services_.metrics->duration[method_]->Observe(seconds);
   if (!samples_.empty()) {
-    services_.metrics->completion_tokens_per_request.Observe(TokensSent());
+    model_metrics_->duration.Observe(seconds);
+    model_metrics_->completion_tokens_per_request.Observe(TokensSent());
+    model_metrics_->cached_prompt_tokens.Increment(cached_tokens_);
+  }
+  for (const Sample& sample : samples_) {
+    if (!sample.choice.finished()) continue;
+    const int finish = sample.choice.finish().finish_reason() - v1::FINISH_REASON_STOP;
+    model_metrics_->finished.at(finish)->Increment();
   }
   if (services_.access_log != nullptr) WriteAccessLine(status);
+}
+
+void GenerateCall::CountCancel() {
+  std::vector<Counter*>& cancels = services_.metrics->cancels;
+  if (phase_ == Phase::kPreparing) cancels[GatewayMetrics::kPreparing]->Increment();
+  if (phase_ == Phase::kPlacing) cancels[GatewayMetrics::kWaiting]->Increment();
+  if (phase_ == Phase::kRunning) cancels[GatewayMetrics::kRunning]->Increment();
 }
 
 void GenerateCall::WriteAccessLine(const absl::Status& status) const {

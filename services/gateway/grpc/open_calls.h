@@ -8,7 +8,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
-#include "services/common/metrics.h"
+#include "services/gateway/metrics/gateway_metrics.h"
 
 namespace qwenserve {
 

@@ -118,6 +118,7 @@ QueueWork PlacementQueue::WorkOf(const Lane& lane, const PlaceCost& cost) {
 PlacementQueue::Entry* PlacementQueue::Insert(PlacementRequest request,
                                               std::shared_ptr<PlacementListener> listener) {
   Lane& lane = lanes_[{request.model, request.tokenizer_hash}];
+  if (lane.metrics == nullptr) lane.metrics = &metrics_->OfModel(request.model);
   auto entry = std::make_unique<Entry>();
   entry->lane = &lane;
   entry->key = {PriorityWork::Rank(request.resumed, request.priority), arrivals_++};
@@ -342,10 +343,11 @@ bool PlacementQueue::TryPlace(Entry* entry, Replicas* replicas, Outcomes* outcom
     }
     directory_.Record(request.prefix_keys, views[route->replica].instance_id);
     CountPlacement(route->reason, metrics_);
+    ModelMetrics& metrics = *entry->lane->metrics;
     if (entry->predicted.has_value()) {
-      metrics_->predicted_wait.Observe(absl::ToDoubleSeconds(*entry->predicted));
-      metrics_->actual_wait.Observe(absl::ToDoubleSeconds(now - entry->arrived));
+      metrics.predicted_wait.Observe(absl::ToDoubleSeconds(*entry->predicted));
     }
+    if (!request.resumed) metrics.actual_wait.Observe(absl::ToDoubleSeconds(now - entry->arrived));
     entry->lane->predictor.OnPlaced(entry->work);
     outcomes->push_back({std::move(Remove(entry)->listener), std::move(target), {}});
     return true;

@@ -15,7 +15,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "services/common/clock.h"
-#include "services/common/metrics.h"
+#include "services/gateway/metrics/gateway_metrics.h"
 #include "services/gateway/routing/placement.h"
 #include "services/gateway/routing/prefix_directory.h"
 #include "services/gateway/routing/priority_work.h"
@@ -121,6 +121,7 @@ class PlacementQueue : public Placer {
     std::map<Key, std::unique_ptr<Entry>> waiting;
     PriorityWork work;
     WaitPredictor predictor;
+    ModelMetrics* metrics = nullptr;
     size_t replicas = 0;
     // Nobody waited at some time since the last sample.
     bool was_empty = true;

@@ -230,6 +230,27 @@ std::vector<KnownGenerator> SessionPool::Known() const {
   return known;
 }
 
+std::map<std::string, ModelLoad> SessionPool::Loads() const {
+  std::map<std::string, ModelLoad> loads;
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [address, endpoint] : endpoints_) {
+    if (endpoint.session == nullptr) continue;
+    const State state = endpoint.session->state();
+    if (!IsUp(state)) continue;
+    const v1::ServerHello& hello = endpoint.session->hello();
+    const v1::EngineStats stats = endpoint.session->stats();
+    ModelLoad& load = loads[hello.model()];
+    load.replicas += state == State::kReady && endpoint.listed;
+    load.running += stats.running();
+    load.waiting += stats.waiting();
+    load.block_tokens = hello.limits().block_tokens();
+    load.total_blocks += static_cast<int64_t>(hello.limits().total_blocks());
+    // 0 of 0 until its first heartbeat.
+    load.used_blocks += static_cast<int64_t>(stats.total_blocks() - stats.free_blocks());
+  }
+  return loads;
+}
+
 void SessionPool::FillStatus(v1::GetStatusResponse* status) const {
   absl::MutexLock lock(&mutex_);
   for (const auto& [address, endpoint] : endpoints_) {

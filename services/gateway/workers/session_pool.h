@@ -13,7 +13,7 @@
 #include "absl/time/time.h"
 #include "qwenserve/v1/admin.pb.h"
 #include "qwenserve/v1/generator.grpc.pb.h"
-#include "services/common/metrics.h"
+#include "services/gateway/metrics/gateway_metrics.h"
 #include "services/gateway/routing/model_catalog.h"
 #include "services/gateway/routing/replica_health.h"
 #include "services/gateway/workers/backoff.h"
@@ -49,6 +49,8 @@ class SessionPool {
   // doubt, unless there are no others.
   std::vector<std::shared_ptr<PlacementTarget>> Candidates(const PlacementRequest& request) const;
   std::vector<KnownGenerator> Known() const;
+  // By model, of the replicas that are up.
+  std::map<std::string, ModelLoad> Loads() const;
   void FillStatus(v1::GetStatusResponse* status) const;
 
  private:

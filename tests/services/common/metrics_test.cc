@@ -4,29 +4,23 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/common/metric_builders.h"
 
 namespace qwenserve {
 namespace {
 
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
-using ::testing::Not;
 
 TEST(MetricsTest, EverySeriesExistsAtZero) {
   Metrics metrics("gateway");
   ServerMetrics server(metrics);
-  GatewayMetrics gateway(metrics);
-  GeneratorMetrics generator(metrics, "demo");
-  TokenizerMetrics tokenizer(metrics);
+  TlsMetrics tls(metrics, "tls");
   const std::string text = metrics.Scrape();
   EXPECT_THAT(text, HasSubstr("qwenserve_build_info{role=\"gateway\",version=\""));
-  EXPECT_THAT(text, HasSubstr("qwenserve_gateway_requests_total{code=\"RESOURCE_EXHAUSTED\","
-                              "method=\"StreamChat\"} 0\n"));
-  EXPECT_THAT(text, HasSubstr("qwenserve_gateway_requests_total{code=\"OK\",method=\"Chat\"} 0\n"));
-  EXPECT_THAT(text, HasSubstr("qwenserve_kv_blocks_used{model=\"demo\"} 0\n"));
   EXPECT_THAT(text,
               HasSubstr("qwenserve_grpc_connections_refused_total{cause=\"descriptors\"} 0\n"));
-  EXPECT_THAT(text, HasSubstr("qwenserve_time_to_first_token_seconds_bucket{le=\"+Inf\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("qwenserve_file_reloads_total{file=\"tls\",result=\"ok\"} 0\n"));
 }
 
 TEST(MetricsTest, ProcessValuesAreRead) {
@@ -39,9 +33,10 @@ TEST(MetricsTest, ProcessValuesAreRead) {
 
 TEST(MetricsTest, HooksRunAtEachScrapeUntilCleared) {
   Metrics metrics("generator");
-  GeneratorMetrics generator(metrics, "demo");
+  Counter& counter =
+      AddCounter(metrics, "qwenserve_engine_steps_total", "Steps", {{"model", "demo"}});
   uint64_t steps = 0;
-  metrics.OnScrape([&] { RaiseTo(generator.steps, static_cast<double>(++steps)); });
+  metrics.OnScrape([&] { RaiseTo(counter, static_cast<double>(++steps)); });
   EXPECT_THAT(metrics.Scrape(), HasSubstr("qwenserve_engine_steps_total{model=\"demo\"} 1\n"));
   EXPECT_THAT(metrics.Scrape(), HasSubstr("qwenserve_engine_steps_total{model=\"demo\"} 2\n"));
   metrics.ClearScrapeHooks();
@@ -50,24 +45,37 @@ TEST(MetricsTest, HooksRunAtEachScrapeUntilCleared) {
 
 TEST(MetricsTest, CodesOutOfRangeCountAsUnknown) {
   Metrics metrics("gateway");
-  GatewayMetrics gateway(metrics);
-  gateway.requests[GatewayMetrics::kChat].Increment(static_cast<absl::StatusCode>(99));
+  CounterPerCode codes(Counters(metrics, "requests_total", "Requests"), {{"method", "Chat"}});
+  codes.Increment(static_cast<absl::StatusCode>(99));
   EXPECT_THAT(metrics.Scrape(), HasSubstr("requests_total{code=\"UNKNOWN\",method=\"Chat\"} 1\n"));
 }
 
-TEST(MetricsTest, NamesFollowTheConvention) {
-  Metrics metrics("gateway");
-  ServerMetrics server(metrics);
-  GatewayMetrics gateway(metrics);
-  GeneratorMetrics generator(metrics, "demo");
-  TokenizerMetrics tokenizer(metrics);
-  for (const auto& family : metrics.registry().Collect()) {
-    const bool counter = family.type == prometheus::MetricType::Counter;
-    EXPECT_EQ(family.name.ends_with("_total"), counter) << family.name;
-    EXPECT_TRUE(family.name.starts_with("qwenserve_") || family.name.starts_with("process_"))
-        << family.name;
-    EXPECT_FALSE(family.help.empty()) << family.name;
-    EXPECT_THAT(family.name, Not(HasSubstr("milli")));
+TEST(MetricsTest, BatchEqualsSingleObservations) {
+  Metrics metrics("generator");
+  const MetricBuckets bounds = {1, 2, 5};
+  Histogram& single = AddHistogram(metrics, "single_seconds", "One by one", bounds);
+  Histogram& batched = AddHistogram(metrics, "batched_seconds", "Together", bounds);
+  HistogramBatch batch(batched, bounds);
+  batch.Flush();
+  EXPECT_EQ(batched.Collect().histogram.sample_count, 0u);
+  for (const double value : {0.5, 1.0, 1.5, 2.0, 5.0, 7.0}) {
+    for (int i = 0; i < 2; ++i) {
+      single.Observe(value);
+      batch.Observe(value);
+    }
+    single.Observe(value);
+    single.Observe(value);
+    batch.Observe(value, 2);
+    batch.Flush();
+  }
+  batch.Flush();
+  const auto expected = single.Collect().histogram;
+  const auto got = batched.Collect().histogram;
+  EXPECT_EQ(got.sample_count, 24u);
+  EXPECT_EQ(got.sample_count, expected.sample_count);
+  EXPECT_EQ(got.sample_sum, expected.sample_sum);
+  for (size_t i = 0; i < expected.bucket.size(); ++i) {
+    EXPECT_EQ(got.bucket[i].cumulative_count, expected.bucket[i].cumulative_count) << i;
   }
 }
 

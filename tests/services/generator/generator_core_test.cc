@@ -117,8 +117,8 @@ TEST_F(GeneratorCoreTest, RoutesTokensToTheSessionThatAskedUnderItsOwnNumber) {
   const uint64_t handle_b = LastHandle();
   EXPECT_EQ(engine_.submitted.at(handle_a).credit, 5);
 
-  core_.OnStep(Step(handle_a, 0, {11, 12}));
-  core_.OnStep(Step(handle_b, 4, {13}, FinishReason::kLength));
+  core_.OnStep(Step(handle_a, 0, {11, 12}), kStart);
+  core_.OnStep(Step(handle_b, 4, {13}, FinishReason::kLength), kStart);
 
   const auto for_a = a->Take();
   ASSERT_TRUE(for_a.has_value());
@@ -141,7 +141,7 @@ TEST_F(GeneratorCoreTest, TellsTheModelsOwnEndFromAStopIdOfTheRequest) {
     ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
     StepEvents events = Step(LastHandle(), 0, {}, FinishReason::kStop);
     events.sequences[0].stop_token_id = stop_id;
-    core_.OnStep(events);
+    core_.OnStep(events, kStart);
     const auto message = outbox->Take();
     const v1::SequenceFinish& finish = message->step_events().events(0).finish();
     EXPECT_EQ(finish.stop_token_id(), static_cast<uint32_t>(stop_id));
@@ -155,7 +155,7 @@ TEST_F(GeneratorCoreTest, StepsThatPileUpLeaveInOneMessage) {
   std::shared_ptr<SessionOutbox> outbox;
   const uint64_t session = Open(&outbox);
   ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
-  for (int i = 0; i < 3; ++i) core_.OnStep(Step(LastHandle(), i, {i}));
+  for (int i = 0; i < 3; ++i) core_.OnStep(Step(LastHandle(), i, {i}), kStart);
   const auto message = outbox->Take();
   ASSERT_TRUE(message.has_value());
   EXPECT_EQ(message->step_events().events_size(), 3);
@@ -168,8 +168,8 @@ TEST_F(GeneratorCoreTest, WakesOnlyAnOutboxThatWasFoundEmpty) {
   ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
   EXPECT_FALSE(outbox->Take().has_value());
   wakes_ = 0;
-  core_.OnStep(Step(LastHandle(), 0, {1}));
-  core_.OnStep(Step(LastHandle(), 1, {2}));
+  core_.OnStep(Step(LastHandle(), 0, {1}), kStart);
+  core_.OnStep(Step(LastHandle(), 1, {2}), kStart);
   EXPECT_EQ(wakes_, 1);
 }
 
@@ -259,7 +259,7 @@ TEST_F(GeneratorCoreTest, LogprobsTravelWithTheTokens) {
   step.sequences[0].logprobs = {{.id = 8, .logprob = -0.5f, .top = {{8, -0.5f}, {3, -2.0f}}}};
   step.sequences[0].first_prompt_index = 1;
   step.sequences[0].prompt_logprobs = {{.id = 6, .logprob = -4.0f}};
-  core_.OnStep(step);
+  core_.OnStep(step, kStart);
   const auto message = outbox->Take();
   ASSERT_TRUE(message.has_value());
   const v1::SequenceEvent& event = message->step_events().events(0);
@@ -279,7 +279,7 @@ TEST_F(GeneratorCoreTest, BrokenLogitsAreAnInternalErrorWithAReason) {
   ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
   StepEvents step = Step(LastHandle(), 0, {}, FinishReason::kNumeric);
   step.sequences[0].error = absl::InternalError("the model's logits for token 5");
-  core_.OnStep(step);
+  core_.OnStep(step, kStart);
   const auto message = outbox->Take();
   ASSERT_TRUE(message.has_value());
   const v1::SequenceFinish& finish = message->step_events().events(0).finish();
@@ -318,13 +318,13 @@ TEST_F(GeneratorCoreTest, CancelCreditAndTheEndOfASessionReachTheEngine) {
   ASSERT_TRUE(core_.OnMessage(session, credit, kStart).ok());
   EXPECT_EQ(engine_.credit[second], 8);
 
-  core_.OnStep(Step(first, 0, {}, FinishReason::kCancelled));
+  core_.OnStep(Step(first, 0, {}, FinishReason::kCancelled), kStart);
   engine_.cancelled.clear();
   core_.CloseSession(session);
   EXPECT_THAT(engine_.cancelled, UnorderedElementsAre(second, third));
   // Their last events find no session and are dropped without harm.
-  core_.OnStep(Step(second, 0, {}, FinishReason::kCancelled));
-  core_.OnStep(Step(third, 0, {}, FinishReason::kCancelled));
+  core_.OnStep(Step(second, 0, {}, FinishReason::kCancelled), kStart);
+  core_.OnStep(Step(third, 0, {}, FinishReason::kCancelled), kStart);
   EXPECT_EQ(core_.open_sequences(), 0u);
 }
 
@@ -368,7 +368,7 @@ TEST_F(GeneratorCoreTest, AGatewayThatDoesNotReadIsEndedWhenEightMebibytesWait) 
   const std::vector<int32_t> ids(100000, 900);
   int steps = 0;
   while (outbox->Health().ok() && steps < 1000) {
-    core_.OnStep(Step(LastHandle(), steps, ids));
+    core_.OnStep(Step(LastHandle(), steps, ids), kStart);
     ++steps;
   }
   EXPECT_EQ(ErrorReason(outbox->Health()), kReasonSlowConsumer);
@@ -405,7 +405,7 @@ TEST_F(GeneratorCoreTest, TheEndOfASessionWaitsForItsLastEvents) {
   std::shared_ptr<SessionOutbox> outbox;
   const uint64_t session = Open(&outbox);
   ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
-  core_.OnStep(Step(LastHandle(), 0, {5}, FinishReason::kLength));
+  core_.OnStep(Step(LastHandle(), 0, {5}, FinishReason::kLength), kStart);
   EXPECT_EQ(core_.open_sequences(), 0u);
   core_.EndSessions(absl::UnavailableError("the end"));
   EXPECT_TRUE(outbox->Health().ok());
@@ -481,7 +481,7 @@ TEST_F(GeneratorCoreTest, AnEngineThatFailedGivesItsReasonToEverySequence) {
   ASSERT_TRUE(core_.OnMessage(session, Submit(1), kStart).ok());
   StepEvents events = Step(LastHandle(), 2, {}, FinishReason::kError);
   events.sequences[0].error = absl::UnavailableError("rank 1 died");
-  core_.OnStep(events);
+  core_.OnStep(events, kStart);
   const auto message = outbox->Take();
   const absl::Status status = FromProtoStatus(message->step_events().events(0).finish().status());
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);

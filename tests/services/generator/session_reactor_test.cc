@@ -88,7 +88,7 @@ class SessionReactorTest : public ::testing::Test, public v1::Generator::Callbac
       event.first_token_index = int64_t{i} * kIdsPerStep;
       event.ids.assign(kIdsPerStep, 999);
       if (i + 1 == steps) event.finish = FinishReason::kLength;
-      core_.OnStep(events);
+      core_.OnStep(events, MonotonicNow());
     }
   }
 

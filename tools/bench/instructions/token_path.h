@@ -7,12 +7,12 @@
 #include <vector>
 
 #include "qwenserve/v1/generator.pb.h"
-#include "services/common/metrics.h"
 #include "services/gateway/admission/admission.h"
 #include "services/gateway/admission/key_limits.h"
 #include "services/gateway/answer/token_texts.h"
 #include "services/gateway/call/failover.h"
 #include "services/gateway/call/generate_call.h"
+#include "services/gateway/metrics/gateway_metrics.h"
 
 namespace qwenserve {
 

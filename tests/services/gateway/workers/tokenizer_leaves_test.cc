@@ -6,7 +6,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "gtest/gtest.h"
-#include "services/common/metrics.h"
+#include "services/gateway/metrics/gateway_metrics.h"
 #include "services/gateway/workers/tokenizer_pool.h"
 #include "tests/services/gateway/fake_tokenizer.h"
 
