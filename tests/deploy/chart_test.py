@@ -257,9 +257,10 @@ def test_no_secret_is_rendered(documents):
 def test_image_has_the_name_of_the_process(helm, component):
     def image(values=None):
         return pod(helm.render(values=values), component).container["image"]
-    assert image() == f"qwenserve-{component}:0.1.0"
+    name = f"qwenserve-{component}{'-cpu' if component == 'generator' else ''}"
+    assert image() == f"{name}:0.1.0"
     assert image({"image.registry": "registry.example:5000/team/", "image.tag": "sha-1"}) == (
-        f"registry.example:5000/team/qwenserve-{component}:sha-1")
+        f"registry.example:5000/team/{name}:sha-1")
     assert image({f"{component}.image": "registry.example/x@sha256:12", "image.tag": "y"}) == (
         "registry.example/x@sha256:12")
 

@@ -43,7 +43,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "qwenserve.image" -}}
 {{- $image := .root.Values.image -}}
 {{- $name := printf "qwenserve-%s" .component -}}
-{{- if eq (toString .values.device) "cuda" -}}{{- $name = printf "%s-cuda" $name -}}{{- end -}}
+{{- if eq .component "generator" -}}{{- $name = printf "%s-%s" $name .values.device -}}{{- end -}}
 {{- .values.image | default (printf "%s%s:%s" (ternary (printf "%s/" (trimSuffix "/" $image.registry)) "" (ne $image.registry "")) $name ($image.tag | default .root.Chart.AppVersion)) -}}
 {{- end -}}
 
