@@ -126,7 +126,7 @@ def test_every_alert_has_a_runbook(alerts):
         section = sections()[name]
         for part in ("**Means**", "**Users see**", "**Check**", "**Do**"):
             assert part in section, f"the runbook of {name} lacks {part}"
-        assert re.search(r"^    \S", section, re.MULTILINE), f"the runbook of {name} has no command"
+        assert re.search(r"^```(sh|promql) ", section, re.MULTILINE), f"the runbook of {name} has no command"
     assert set(sections()) - {"First"} == set(alerts), "runbooks of alerts that do not exist"
 
 

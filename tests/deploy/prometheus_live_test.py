@@ -219,8 +219,8 @@ def test_objectives_are_buckets(prometheus):
 def test_queries_of_the_runbooks(prometheus):
     """That they can be run, and that their metrics exist."""
     names = set(prometheus.api("label/__name__/values"))
-    lines = re.findall(r"^    (\S.*)$", (ROOT / "docs" / "runbooks.md").read_text(), re.MULTILINE)
-    queries = [line for line in lines if not re.match(r"(k|alias|kubectl|NAMESPACE=.*) ?\b|NAMESPACE=", line)]
+    blocks = re.findall(r"^```promql check\n(.*?)^```", (ROOT / "docs" / "runbooks.md").read_text(), re.M | re.S)
+    queries = [line for block in blocks for line in block.splitlines()]
     assert len(queries) >= 40
     for query in queries:
         prometheus.query(query)

@@ -54,7 +54,7 @@ class ClusterPage:
         for words in programs.commands(text):
             if words[0] == "helm":
                 self.run_helm(words[1:], where)
-            elif words[0] == "kubectl":
+            elif words[0] in ("kubectl", "k"):  # the second is an alias in the runbooks
                 self.run_kubectl(words[1:], where)
             else:
                 programs.check_options(words, where)
@@ -118,7 +118,7 @@ class ClusterPage:
         if "--" in words:
             inner = words[words.index("--") + 1:]
             words = words[:words.index("--")]
-            if inner[0] not in ("sh", "ls", "cat"):
+            if inner[0] not in ("sh", "ls", "cat", "nslookup"):
                 programs.check_options(inner, where)
         plain = [word for word in without_values(words) if not word.startswith("-")]
         verb, rest = plain[0], plain[1:]
@@ -173,7 +173,7 @@ class ClusterPage:
                 raise BadCommand(f"{where}: nothing on this page makes {kind}/{name}")
 
     def exists(self, kind, name):
-        if name.startswith("$") or (kind, name) in self.objects:
+        if name.startswith("$") or name.isupper() or (kind, name) in self.objects:
             return True
         if kind == "pod":  # of a set: its name and a number; of a LeaderWorkerSet: two numbers
             owner = re.sub(r"-\d+$", "", name)

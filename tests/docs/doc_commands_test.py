@@ -22,6 +22,10 @@ def blocks_with(language, *modes):
     return [pytest.param(block, id=block.where) for block in found]
 
 
+CERTIFICATE = """openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost \\
+  -keyout tls.key -out tls.crt"""
+
+
 def own_ports():
     return dict(zip(live_page.PORTS, live_page.free_ports(len(live_page.PORTS))))
 
@@ -71,6 +75,10 @@ def test_for_a_cluster(page, helm, kubectl, tmp_path):
             else:
                 cluster.run(f"kubectl apply -f {name}", block.where)
         elif block.language == "sh" and block.mode == "cluster":
+            if "release" in block.options:
+                cluster.run("helm install qwenserve helm/qwenserve", block.where)
+            if block.options.get("with") == "certificate":
+                folder.run(CERTIFICATE, block.where)
             cluster.run(block.text, block.where)
         elif "files" in block.options:  # that commands after it need
             folder.run(block.text, block.where)

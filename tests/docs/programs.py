@@ -12,7 +12,7 @@ from doc_blocks import ROOT
 BIN = pathlib.Path(os.environ.get("QWENSERVE_BIN", ROOT / "build" / "bin"))
 SERVERS = ("qwenserve-gateway", "qwenserve-tokenizer", "qwenserve-generator")
 # Programs that are not ours and whose options are not known here.
-FOREIGN = {"apt-get", "awk", "bash", "buildah", "cat", "cd", "chmod", "cp", "curl", "cut", "dd", "docker", "dpkg",
+FOREIGN = {"alias", "apt-get", "awk", "bash", "buildah", "cat", "cd", "chmod", "cp", "curl", "cut", "dd", "docker", "dpkg",
            "echo", "export", "git", "grep", "gzip", "head", "install", "jq", "journalctl", "kill", "ln", "ls", "mkdir", "mv",
            "openssl", "pip", "podman", "printf", "promtool", "prometheus", "python", "python3", "rm", "sed",
            "sha256sum", "sleep", "sort", "sudo", "systemctl", "tail", "tar", "tee", "test", "true", "umask", "unzip", "wait",
