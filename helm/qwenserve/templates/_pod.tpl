@@ -133,19 +133,22 @@ restarted; the gateway's is /livez, because its readiness waits for the workers.
 {{- define "qwenserve.probes" -}}
 startupProbe:
   httpGet: {path: {{ .startup }}, port: ops}
-  periodSeconds: 5
-  timeoutSeconds: 2
-  failureThreshold: {{ div (add .startupSeconds 4) 5 }}
+  periodSeconds: 1
+  timeoutSeconds: 1
+  failureThreshold: {{ int64 .startupSeconds }}
+  terminationGracePeriodSeconds: 15
 livenessProbe:
   httpGet: {path: /livez, port: ops}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 3
+  # What does not answer does not drain either.
+  terminationGracePeriodSeconds: 15
 readinessProbe:
   httpGet: {path: /readyz, port: ops}
-  periodSeconds: 5
+  periodSeconds: 2
   timeoutSeconds: 2
-  failureThreshold: 2
+  failureThreshold: 3
 {{- end -}}
 
 {{/* TLS between gateway and workers: who each side is. */}}
