@@ -143,7 +143,8 @@ class Cluster:
         return self
 
     def wait_ready(self, patience=PATIENCE):
-        self.wait_for(lambda: all(pod.ready for pod in self.pods()), "every pod to be ready", patience)
+        self.wait_for(lambda: sum(pod.ready for pod in self.pods()) == sum(w.size() for w in self.workloads.values()),
+                      "every pod to be ready", patience)
         return self
 
     def wait_reachable(self, service, count, patience=PATIENCE):
