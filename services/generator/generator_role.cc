@@ -52,7 +52,12 @@ absl::StatusOr<std::unique_ptr<Engine>> GeneratorRole::MakeEngine(
   EngineOptions engine_options = options.engine;
   engine_options.num_nodes = options.nodes.num_nodes;
   if (options.nodes.num_nodes > 1) {
-    QS_ASSIGN_OR_RETURN(hub_, NodeHub::Listen(options.nodes.leader, options.nodes.num_nodes));
+    const auto on_leaving = [this](int node_rank) {
+      spdlog::info("node {} was told to stop, and with it the replica", node_rank);
+      context_.RequestDrain();
+    };
+    QS_ASSIGN_OR_RETURN(hub_,
+                        NodeHub::Listen(options.nodes.leader, options.nodes.num_nodes, on_leaving));
     std::printf("listening nodes %s\n", hub_->address().c_str());
     std::fflush(stdout);
     engine_options.join_nodes = [hub = hub_.get()] { return hub->WaitForAll(); };

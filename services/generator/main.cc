@@ -131,7 +131,11 @@ int main(int argc, char** argv) {
     }
     generator.sim = sim;
   }
-  if (nodes.node_rank > 0) server.drain_delay = absl::ZeroDuration();  // it has no clients
+  if (nodes.node_rank > 0) {
+    // It has no clients, and the leader's drain to wait for.
+    server.drain_timeout += server.drain_delay;
+    server.drain_delay = absl::ZeroDuration();
+  }
   return RunServer("generator", Exposure::kInternal, server, [&](ServerContext& context) {
     if (nodes.node_rank == 0) return GeneratorRole::Create(generator, context);
     NodeFollowerOptions node;

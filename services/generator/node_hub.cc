@@ -13,7 +13,6 @@
 #include "services/common/listen_socket.h"
 #include "services/common/status_mapping.h"
 #include "services/common/version.h"
-#include "services/generator/node_stream.h"
 #include "spdlog/spdlog.h"
 
 namespace qwenserve {
@@ -56,8 +55,12 @@ class NodeHub::Stream final : public grpc::ServerBidiReactor<v1::NodeMessage, v1
   void EndStream() override { Finish(ToGrpcStatus(refusal_)); }
   void Cancel() override { context_->TryCancel(); }
 
-  bool TakeFirst(const v1::NodeMessage& message) override {
-    if (std::exchange(greeted_, true)) return false;
+  bool Take(const v1::NodeMessage& message) override {
+    if (std::exchange(greeted_, true)) {
+      if (message.has_leaving()) hub_->on_leaving_(node_rank_);
+      return message.has_leaving();
+    }
+    node_rank_ = static_cast<int>(message.hello().node_rank());
     refusal_ = message.has_hello() ? hub_->Greet(message.hello(), self_)
                                    : absl::FailedPreconditionError("the first must be a hello");
     if (!refusal_.ok()) BeginClose();
@@ -66,17 +69,18 @@ class NodeHub::Stream final : public grpc::ServerBidiReactor<v1::NodeMessage, v1
 
   NodeHub* const hub_;
   grpc::CallbackServerContext* const context_;
-  bool greeted_ = false;  // of the reading reaction
+  bool greeted_ = false;  // of the reading reaction, as is the next one
+  int node_rank_ = 0;
   absl::Status refusal_;  // set before the stream can end
   std::shared_ptr<Stream> self_;
 };
 
-absl::StatusOr<std::unique_ptr<NodeHub>> NodeHub::Listen(const std::string& address,
-                                                         int num_nodes) {
+absl::StatusOr<std::unique_ptr<NodeHub>> NodeHub::Listen(const std::string& address, int num_nodes,
+                                                         std::function<void(int)> on_leaving) {
   QS_RETURN_IF_ERROR(CheckHostPort(address));
   const size_t colon = address.rfind(':');
   const std::string host = colon == 0 ? "[::]" : address.substr(0, colon);
-  std::unique_ptr<NodeHub> hub(new NodeHub(num_nodes));
+  std::unique_ptr<NodeHub> hub(new NodeHub(num_nodes, std::move(on_leaving)));
   grpc::ServerBuilder builder;
   ApplyServerSettings(builder, Exposure::kInternal);
   // Two leaders must not share a port.
@@ -195,7 +199,7 @@ class LeaderStream final : public grpc::ClientBidiReactor<v1::NodeMessage, v1::N
 
 }  // namespace
 
-std::shared_ptr<NodeChannel> JoinLeader(const std::string& address, int node_rank, int num_nodes) {
+std::shared_ptr<NodeStream> JoinLeader(const std::string& address, int node_rank, int num_nodes) {
   const std::shared_ptr<grpc::Channel> channel = MakeWorkerChannel(address);
   while (!channel->WaitForConnected(absl::ToChronoTime(absl::Now() + kReminder))) {
     spdlog::info("waiting for the leader at {}", address);

@@ -1,9 +1,11 @@
 #ifndef QWENSERVE_SERVICES_GENERATOR_NODE_HUB_H_
 #define QWENSERVE_SERVICES_GENERATOR_NODE_HUB_H_
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -13,6 +15,7 @@
 #include "engine/parallel/node_channel.h"
 #include "grpcpp/server.h"
 #include "qwenserve/v1/nodes.grpc.pb.h"
+#include "services/generator/node_stream.h"
 
 namespace qwenserve {
 
@@ -22,8 +25,11 @@ namespace qwenserve {
 class NodeHub final : public v1::Nodes::CallbackService {
  public:
   // INVALID_ARGUMENT for a malformed HOST:PORT (port 0 takes a free one), UNAVAILABLE when it can't
-  // be bound.
-  static absl::StatusOr<std::unique_ptr<NodeHub>> Listen(const std::string& address, int num_nodes);
+  // be bound. `on_leaving`: a node was told to stop, and waits for the leader to end the replica;
+  // from threads of gRPC's.
+  static absl::StatusOr<std::unique_ptr<NodeHub>> Listen(
+      const std::string& address, int num_nodes,
+      std::function<void(int node_rank)> on_leaving = [](int) {});
   ~NodeHub() override;
 
   // With the port in use.
@@ -42,12 +48,14 @@ class NodeHub final : public v1::Nodes::CallbackService {
  private:
   class Stream;
 
-  explicit NodeHub(int num_nodes) : num_nodes_(num_nodes) {}
+  NodeHub(int num_nodes, std::function<void(int)> on_leaving)
+      : num_nodes_(num_nodes), on_leaving_(std::move(on_leaving)) {}
   absl::Status Greet(const v1::NodeHello& hello, std::shared_ptr<NodeChannel> stream);
   void Forget(const NodeChannel* stream);
   bool Complete() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
   const int num_nodes_;
+  const std::function<void(int)> on_leaving_;
   std::string address_;
   std::unique_ptr<grpc::Server> server_;
   absl::Mutex mutex_;
@@ -58,7 +66,7 @@ class NodeHub final : public v1::Nodes::CallbackService {
 // Node `node_rank`'s channel to the leader: tries until the leader answers. The error is the
 // leader's refusal as soon as something is received. Ends when it is let go, which waits for gRPC
 // and so must not happen on a thread of gRPC's.
-std::shared_ptr<NodeChannel> JoinLeader(const std::string& address, int node_rank, int num_nodes);
+std::shared_ptr<NodeStream> JoinLeader(const std::string& address, int node_rank, int num_nodes);
 
 }  // namespace qwenserve
 

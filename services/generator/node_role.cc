@@ -69,6 +69,16 @@ void NodeRole::OnListening(const std::string& address) {
   serving_ = true;
 }
 
+void NodeRole::OnDrain(absl::Duration time_left) {
+  absl::MutexLock lock(&mutex_);
+  if (!ended_) leader_->TellLeaving();
+}
+
+int64_t NodeRole::InFlight() {
+  absl::MutexLock lock(&mutex_);
+  return ended_ ? 0 : 1;
+}
+
 void NodeRole::CloseStreams() {
   {
     absl::MutexLock lock(&mutex_);

@@ -9,9 +9,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "engine/parallel/node_channel.h"
 #include "engine/runtime/node_follower.h"
 #include "services/common/server_main.h"
+#include "services/generator/node_stream.h"
 
 namespace qwenserve {
 
@@ -26,7 +26,8 @@ struct NodeFlags {
 absl::Status CheckNodeFlags(const NodeFlags& flags, int tp);
 
 // The generator of a node other than the leader's: no gateway knows it; it has ranks, health and
-// metrics. It ends when the leader ends, with status 0 after an orderly shutdown.
+// metrics. It ends when the leader ends, with status 0 after an orderly shutdown. Told to stop, it
+// asks the leader to drain and goes on computing until that has ended.
 class NodeRole final : public ServerRole {
  public:
   // Joins the leader, waiting until it is there, and loads. Errors are FollowNode's.
@@ -37,8 +38,9 @@ class NodeRole final : public ServerRole {
 
   std::vector<grpc::Service*> services() override { return {}; }
   void OnListening(const std::string& address) override;
-  void OnDrain(absl::Duration time_left) override {}
-  int64_t InFlight() override { return 0; }
+  void OnDrain(absl::Duration time_left) override;
+  // 1: the replica, until the leader has ended it.
+  int64_t InFlight() override;
   // Without this node there is no replica.
   void CloseStreams() override;
 
@@ -48,7 +50,7 @@ class NodeRole final : public ServerRole {
   bool Decided() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return ready_ || ended_; }
 
   ServerContext& context_;
-  std::shared_ptr<NodeChannel> leader_;
+  std::shared_ptr<NodeStream> leader_;
   absl::Mutex mutex_;
   bool ready_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;

@@ -122,6 +122,12 @@ absl::StatusOr<NodeMessage> NodeStream::Receive() {
   return FromProto(std::move(message));
 }
 
+void NodeStream::TellLeaving() {
+  v1::NodeMessage message;
+  message.mutable_leaving();
+  SendProto(std::move(message));
+}
+
 void NodeStream::BeginClose() {
   {
     absl::MutexLock lock(&mutex_);
@@ -197,14 +203,14 @@ void NodeStream::Pump() {
 }
 
 void NodeStream::OnRead(bool ok) {
-  const bool first = ok && TakeFirst(read_);
+  const bool taken = ok && Take(read_);
   {
     absl::MutexLock lock(&mutex_);
     reading_ = false;
     if (!ok) {
       read_all_ = true;
       broken_ |= side_ == Side::kNode;
-    } else if (!first && !deaf_) {
+    } else if (!taken && !deaf_) {
       inbox_bytes_ += read_.ByteSizeLong();
       inbox_.push_back(std::move(read_));
     }

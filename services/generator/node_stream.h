@@ -30,6 +30,8 @@ class NodeStream : public NodeChannel {
   absl::StatusOr<NodeMessage> Receive() override;
   // What was sent before still goes out, if the other node reads it within a second.
   void Close() override;
+  // A node's: asks the leader to drain and to end the replica then. Never waits.
+  void TellLeaving();
 
  protected:
   enum class Side { kLeader, kNode };
@@ -52,7 +54,7 @@ class NodeStream : public NodeChannel {
   // Ends both directions without waiting; what has been received stays to be read.
   void BeginClose();
   // Whether the message is not for Receive.
-  virtual bool TakeFirst(const v1::NodeMessage& message) { return false; }
+  virtual bool Take(const v1::NodeMessage& message) { return false; }
 
  private:
   struct Actions {

@@ -32,12 +32,12 @@ def make_pair(make_cluster):
     """A cluster whose generator is two nodes; returns it and the second node."""
     started = []
 
-    def make(tp=2):
+    def make(tp=2, node_flags=()):
         leader = free_address()
         flags = ("--tp", tp, "--num-nodes", 2, "--leader", leader)
 
         def start_node():
-            started.append(ServerProcess("generator", "--model", DEMO_MODEL, "--node-rank", 1, *flags))
+            started.append(ServerProcess("generator", "--model", DEMO_MODEL, "--node-rank", 1, *flags, *node_flags))
         # The second node's ports open only when both are ready.
         node = threading.Thread(target=start_node)
         node.start()
@@ -75,7 +75,7 @@ def test_two_nodes_give_the_tokens_of_one_and_end_together(api, make_cluster, ma
     assert node.wait(PATIENCE) == 0
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_node_ends_the_replica_and_the_client_hears_why(api, make_pair, how):
     pair, node = make_pair()
     with pair.channel() as channel:
@@ -88,6 +88,31 @@ def test_a_lost_node_ends_the_replica_and_the_client_hears_why(api, make_pair, h
         assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
     assert pair.generators[0].wait(PATIENCE) != 0, "a replica that lost a node must be restarted"
     assert time.monotonic() - began < PATIENCE
+
+
+def test_a_node_that_is_told_to_stop_lets_the_replica_drain(api, make_pair):
+    pair, node = make_pair()
+    with pair.channel() as channel:
+        stream = api.InferenceStub(channel).StreamComplete(request(api, 500))
+        ids = first_tokens(stream)
+        node.signal(signal.SIGTERM)
+        for event in stream:
+            ids += event.delta.token_ids
+    assert len(ids) == 500
+    assert pair.generators[0].wait(PATIENCE) == 0
+    assert node.wait(PATIENCE) == 0
+
+
+def test_a_node_waits_for_its_leader_no_longer_than_it_may(api, make_pair):
+    pair, node = make_pair(node_flags=("--drain-timeout", 1))
+    with pair.channel() as channel:
+        stream = api.InferenceStub(channel).StreamComplete(request(api, 1900))
+        first_tokens(stream)
+        node.signal(signal.SIGTERM)
+        with pytest.raises(grpc.RpcError):
+            list(stream)
+    assert node.wait(PATIENCE) == 1
+    pair.generators[0].wait(PATIENCE)
 
 
 def test_a_lost_leader_ends_the_other_node(make_pair):
