@@ -41,6 +41,12 @@ void AddBatchFlags(qwenserve::Flags& flags, qwenserve::EngineOptions* engine,
   flags.Add("max-waiting", &engine->max_waiting, "Sequences that may wait; more are refused");
 }
 
+// A node but the leader has no clients to be late for, and the leader's whole drain to wait for.
+void WaitForLeader(qwenserve::ServerOptions* server) {
+  server->drain_timeout += server->drain_delay;
+  server->drain_delay = absl::ZeroDuration();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -131,11 +137,7 @@ int main(int argc, char** argv) {
     }
     generator.sim = sim;
   }
-  if (nodes.node_rank > 0) {
-    // It has no clients, and the leader's drain to wait for.
-    server.drain_timeout += server.drain_delay;
-    server.drain_delay = absl::ZeroDuration();
-  }
+  if (nodes.node_rank > 0) WaitForLeader(&server);
   return RunServer("generator", Exposure::kInternal, server, [&](ServerContext& context) {
     if (nodes.node_rank == 0) return GeneratorRole::Create(generator, context);
     NodeFollowerOptions node;
