@@ -130,6 +130,7 @@ def test_blocks_are_found():
     ("build/bin/qwenserve-gateway --tokens 1 &", "no option --tokens"), ("tools/test --fool", "no option --fool"),
     ("cat k8s/none.yaml", "there is no k8s/none.yaml"), ("nosuchprogram x", "no program of ours"),
     ("if true; then", "syntax error"), ("a=$(true) && tools/nothing", "no program of ours"),
+    ('test "$(qwenctl chat --massage x)" = y', "no option --massage"),
 ])
 def test_a_bad_command_is_told(script, told):
     with pytest.raises(BadCommand, match=told):

@@ -11,7 +11,7 @@ import programs
 from doc_blocks import PAGES, ROOT, prose
 
 # Written at the same time as this test.
-PENDING = {"docs/metrics.md", "docs/debugging.md"}
+PENDING = {"docs/metrics.md", "docs/debugging.md", "tools/bench/results/images.md"}
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 
 
@@ -82,7 +82,7 @@ def test_flags_in_the_text(page):
 
 
 # Of others' programs, named alone.
-FOREIGN_OPTIONS = {"--gpus"}
+FOREIGN_OPTIONS = {"--gpus", "--build-arg", "--build-context", "--timestamp"}
 
 
 def values_paths():
@@ -109,6 +109,16 @@ def test_values_of_the_chart_in_the_text(page):
                 and pathlib.Path(name).suffix not in (".md", ".proto", ".yaml", ".json", ".cc", ".h"):
             unknown.add(name)
     assert not unknown
+
+
+def test_tests_in_the_text():
+    """Named in the pages and in the READMEs of the folders."""
+    lists = "".join(path.read_text() for path in [*(ROOT / "tests").rglob("CMakeLists.txt")])
+    known = set(re.findall(r"NAME (\w+)", lists)) | {path.stem for path in (ROOT / "tests").rglob("*.*")}
+    known |= set(re.findall(r"\b(\w+_test)\b", lists))
+    for page in FILES:
+        named = {name for code in inline_code(page) for name in re.findall(r"\b[a-z]\w*_(?:e2e_|load_)?test\b", code)}
+        assert named <= known, (page, named - known)
 
 
 def metric_names():
