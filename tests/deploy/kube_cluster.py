@@ -12,6 +12,7 @@ Pods are kube_pod's, Services kube_services', workloads kube_workloads'. Of othe
 import os
 import pathlib
 import random
+import re
 import threading
 import time
 
@@ -87,9 +88,9 @@ class Cluster:
         return self.services.dns.address
 
     def entrypoint(self, image):
-        """Of our images: the program of their name."""
+        """Of our images: the program of their name, which may end with the device."""
         name, _, tag = image.rpartition("/")[2].partition(":")
-        return [str(self.versions.get(tag, BIN) / name)]
+        return [str(self.versions.get(tag, BIN) / re.fullmatch(r"(qwenserve-[a-z]+)(-\w+)?", name)[1])]
 
     def volume(self, volume, pod_folder):
         """The folder that it is here; None: what the machine itself has."""
