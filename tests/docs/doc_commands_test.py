@@ -8,6 +8,7 @@ import yaml
 import doc_blocks
 import live_page
 import programs
+import schemas
 from cluster_commands import ClusterPage
 from doc_blocks import PAGES, BadBlock, good_blocks, page_blocks
 from programs import BadCommand
@@ -20,6 +21,12 @@ def pages_with(language, *modes):
 def blocks_with(language, *modes):
     found = [b for page in PAGES for b in good_blocks(page) if b.language == language and b.mode in modes]
     return [pytest.param(block, id=block.where) for block in found]
+
+
+def check_manifest(text):
+    for document in yaml.safe_load_all(text):
+        if document["kind"] != "Issuer":  # of which there is no schema here
+            schemas.validate(document, "1.37")
 
 
 CERTIFICATE = """openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost \\
@@ -74,6 +81,7 @@ def test_for_a_cluster(page, helm, kubectl, tmp_path):
                 cluster.run(f"helm template values helm/qwenserve --values {name}", block.where)
             else:
                 cluster.run(f"kubectl apply -f {name}", block.where)
+                check_manifest(block.text)
         elif block.language == "sh" and block.mode == "cluster":
             if "release" in block.options:
                 cluster.run("helm install qwenserve helm/qwenserve", block.where)
