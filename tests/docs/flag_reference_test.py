@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import sys
 
 import pytest
@@ -35,6 +36,15 @@ def test_every_flag_is_in_its_table(program):
     assert len(flags) > 20
     for name in flags:
         assert f"\n| `{name}` |" in own or f"\n| `{name}` |" in shared
+
+
+def test_every_flag_is_in_a_group():
+    """docs/operations.md says when to touch which."""
+    section = (ROOT / "docs" / "operations.md").read_text().split("\n## Flags\n")[1].split("\n## ")[0]
+    grouped = set(re.findall(r"--[a-z][\w-]*", section))
+    for program in flag_reference.SERVERS:
+        for name in flag_reference.flags(program):
+            assert name in grouped or name.startswith("--sim-"), f"{name} is in no group of docs/operations.md"
 
 
 def test_a_new_flag_changes_the_page(tmp_path, monkeypatch):
