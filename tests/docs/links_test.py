@@ -122,6 +122,14 @@ def test_tests_in_the_text():
         assert named <= known, (page, named - known)
 
 
+def test_every_reason_of_an_error_is_explained():
+    header = (ROOT / "services/common/error_details.h").read_text()
+    reasons = re.findall(r"kReason\w+\[\] = \"(\w+)\"", header)
+    assert len(reasons) > 15
+    text = (ROOT / "docs/operations.md").read_text()
+    assert not [reason for reason in reasons if not re.search(rf"\b{reason}\b", text)]
+
+
 def metric_names():
     """Of every name in the sources of the processes."""
     found = set()
