@@ -112,6 +112,26 @@ def test_values_of_the_chart_in_the_text(page):
     assert not unknown
 
 
+def our_commands(text):
+    """Commands of our programs in indented code, with the lines that a backslash continues."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    return re.findall(r"^    ((?:qwenctl|qwenserve-\w+|build/bin/\w|tools/\w).*)$", joined, re.M)
+
+
+@pytest.mark.parametrize("page", [page for page in FILES if page not in PAGES])
+def test_options_in_other_readmes(page):
+    """READMEs of folders are not run; what they say of our programs exists."""
+    for command in our_commands((ROOT / page).read_text()):
+        for words in programs.commands(re.sub(r"\[(-.*?)\]", r"\1", command)):
+            programs.check_options(words, page)
+
+
+def test_commands_of_other_readmes_are_found():
+    text = "Text\n\n    qwenctl chat --a \\\n      --b\n    ls\n    tools/test -- -L unit\n"
+    assert our_commands(text) == ["qwenctl chat --a  --b", "tools/test -- -L unit"]
+    assert sum(len(our_commands((ROOT / page).read_text())) for page in FILES if page not in PAGES) >= 3
+
+
 def test_tests_in_the_text():
     """Named in the pages and in the READMEs of the folders."""
     lists = "".join(path.read_text() for path in [*(ROOT / "tests").rglob("CMakeLists.txt")])

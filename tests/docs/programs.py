@@ -37,7 +37,7 @@ def subcommands():
 @functools.cache
 def options_of(program, subcommand=""):
     """Names of options with their dashes, of `program` (qwenctl: and `subcommand`) or of a script of ours."""
-    if program in SERVERS or program in ("qwenctl", "qwenserve_bench"):
+    if program in SERVERS or program in ("qwenctl", "qwenserve_bench", "qwenserve_routing"):
         text = output(BIN / program, *([subcommand] if subcommand else []), "--help")
     else:
         text = (ROOT / program).read_text()
@@ -98,7 +98,7 @@ def check_options(words, where):
     """BadCommand when a program of ours gets an option that it does not have, or does not exist."""
     program, rest = words[0], words[1:]
     name = program.removeprefix("build/bin/").removeprefix("/usr/bin/")
-    if name in SERVERS or name in ("qwenctl", "qwenserve_bench"):
+    if name in SERVERS or name in ("qwenctl", "qwenserve_bench", "qwenserve_routing"):
         subcommand = ""
         if name == "qwenctl" and rest and not rest[0].startswith("-"):
             subcommand = rest[0]
