@@ -91,7 +91,6 @@ std::vector<ClientMetric::Label> VllmLabels(const std::vector<ClientMetric::Labe
   std::vector<ClientMetric::Label> renamed = {{"engine", "0"}};
   for (ClientMetric::Label label : labels) {
     if (label.name == "model") label.name = "model_name";
-    if (label.name == "num_blocks") label.name = "num_gpu_blocks";
     if (label.name == "reason") label = {"finished_reason", VllmReason(label.value)};
     renamed.push_back(std::move(label));
   }

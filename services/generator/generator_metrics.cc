@@ -121,7 +121,7 @@ void SetCacheInfo(Metrics& metrics, const std::string& model, int64_t block_size
   AddGauge(metrics, "qwenserve_cache_info", "Always 1; the labels tell the size of the KV cache",
            {{"model", model},
             {"block_size", std::to_string(block_size)},
-            {"num_blocks", std::to_string(num_blocks)}})
+            {"num_gpu_blocks", std::to_string(num_blocks)}})
       .Set(1);
 }
 

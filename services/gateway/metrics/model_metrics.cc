@@ -75,7 +75,7 @@ void ModelMetrics::SetLoad(const ModelLoad& load, size_t waiting_here) {
   total_blocks_ = load.total_blocks;
   cache_info_ = &cache_info_family_.Add({{"model", model_},
                                          {"block_size", std::to_string(block_tokens_)},
-                                         {"num_blocks", std::to_string(total_blocks_)}});
+                                         {"num_gpu_blocks", std::to_string(total_blocks_)}});
   cache_info_->Set(1);
 }
 

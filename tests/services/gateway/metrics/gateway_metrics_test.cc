@@ -52,14 +52,14 @@ TEST(GatewayMetricsTest, LoadOfAModelIsThatOfItsReplicasAndOfTheQueue) {
   EXPECT_THAT(text, HasSubstr("qwenserve_gateway_queue_depth{model=\"a\"} 4\n"));
   EXPECT_THAT(text, HasSubstr("qwenserve_gateway_model_queued_requests{model=\"b\"} 1\n"));
   const std::string info = "qwenserve_gateway_model_cache_info{block_size=\"16\",";
-  EXPECT_THAT(text, HasSubstr(info + "model=\"a\",num_blocks=\"200\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr(info + "model=\"a\",num_gpu_blocks=\"200\"} 1\n"));
 
   // A replica comes: the information is another one, not one more.
   load.total_blocks = 300;
   gateway.SetLoads({{"a", load}}, {});
   text = metrics.Scrape();
-  EXPECT_THAT(text, HasSubstr(info + "model=\"a\",num_blocks=\"300\"} 1\n"));
-  EXPECT_THAT(text, Not(HasSubstr("num_blocks=\"200\"")));
+  EXPECT_THAT(text, HasSubstr(info + "model=\"a\",num_gpu_blocks=\"300\"} 1\n"));
+  EXPECT_THAT(text, Not(HasSubstr("num_gpu_blocks=\"200\"")));
 
   // All go.
   gateway.SetLoads({}, {});
