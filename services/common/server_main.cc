@@ -28,6 +28,7 @@
 #include "services/common/accept_loop.h"
 #include "services/common/accept_metrics.h"
 #include "services/common/admin_service.h"
+#include "services/common/crash_stack.h"
 #include "services/common/grpc_tls.h"
 #include "services/common/health_service.h"
 #include "services/common/listen_socket.h"
@@ -43,6 +44,9 @@ namespace {
 // After the last request. Not waited for: a client with an open reflection stream, or an idle one
 // that reads its connection (and the GOAWAY) only with its next call.
 constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
+
+// What the last spans of a process may take to reach their collector.
+constexpr absl::Duration kFlushLimit = absl::Seconds(3);
 
 // One machine-read line.
 void PrintLine(const std::string& line) {
@@ -86,10 +90,12 @@ absl::StatusOr<bool> AdminWanted(const ServerOptions& options, const ListenSocke
 
 class Process : public ServerContext {
  public:
-  Process(absl::string_view role_name, Exposure exposure, const ServerOptions& options)
+  Process(absl::string_view role_name, const std::string& instance_id, Exposure exposure,
+          const ServerOptions& options)
       : role_name_(role_name),
         exposure_(exposure),
         options_(options),
+        instance_id_(instance_id),
         metrics_(role_name),
         server_metrics_(metrics_),
         admin_(AdminHooks(), options.admin_clients) {}
@@ -107,6 +113,7 @@ class Process : public ServerContext {
     PrintLine(absl::StrCat("listening ", name, " ", address));
   }
   const TlsMaterial* tls() override { return tls_.get(); }
+  const Tracer* tracer() override { return tracing_ == nullptr ? nullptr : &tracing_->tracer(); }
   const std::string& instance_id() const override { return instance_id_; }
   void RequestDrain() override { RequestDrain(options_.drain_delay, options_.drain_timeout); }
   void Fail(const absl::Status& status) override;
@@ -125,11 +132,14 @@ class Process : public ServerContext {
   v1::ProcessState State();
   void FillStatus(v1::GetStatusResponse* status);
   int Drain(const DrainPlan& plan);
+  void FlushSpans() {
+    if (tracing_ != nullptr) tracing_->Flush(kFlushLimit);
+  }
 
   const std::string role_name_;
   const Exposure exposure_;
   const ServerOptions options_;
-  const std::string instance_id_ = RandomId();
+  const std::string instance_id_;
   const absl::Time start_time_ = MonotonicNow();
   Metrics metrics_;
   ServerMetrics server_metrics_;
@@ -144,6 +154,7 @@ class Process : public ServerContext {
   std::atomic<bool> loading_{true};
 
   std::unique_ptr<TlsMaterial> tls_;  // null: plaintext
+  std::unique_ptr<Tracing> tracing_;  // null: off
 
   // In the order of construction: each uses those before it.
   std::unique_ptr<ServerRole> role_;
@@ -292,6 +303,8 @@ absl::Status Process::Start(const RoleFactory& make_role) {
   if (!options_.admin_clients.empty() && options_.tls.ca.empty()) {
     return absl::InvalidArgumentError("--admin-client-names needs --tls-client-ca");
   }
+  QS_ASSIGN_OR_RETURN(tracing_,
+                      Tracing::Start(options_.tracing, role_name_, instance_id_, metrics_));
   QS_RETURN_IF_ERROR(StartOps());
   // Idempotent; also what makes the linker keep the library.
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -323,6 +336,7 @@ int Process::Serve() {
   accept_loop_.reset();
   server_.reset();
   role_.reset();
+  FlushSpans();
   ops_.reset();
   return status;
 }
@@ -348,7 +362,10 @@ int Process::Drain(const DrainPlan& plan) {
   const int status = left == 0 ? 0 : 1;
   if (left > 0) spdlog::error("drain timeout: {} requests were cut off", left);
   spdlog::info("drained");
-  if (!shut_down.WaitForNotificationWithTimeout(kShutdownGrace)) ExitNow(status);
+  if (!shut_down.WaitForNotificationWithTimeout(kShutdownGrace)) {
+    FlushSpans();
+    ExitNow(status);
+  }
   shutdown.join();
   return status;
 }
@@ -393,6 +410,8 @@ void AddServerFlags(Flags& flags, ServerOptions* options, int grpc_port, int ops
   flags.Add("ops-listen", &options->ops_listen, "HOST:PORT of /livez, /readyz and /metrics");
   flags.Add("log-level", &options->log_level, "trace, debug, info, warn or error");
   flags.OneOf(LogLevels());
+  flags.Add("log-format", &options->log_format, "text, or json: one object a line");
+  flags.OneOf({"text", "json"});
   flags.Add("drain-delay", &options->drain_delay,
             "Seconds after SIGTERM in which connections are still accepted");
   flags.Add("drain-timeout", &options->drain_timeout,
@@ -417,11 +436,13 @@ void AddServerFlags(Flags& flags, ServerOptions* options, int grpc_port, int ops
   flags.Add("admin-client-names", &options->admin_clients,
             "Only clients whose certificate has one of these DNS names or URIs may use the Admin\n"
             "service, from anywhere; needs --tls-client-ca");
+  AddTracingFlags(flags, &options->tracing);
 }
 
 int RunServer(absl::string_view role_name, Exposure exposure, const ServerOptions& options,
               const RoleFactory& make_role) {
-  InitLogging(role_name);
+  const std::string instance_id = RandomId();
+  InitLogging(role_name, instance_id, options.log_format == "json");
   // Debian's Abseil is built to look for lock cycles at every lock, under one lock for all: a tenth
   // of the time of a busy gateway.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
@@ -433,10 +454,11 @@ int RunServer(absl::string_view role_name, Exposure exposure, const ServerOption
   const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
+  PrintStackOnCrash();
   // It would write a line, which is not ours, for each string of a client that is no UTF-8; the
   // call is refused with a status anyway.
   google::protobuf::SetLogHandler(nullptr);
-  Process process(role_name, exposure, options);
+  Process process(role_name, instance_id, exposure, options);
   SignalThread signal_thread(process);
   if (absl::Status status = process.Start(make_role); !status.ok()) {
     spdlog::error("cannot start: {}", std::string(status.message()));

@@ -15,6 +15,7 @@
 #include "services/common/grpc_settings.h"
 #include "services/common/metrics.h"
 #include "services/common/tls_material.h"
+#include "services/common/tracing/tracing.h"
 
 namespace qwenserve {
 
@@ -22,6 +23,7 @@ struct ServerOptions {
   std::string listen;      // HOST:PORT of gRPC
   std::string ops_listen;  // HOST:PORT of /livez, /readyz, /metrics
   std::string log_level = "info";
+  std::string log_format = "text";  // text or json
   absl::Duration drain_delay = absl::Seconds(10);
   absl::Duration drain_timeout = absl::Seconds(600);
   AcceptLoop::Options accept;
@@ -32,6 +34,7 @@ struct ServerOptions {
   // Who may use Admin, loopback or not; needs tls.ca. Empty: everyone who reaches it on loopback.
   std::vector<std::string> admin_clients;
   TlsFiles tls;
+  TracingOptions tracing;
   StreamLimits streams;
   // Not a flag: the role asks its callers for keys.
   bool api_keys = false;
@@ -50,6 +53,8 @@ class ServerContext {
   virtual void Announce(const std::string& name, const std::string& address) = 0;
   // Of the server's ports; null without TLS.
   virtual const TlsMaterial* tls() = 0;
+  // Null: no tracing.
+  virtual const Tracer* tracer() = 0;
   // Random, new with every start.
   virtual const std::string& instance_id() const = 0;
   // As SIGTERM.

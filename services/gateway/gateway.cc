@@ -36,6 +36,7 @@ Gateway::Gateway(const GatewayOptions& options, GatewayMetrics* metrics, OnCatal
   services_.settings = options.call;
   services_.access_log = options.access_log.get();
   services_.cache_salt = options.cache_salt.get();
+  services_.tracer = options.tracer;
 
   ticker_ = std::thread([this] { Run(); });
   tokenizer_discovery_ =

@@ -50,6 +50,7 @@ struct GatewayOptions {
   std::shared_ptr<const TlsMaterial> worker_tls;
   std::shared_ptr<AccessLog> access_log;        // null: none
   std::shared_ptr<const CacheSalt> cache_salt;  // null: the client's own is used as it is
+  const Tracer* tracer = nullptr;               // null: no tracing
   RequestLimits request_limits;
   Admission::Limits admission;
   PlacementQueue::Settings queue;

@@ -98,6 +98,7 @@ absl::StatusOr<std::unique_ptr<ServerRole>> GatewayRole::Create(GatewayOptions o
   QS_RETURN_IF_ERROR(CheckLimits(options));
   QS_RETURN_IF_ERROR(Secure(&options, context.metrics()));
   options.instance_id = context.instance_id();
+  options.tracer = context.tracer();
   UseMetricsCompat(options.metrics_compat, context.metrics());
   auto role = std::make_unique<GatewayRole>(options, http.api, context);
   if (!http.listen.empty()) QS_RETURN_IF_ERROR(role->StartHttp(http));

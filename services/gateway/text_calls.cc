@@ -37,7 +37,10 @@ absl::Status StartTokenize(const std::shared_ptr<SmallCall>& call, Gateway& gate
   } else {
     prepare.set_text(request.text());
   }
-  auto prepared = [call, model, done](absl::StatusOr<v1::PrepareResponse> result) {
+  // std::function wants what it holds to be copyable.
+  auto span = std::make_shared<Span>(BeginPrepareSpan(call->span(), &prepare));
+  auto prepared = [call, model, done, span](absl::StatusOr<v1::PrepareResponse> result) {
+    EndPrepareSpan(result.status(), result.ok() ? result->prompt_ids_size() : 0, span.get());
     if (!result.ok()) {
       const absl::Status status = WithClientPaths(result.status(), "chat");
       call->End(status);
@@ -113,7 +116,8 @@ void SmallCall::End(const absl::Status& status) {
   metrics.duration[method_]->Observe(absl::ToDoubleSeconds(MonotonicNow() - start_));
   ticket_ = Admission::Ticket();
   key_ticket_ = KeyLimits::Ticket();
-  if (gateway_.services().access_log == nullptr) return;
+  AccessLog* const access_log = gateway_.services().access_log;
+  if (access_log == nullptr && !span_.recording()) return;
   AccessRecord record;
   record.id = id_;
   record.method = GatewayMetrics::MethodName(method_);
@@ -121,7 +125,8 @@ void SmallCall::End(const absl::Status& status) {
   record.status = status;
   record.prompt_tokens = tokens_;
   record.duration = MonotonicNow() - start_;
-  gateway_.services().access_log->Write(record, caller_);
+  EndCallSpan(record, caller_, &span_);
+  if (access_log != nullptr) access_log->Write(record, caller_);
 }
 
 void RunTokenize(Gateway& gateway, GatewayMetrics::Method method, Caller caller,

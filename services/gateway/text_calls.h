@@ -12,6 +12,7 @@
 #include "qwenserve/v1/inference.pb.h"
 #include "services/gateway/admission/admission.h"
 #include "services/gateway/auth/authenticator.h"
+#include "services/gateway/call/call_trace.h"
 #include "services/gateway/call/random_draws.h"
 #include "services/gateway/gateway.h"
 #include "services/gateway/metrics/gateway_metrics.h"
@@ -24,13 +25,16 @@ namespace qwenserve {
 class SmallCall {
  public:
   SmallCall(Gateway& gateway, GatewayMetrics::Method method, Caller caller)
-      : gateway_(gateway), method_(method), caller_(std::move(caller)), start_(MonotonicNow()) {}
+      : gateway_(gateway), method_(method), caller_(std::move(caller)), start_(MonotonicNow()) {
+    span_ = BeginCallSpan(gateway_.services().tracer, method_, start_, &caller_);
+  }
 
   const Caller& caller() const { return caller_; }
   const std::string& id() const { return id_; }
   // For the access log.
   void SetModel(const std::string& model) { model_ = model; }
   void SetTokens(uint32_t tokens) { tokens_ = tokens; }
+  Span& span() { return span_; }
   // The caller's refusal, or RESOURCE_EXHAUSTED: its key's limits, or the gateway's.
   absl::Status Enter(size_t bytes);
   // Counts the call and gives its place back.
@@ -39,11 +43,12 @@ class SmallCall {
  private:
   Gateway& gateway_;
   const GatewayMetrics::Method method_;
-  const Caller caller_;
+  Caller caller_;
   const std::string id_ = RandomId("req-");
   std::string model_;
   uint32_t tokens_ = 0;
   const absl::Time start_;
+  Span span_;
   KeyLimits::Ticket key_ticket_;
   Admission::Ticket ticket_;
 };

@@ -30,8 +30,13 @@ absl::Status RefusalOf(absl::Status status) {
 
 }  // namespace
 
-GeneratorCore::GeneratorCore(Engine* engine, v1::ServerHello hello, GeneratorMetrics* metrics)
-    : engine_(engine), hello_(std::move(hello)), metrics_(metrics), timing_(metrics) {}
+GeneratorCore::GeneratorCore(Engine* engine, v1::ServerHello hello, GeneratorMetrics* metrics,
+                             const Tracer* tracer)
+    : engine_(engine),
+      hello_(std::move(hello)),
+      metrics_(metrics),
+      tracer_(tracer),
+      timing_(metrics) {}
 
 absl::StatusOr<uint64_t> GeneratorCore::OpenSession(std::shared_ptr<SessionOutbox> outbox,
                                                     absl::Time now) {
@@ -101,6 +106,7 @@ absl::Status GeneratorCore::OnSubmit(uint64_t id, Session* session, const v1::Su
   }
   const absl::Status taken = TrySubmit(id, session, submit, now);
   if (!taken.ok()) {
+    SequenceTrace::Refused(tracer_, submit, now, taken);
     metrics_->rejected.Increment();
     std::vector<v1::SequenceEvent> refusal;
     refusal.push_back(RefusalEvent(submit, taken));
@@ -134,7 +140,8 @@ absl::Status GeneratorCore::TrySubmit(uint64_t id, Session* session, const v1::S
   }
   QS_RETURN_IF_ERROR(handle.status());
   session->handles[submit.sequence()] = *handle;
-  routes_[*handle] = route;
+  route.trace.Begin(tracer_, submit, now);
+  routes_[*handle] = std::move(route);
   return absl::OkStatus();
 }
 
@@ -154,6 +161,7 @@ void GeneratorCore::OnStep(const StepEvents& events, absl::Time now) {
     if (it == routes_.end()) continue;
     Route& route = it->second;
     timing_.OnEvent(event, route.prompt_tokens, now, &route.times);
+    route.trace.OnEvent(event, now);
     const bool finished = event.finish != FinishReason::kNone;
     const auto session = sessions_.find(route.session);
     if (session != sessions_.end()) {

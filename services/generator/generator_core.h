@@ -14,8 +14,10 @@
 #include "absl/time/time.h"
 #include "engine/runtime/engine.h"
 #include "qwenserve/v1/generator.pb.h"
+#include "services/common/tracing/tracer.h"
 #include "services/generator/generator_metrics.h"
 #include "services/generator/sequence_timing.h"
+#include "services/generator/sequence_trace.h"
 #include "services/generator/session_outbox.h"
 
 namespace qwenserve {
@@ -34,8 +36,10 @@ class GeneratorCore {
   // A gateway needs one.
   static constexpr size_t kMaxSessions = 1024;
 
-  // `hello` is what every session is greeted with. `engine` and `metrics` are not owned.
-  GeneratorCore(Engine* engine, v1::ServerHello hello, GeneratorMetrics* metrics);
+  // `hello` is what every session is greeted with. `engine`, `metrics` and `tracer` (null: no
+  // tracing) are not owned.
+  GeneratorCore(Engine* engine, v1::ServerHello hello, GeneratorMetrics* metrics,
+                const Tracer* tracer = nullptr);
 
   // The engine's step callback, with the time that it came at.
   void OnStep(const StepEvents& events, absl::Time now);
@@ -89,6 +93,7 @@ class GeneratorCore {
     uint32_t attempt = 0;
     int64_t prompt_tokens = 0;
     SequenceTimes times;
+    SequenceTrace trace;
   };
 
   absl::Status Greet(Session* session, const v1::ClientHello& hello, absl::Time now)
@@ -102,6 +107,7 @@ class GeneratorCore {
   Engine* const engine_;
   const v1::ServerHello hello_;
   GeneratorMetrics* const metrics_;
+  const Tracer* const tracer_;
 
   mutable absl::Mutex mutex_;
   SequenceTiming timing_ ABSL_GUARDED_BY(mutex_);

@@ -91,8 +91,8 @@ absl::StatusOr<std::unique_ptr<ServerRole>> GeneratorRole::Create(const Generato
   role->rank_metrics_.emplace(context.metrics(), role->model_, role->engine_->Stats().ranks);
   SetModelInfo(context.metrics(), role->model_, hello.device(), hello.weight_format(),
                hello.kv_format(), info.tp);
-  role->core_ =
-      std::make_unique<GeneratorCore>(role->engine_.get(), std::move(hello), &role->metrics_);
+  role->core_ = std::make_unique<GeneratorCore>(role->engine_.get(), std::move(hello),
+                                                &role->metrics_, context.tracer());
   UseMetricsCompat(options.metrics_compat, context.metrics());
   context.metrics().OnScrape([raw = role.get()] { raw->UpdateMetrics(); });
   spdlog::info("model {} ready: tp {}, weights {}, KV cache {}, context {}, fingerprint {}",

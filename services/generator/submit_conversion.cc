@@ -14,8 +14,10 @@
 #include "absl/strings/string_view.h"
 #include "engine/base/status_macros.h"
 #include "services/common/error_details.h"
+#include "services/common/logging.h"
 #include "services/common/proto_time.h"
 #include "services/common/status_mapping.h"
+#include "services/common/tracing/trace_context.h"
 #include "spdlog/spdlog.h"
 
 namespace qwenserve {
@@ -24,6 +26,17 @@ namespace {
 constexpr size_t kMaxRequestIdBytes = 128;
 constexpr size_t kMaxTraceparentBytes = 55;
 constexpr size_t kMaxCacheSaltBytes = 256;
+
+// Escaped: only a gateway that is none would send anything but hex.
+void LogSubmit(const v1::Submit& submit) {
+  if (!spdlog::should_log(spdlog::level::debug)) return;
+  const std::string id = absl::CEscape(submit.request_id());
+  const std::string trace_id = TraceIdText(ParseTraceparent(submit.traceparent()));
+  const LogScope scope(id, trace_id);
+  spdlog::debug("request {} sample {} attempt {}: {} prompt tokens, trace {}", id,
+                submit.sample_index(), submit.attempt(), submit.prompt_ids_size(),
+                trace_id.empty() ? "none" : trace_id);
+}
 
 absl::Status CheckIds(const google::protobuf::RepeatedField<uint32_t>& ids, int64_t vocab_size,
                       const std::string& field, std::vector<int32_t>* out) {
@@ -182,10 +195,7 @@ absl::StatusOr<SequenceRequest> ToSequenceRequest(const v1::Submit& submit, cons
   if (const absl::Status status = Validate(request.sampling, vocab); !status.ok()) {
     return NameSamplingField(status);
   }
-  // Escaped: only a gateway that is none would send anything but hex.
-  spdlog::debug("request {} sample {} attempt {}: {} prompt tokens, traceparent {}",
-                absl::CEscape(submit.request_id()), submit.sample_index(), submit.attempt(),
-                submit.prompt_ids_size(), absl::CEscape(submit.traceparent()));
+  LogSubmit(submit);
   request.accepted_before = submit.attempt() > 0;
   request.request_id = submit.request_id();
   request.sample_index = static_cast<int32_t>(submit.sample_index());

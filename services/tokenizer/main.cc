@@ -34,7 +34,8 @@ class TokenizerRole : public ServerRole {
       : context_(context),
         worker_(std::move(worker)),
         metrics_(context.metrics()),
-        service_(*worker_, metrics_, threads.count, static_cast<size_t>(threads.max_waiting)) {}
+        service_(*worker_, metrics_, threads.count, static_cast<size_t>(threads.max_waiting),
+                 context.tracer()) {}
 
   std::vector<grpc::Service*> services() override { return {&service_}; }
   void OnListening(const std::string&) override {

@@ -1,10 +1,12 @@
 #include "services/tokenizer/tokenizer_service.h"
 
+#include <string>
 #include <utility>
 
 #include "absl/strings/escaping.h"
 #include "engine/base/monotonic_time.h"
 #include "services/common/error_details.h"
+#include "services/common/logging.h"
 #include "services/common/status_mapping.h"
 #include "spdlog/spdlog.h"
 
@@ -14,6 +16,17 @@ namespace {
 // A gateway needs one or a few.
 constexpr size_t kMaxStreams = 1024;
 constexpr size_t kMaxLoggedBytes = 128;
+
+constexpr char kPrepareSpan[] = "qwenserve.v1.Tokenizer/Prepare";
+
+// Cut and escaped: only a gateway that is none would send anything but hex.
+void LogStart(const v1::PrepareRequest& request) {
+  if (!spdlog::should_log(spdlog::level::debug)) return;
+  const std::string id = absl::CEscape(request.request_id().substr(0, kMaxLoggedBytes));
+  const std::string trace_id = TraceIdText(ParseTraceparent(request.traceparent()));
+  const LogScope scope(id, trace_id);
+  spdlog::debug("prepare {}, trace {}", id, trace_id.empty() ? "none" : trace_id);
+}
 
 absl::Status Draining() {
   return WithReason(absl::UnavailableError("this worker ends; use another"), kReasonDraining);
@@ -99,8 +112,8 @@ class TokenizerService::DetokenizeStream
 };
 
 TokenizerService::TokenizerService(const TokenizerWorker& worker, TokenizerMetrics& metrics,
-                                   int num_threads, size_t max_waiting)
-    : worker_(worker), metrics_(metrics), queue_(num_threads, max_waiting) {}
+                                   int num_threads, size_t max_waiting, const Tracer* tracer)
+    : worker_(worker), metrics_(metrics), tracer_(tracer), queue_(num_threads, max_waiting) {}
 
 void TokenizerService::CloseStreams() {
   absl::MutexLock lock(&mutex_);
@@ -117,27 +130,46 @@ grpc::ServerUnaryReactor* TokenizerService::Describe(grpc::CallbackServerContext
   return reactor;
 }
 
+std::shared_ptr<Span> TokenizerService::BeginSpan(const v1::PrepareRequest& request) const {
+  if (tracer_ == nullptr) return nullptr;
+  Span span = tracer_->Begin(kPrepareSpan, request.traceparent(), MonotonicNow()).span;
+  if (!span.recording()) return nullptr;
+  span.SetText("rpc.system", "grpc");
+  span.SetText("rpc.service", "qwenserve.v1.Tokenizer");
+  span.SetText("rpc.method", "Prepare");
+  if (request.request_id().size() <= kMaxLoggedBytes) {
+    span.SetText("qwenserve.request_id", request.request_id());
+  }
+  return std::make_shared<Span>(std::move(span));
+}
+
 grpc::ServerUnaryReactor* TokenizerService::Prepare(grpc::CallbackServerContext* context,
                                                     const v1::PrepareRequest* request,
                                                     v1::PrepareResponse* response) {
   auto* reactor = context->DefaultReactor();
   ++in_flight_;
-  const auto finish = [this, reactor](const absl::Status& status) {
+  const std::shared_ptr<Span> span = BeginSpan(*request);
+  const auto finish = [this, reactor, span](const absl::Status& status) {
+    if (span != nullptr) {
+      span->SetStatus(status);
+      span->End();
+    }
     metrics_.prepare_requests.Increment(status.code());
     reactor->Finish(ToGrpcStatus(status));
     --in_flight_;
   };
   const bool queued = queue_.TryAdd([=, this] {
     if (context->IsCancelled()) return finish(absl::CancelledError("the gateway gave up"));
-    // Cut and escaped: only a gateway that is none would send anything but hex.
-    spdlog::debug("prepare {}, traceparent {}",
-                  absl::CEscape(request->request_id().substr(0, kMaxLoggedBytes)),
-                  absl::CEscape(request->traceparent().substr(0, kMaxLoggedBytes)));
+    if (span != nullptr) span->Event("started");
+    LogStart(*request);
     const absl::Time start = MonotonicNow();
     absl::StatusOr<v1::PrepareResponse> prepared = worker_.Prepare(*request);
     metrics_.prepare_duration.Observe(absl::ToDoubleSeconds(MonotonicNow() - start));
     if (prepared.ok()) {
       metrics_.prompt_tokens.Increment(prepared->prompt_ids_size());
+      if (span != nullptr) {
+        span->SetNumber("gen_ai.usage.input_tokens", prepared->prompt_ids_size());
+      }
       *response = *std::move(prepared);
     }
     finish(prepared.status());

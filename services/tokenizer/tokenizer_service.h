@@ -2,11 +2,13 @@
 #define QWENSERVE_SERVICES_TOKENIZER_TOKENIZER_SERVICE_H_
 
 #include <atomic>
+#include <memory>
 #include <set>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "qwenserve/v1/tokenizer.grpc.pb.h"
+#include "services/common/tracing/tracer.h"
 #include "services/tokenizer/tokenizer_metrics.h"
 #include "services/tokenizer/tokenizer_worker.h"
 #include "services/tokenizer/work_queue.h"
@@ -18,8 +20,9 @@ namespace qwenserve {
 class TokenizerService : public v1::Tokenizer::CallbackService {
  public:
   // Prepares beyond `num_threads` + `max_waiting` are RESOURCE_EXHAUSTED, reason QUEUE_FULL.
+  // `tracer`: null for no tracing.
   TokenizerService(const TokenizerWorker& worker, TokenizerMetrics& metrics, int num_threads,
-                   size_t max_waiting);
+                   size_t max_waiting, const Tracer* tracer = nullptr);
 
   // Prepares and detokenize messages that are being worked on.
   int64_t InFlight() const { return in_flight_; }
@@ -38,8 +41,12 @@ class TokenizerService : public v1::Tokenizer::CallbackService {
  private:
   class DetokenizeStream;
 
+  // Null: not traced.
+  std::shared_ptr<Span> BeginSpan(const v1::PrepareRequest& request) const;
+
   const TokenizerWorker& worker_;
   TokenizerMetrics& metrics_;
+  const Tracer* const tracer_;
   std::atomic<int64_t> in_flight_{0};
   absl::Mutex mutex_;
   std::set<DetokenizeStream*> streams_ ABSL_GUARDED_BY(mutex_);

@@ -51,17 +51,20 @@ def test_one_line_for_each_request(sim_cluster, tmp_path, log, api):
         answer = stub.Complete(request, metadata=metadata)
         assert answer.started.request_id == 'my "own" id'
         line = lines(log, 1)[0]
-        assert line.pop("time").endswith("Z") and line.pop("id").startswith("req-")
+        assert line.pop("time").endswith("Z") and line.pop("request_id").startswith("req-")
+        assert len(line.pop("instance")) == 32
         assert 0 < line.pop("ttft_ms") <= line.pop("duration_ms")
         assert line == {
+            "level": "info", "role": "gateway", "message": "request",
             "client_id": 'my "own" id', "tenant": "team-a", "method": "Complete", "model": "sim", "code": "OK",
             "prompt_tokens": answer.usage.prompt_tokens, "cached_tokens": 0, "completion_tokens": 7,
-            "replicas": 1, "failovers": 0, "peer": "127.0.0.1", "traceparent": TRACE}
+            "replicas": 1, "failovers": 0, "peer": "127.0.0.1", "traceparent": TRACE,
+            "trace_id": TRACE.split("-")[1]}
 
         # Two requests of one name are two, and what is not a traceparent is none.
         list(stub.StreamComplete(request, metadata=(*bearer("key-a"), ("traceparent", TRACE + "x"))))
         second = lines(log, 2)[1]
-        assert second["id"] != lines(log)[0]["id"] and second["client_id"] == 'my "own" id'
+        assert second["request_id"] != lines(log)[0]["request_id"] and second["client_id"] == 'my "own" id'
         assert second["method"] == "StreamComplete" and "traceparent" not in second
 
         with pytest.raises(grpc.RpcError):
@@ -89,7 +92,7 @@ def test_one_line_for_each_request(sim_cluster, tmp_path, log, api):
         "HttpComplete", "OK", "team-a", TRACE)
     assert (refused["method"], refused["code"], refused["peer"]) == ("Http", "UNAUTHENTICATED", "127.0.0.1")
     assert (unknown["code"], unknown["tenant"]) == ("NOT_FOUND", "team-a")
-    assert len({line["id"] for line in lines(log)}) == 10
+    assert len({line["request_id"] for line in lines(log)}) == 10
     cluster.gateway.await_metric(lambda lines: lines == 10, "qwenserve_gateway_access_log_lines_total", result="written")
     assert cluster.gateway.terminate() == 0
     assert len(lines(log)) == 10

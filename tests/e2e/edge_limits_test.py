@@ -28,10 +28,11 @@ def test_workers_hear_of_the_trace(sim_cluster, api, tmp_path):
             stub.Complete(api.CompleteRequest(text="x", options=api.GenerationOptions(max_tokens=2)),
                           metadata=(("traceparent", TRACE),), timeout=60)
             stub.Tokenize(api.TokenizeRequest(text="x"), metadata=(("traceparent", "00-no-trace-01"),), timeout=60)
-        eventually(lambda: path.read_text().count("traceparent") >= 3)
-    lines = [line for line in path.read_text().splitlines() if "traceparent" in line]
-    assert sum("[generator]" in line and TRACE in line for line in lines) == 1
-    assert sum("[tokenizer]" in line and TRACE in line for line in lines) == 1
+        eventually(lambda: path.read_text().count(", trace ") >= 3)
+    lines = [line for line in path.read_text().splitlines() if ", trace " in line]
+    trace_id = TRACE.split("-")[1]
+    assert sum("[generator]" in line and trace_id in line for line in lines) == 1
+    assert sum("[tokenizer]" in line and trace_id in line for line in lines) == 1
     assert not any("no-trace" in line for line in lines)
 
 

@@ -13,6 +13,8 @@
 #include "engine/base/json_reader.h"
 #include "engine/base/status_macros.h"
 #include "services/common/error_details.h"
+#include "services/common/logging.h"
+#include "services/common/tracing/trace_context.h"
 #include "spdlog/spdlog.h"
 
 namespace qwenserve {
@@ -23,10 +25,11 @@ constexpr absl::Duration kLookInterval = absl::Seconds(1);
 }  // namespace
 
 std::string FormatAccessLine(const AccessRecord& record, const Caller& caller, absl::Time end) {
-  // In the order in which they are read; text goes through the JSON library, which escapes it.
-  Json line = Json::object();
-  line["time"] = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", end, absl::UTCTimeZone());
-  line["id"] = record.id;
+  // A line of the JSON log with more in it, in the order in which it is read; text goes through the
+  // JSON library, which escapes it.
+  Json line = LogFields(end, "info");
+  line["message"] = "request";
+  line["request_id"] = record.id;
   if (!record.client_id.empty()) line["client_id"] = record.client_id;
   if (caller.grant != nullptr) line["tenant"] = caller.grant->tenant;
   line["method"] = record.method;
@@ -45,7 +48,10 @@ std::string FormatAccessLine(const AccessRecord& record, const Caller& caller, a
   line["replicas"] = record.replicas;
   line["failovers"] = record.failovers;
   line["peer"] = caller.peer;
-  if (!caller.traceparent.empty()) line["traceparent"] = caller.traceparent;
+  if (!caller.traceparent.empty()) {
+    line["traceparent"] = caller.traceparent;
+    line["trace_id"] = TraceIdText(ParseTraceparent(caller.traceparent));
+  }
   return line.dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
 }
 

@@ -30,6 +30,7 @@ void GenerateCall::Start(IncomingCall incoming) {
 }
 
 absl::Status GenerateCall::Admit(IncomingCall incoming) {
+  span_ = BeginCallSpan(services_.tracer, method_, start_, &incoming.caller);
   request_.caller = incoming.caller;
   request_.id = RandomId("req-");  // for what has no request too
   QS_RETURN_IF_ERROR(incoming.caller.refusal);
@@ -60,6 +61,7 @@ absl::Status GenerateCall::Admit(IncomingCall incoming) {
   request_.prompt.set_request_id(request_.id);
   request_.prompt.set_traceparent(request_.caller.traceparent);
   request_.prompt.set_max_prompt_tokens(model_.max_model_len);
+  prepare_span_ = BeginPrepareSpan(span_, &request_.prompt);
   auto self = shared_from_this();
   cancel_prepare_ =
       services_.text->Prepare(std::exchange(request_.prompt, {}), model_.tokenizer_hash, deadline_,
@@ -76,8 +78,10 @@ void GenerateCall::OnPrepared(absl::StatusOr<v1::PrepareResponse> response) {
     cancel_prepare_ = nullptr;
     if (phase_ != Phase::kPreparing) return;
     plan = response.ok() ? Plan(*std::move(response)) : WithClientPaths(response.status(), "input");
+    EndPrepareSpan(response.status(), prompt_tokens_, &prepare_span_);
     if (plan.ok()) {
       phase_ = Phase::kPlacing;
+      queue_span_ = BeginQueueSpan(span_);
     } else {
       End(plan.status());
     }
@@ -133,6 +137,7 @@ void GenerateCall::OnPlaced(std::shared_ptr<GeneratorReplica> replica) {
     absl::MutexLock lock(&mutex_);
     if (phase_ == Phase::kPlacing) {
       phase_ = Phase::kRunning;
+      queue_span_.End();
       SubmitAll(replica);
       seeking.swap(seeking_);
     } else {
@@ -202,6 +207,7 @@ absl::Status GenerateCall::TakeEvent(Sample& sample, v1::SequenceEvent& event) {
     KeepIds(sample, event);
     return sample.choice.OnEvent(event);
   }
+  sample.attempt.SetFinish(event.finish().reason());
   LossCause cause = LossCause::kFailed;  // also of a CANCELLED: not at our wish, which is not heard
   absl::Status error;
   switch (event.finish().reason()) {
@@ -276,6 +282,7 @@ void GenerateCall::RecordTokens(const Choice& choice, int tokens) {
   const absl::Time now = services_.clock();
   if (last_token_ == absl::InfinitePast()) {
     first_token_ = now;
+    span_.Event("first_token");
     model_metrics_->time_to_first_token.Observe(absl::ToDoubleSeconds(now - start_));
   } else {
     model_metrics_->inter_token.Observe(absl::ToDoubleSeconds(now - last_token_) / tokens);
@@ -311,6 +318,9 @@ void GenerateCall::OnTextFailed(uint64_t key, absl::Status status) {
 
 void GenerateCall::End(absl::Status status) {
   if (phase_ == Phase::kEnded) return;
+  EndPrepareSpan(status, 0, &prepare_span_);
+  queue_span_.SetStatus(status);
+  queue_span_.End();
   if (cancel_prepare_ != nullptr) std::exchange(cancel_prepare_, nullptr)();
   if (phase_ == Phase::kPlacing) services_.placer->Withdraw(this);
   for (Sample& sample : samples_) Close(sample);

@@ -24,6 +24,7 @@
 #include "services/gateway/answer/text_service.h"
 #include "services/gateway/auth/cache_salt.h"
 #include "services/gateway/call/access_log.h"
+#include "services/gateway/call/call_trace.h"
 #include "services/gateway/call/failover.h"
 #include "services/gateway/call/packed_ids.h"
 #include "services/gateway/call/request_validation.h"
@@ -66,6 +67,7 @@ struct CallServices {
   CallSettings settings;
   AccessLog* access_log = nullptr;        // null: none
   const CacheSalt* cache_salt = nullptr;  // null: the client's own is used as it is
+  const Tracer* tracer = nullptr;         // null: no tracing
 };
 
 // What a transport has received.
@@ -153,6 +155,9 @@ class GenerateCall final : public SequenceListener,
     absl::Time seek_at = absl::InfiniteFuture();  // with neither replica nor relocation
     absl::Time last_ids;
     bool in_gap = false;  // has gone on elsewhere, and nothing has come from there
+
+    AttemptSpan attempt;  // while a replica has it
+    Span queue;           // while it seeks one again
   };
 
   // A message that is with the transport.
@@ -210,7 +215,7 @@ class GenerateCall final : public SequenceListener,
   v1::Finished MakeFinished() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RecordEnd(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountCancel() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void WriteAccessLine(const absl::Status& status) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  AccessRecord MakeRecord(const absl::Status& status) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint32_t TokensSent() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const GatewayMetrics::Method method_;
@@ -220,6 +225,9 @@ class GenerateCall final : public SequenceListener,
   const absl::Time deadline_;
 
   mutable absl::Mutex mutex_;
+  Span span_ ABSL_GUARDED_BY(mutex_);
+  Span prepare_span_ ABSL_GUARDED_BY(mutex_);
+  Span queue_span_ ABSL_GUARDED_BY(mutex_);  // of the first placement
   Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kNew;
   KeyLimits::Ticket key_ticket_ ABSL_GUARDED_BY(mutex_);
   Admission::Ticket ticket_ ABSL_GUARDED_BY(mutex_);

@@ -69,6 +69,8 @@ void GenerateCall::Submit(Sample& sample, const std::shared_ptr<GeneratorReplica
     submit.set_prompt_logprobs(*request_.prompt_logprobs);
   }
   if (!submitted_) *submit_.mutable_sampling() = submit.sampling();
+  sample.queue.End();
+  sample.attempt.Begin(span_, hello.instance_id(), &submit);
   const std::optional<uint64_t> sequence =
       replica->Submit(std::move(submit), reserved, shared_from_this());
   if (!sequence.has_value()) return Lose(sample, LossCause::kUnreachable);
@@ -156,6 +158,9 @@ bool GenerateCall::Leave(Sample& sample, LossCause cause) {
   sample.cause = cause;
   sample.replica = nullptr;
   const uint32_t index = IndexOf(sample);
+  sample.attempt.Lose(cause, sample.ids.size());
+  span_.Event("replica_lost", LossCauseName(cause),
+              {{"sample", index}, {"tokens", sample.ids.size()}});
   switch (failover_->OnLoss(index, cause, !fingerprint_.empty(), !sample.ids.empty(),
                             services_.clock())) {
     case Failover::Verdict::kResubmit:
@@ -191,12 +196,14 @@ void GenerateCall::Seek(Sample& sample) {
     request.resumed = true;
   }
   sample.seek_at = absl::InfiniteFuture();
+  if (!sample.queue.recording()) sample.queue = BeginQueueSpan(span_);
   sample.relocation = std::make_shared<Relocation>(shared_from_this(), request.cost);
   seeking_.push_back({std::move(request), sample.relocation});
 }
 
 void GenerateCall::StopSeeking(Sample& sample) {
   sample.seek_at = absl::InfiniteFuture();
+  sample.queue.End();
   if (sample.relocation == nullptr) return;
   services_.placer->Withdraw(sample.relocation.get());
   sample.relocation = nullptr;
@@ -262,6 +269,7 @@ void GenerateCall::OnNotRelocated(const Relocation* relocation) {
 
 void GenerateCall::Close(Sample& sample) {
   sample.open = false;
+  sample.attempt.End(sample.ids.size());
   if (sample.replica != nullptr) sample.replica->Cancel(sample.sequence);
   sample.replica = nullptr;
   StopSeeking(sample);

@@ -65,7 +65,10 @@ void GenerateCall::RecordEnd(const absl::Status& status) {
     const int finish = sample.choice.finish().finish_reason() - v1::FINISH_REASON_STOP;
     model_metrics_->finished.at(finish)->Increment();
   }
-  if (services_.access_log != nullptr) WriteAccessLine(status);
+  if (services_.access_log == nullptr && !span_.recording()) return;
+  const AccessRecord record = MakeRecord(status);
+  EndCallSpan(record, request_.caller, &span_);
+  if (services_.access_log != nullptr) services_.access_log->Write(record, request_.caller);
 }
 
 void GenerateCall::CountCancel() {
@@ -75,7 +78,7 @@ void GenerateCall::CountCancel() {
   if (phase_ == Phase::kRunning) cancels[GatewayMetrics::kRunning]->Increment();
 }
 
-void GenerateCall::WriteAccessLine(const absl::Status& status) const {
+AccessRecord GenerateCall::MakeRecord(const absl::Status& status) const {
   AccessRecord record;
   record.id = request_.id;
   record.client_id = request_.request_id;
@@ -91,7 +94,7 @@ void GenerateCall::WriteAccessLine(const absl::Status& status) const {
     record.failovers = failover_->failovers();
     record.replicas = failover_->replicas();
   }
-  services_.access_log->Write(record, request_.caller);
+  return record;
 }
 
 uint32_t GenerateCall::TokensSent() const {

@@ -55,6 +55,10 @@ void GenerateHandler::StartCalls(Job job, Caller caller, absl::Time deadline, si
   } else {
     requests.emplace_back(job.requests.status());
   }
+  if (requests.size() > 1) {  // each has a span of its own in this one
+    span_ = BeginCallSpan(gateway_.services().tracer, job.method, MonotonicNow(), &caller);
+    span_.SetNumber("qwenserve.prompts", static_cast<int64_t>(requests.size()));
+  }
   unfinished_ = requests.size();
   parts_.resize(requests.size());
   for (size_t i = 0; i < requests.size(); ++i) {
@@ -249,6 +253,7 @@ void GenerateHandler::RespondError(const absl::Status& status,
 
 void GenerateHandler::End() {
   ended_ = true;
+  span_.End();
   // Of what has not ended nobody hears any more.
   for (Part& part : parts_) {
     if (const auto call = std::exchange(part.call, nullptr)) {

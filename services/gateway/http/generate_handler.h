@@ -104,6 +104,7 @@ class GenerateHandler final : public HttpHandler,
   bool delta_sent_ = false;  // what is being sent has a delta, to be reported as taken
   bool ended_ = false;
   SseWriter buffer_;
+  Span span_;  // of a body with several prompts
 };
 
 }  // namespace qwenserve

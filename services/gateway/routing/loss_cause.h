@@ -14,6 +14,14 @@ enum class LossCause {
   kUnreachable,  // its session was gone before it was asked
   kPaused,       // the gateway itself was stopped, and lost its sessions by that
 };
+
+// As labels and attributes have it.
+inline const char* LossCauseName(LossCause cause) {
+  constexpr const char* kNames[] = {"ended",    "silent",  "stalled",     "failed",
+                                    "draining", "refused", "unreachable", "paused"};
+  return kNames[static_cast<int>(cause)];
+}
+
 }  // namespace qwenserve
 
 #endif  // QWENSERVE_SERVICES_GATEWAY_ROUTING_LOSS_CAUSE_H_
