@@ -14,8 +14,9 @@ from rendered import COMPONENTS, pod, pods
 BIN = pathlib.Path(os.environ["QWENSERVE_BIN"])
 VARIABLES = {"$(POD_IP)": "127.0.0.1", "$(LWS_LEADER_ADDRESS)": "leader.group.inference", "$(LWS_WORKER_INDEX)": "1"}
 # Set by the chart in some release or other, so not among the "flags" of its values.
-COMMON = {"listen", "ops-listen", "log-level", "drain-delay", "drain-timeout", "tls-cert", "tls-key", "tls-client-ca",
-          "tls-client-names", "admin-client-names"}
+COMMON = {"listen", "ops-listen", "log-level", "log-format", "drain-delay", "drain-timeout", "tls-cert", "tls-key",
+          "tls-client-ca", "tls-client-names", "admin-client-names", "otlp-endpoint", "otlp-sample-ratio", "otlp-tls-ca",
+          "otlp-tls-cert", "otlp-tls-key", "otlp-tls-names"}
 BY_THE_CHART = {
     "gateway": COMMON | {"tokenizers", "generators", "max-request-time", "http-listen", "api-keys",
                          "cache-salt-secret-file", "worker-tls-ca", "worker-tls-cert", "worker-tls-key",
@@ -103,8 +104,11 @@ def test_everything_that_the_chart_sets_is_a_flag(helm):
     internal = {"enabled": True, "gatewaySecret": "g", "workerSecret": "w", "gatewayNames": ["g"], "workerNames": ["w"],
                 "adminNames": ["o"]}
     edge = {"enabled": True, "secretName": "e", "clientCa": {"secretName": "c"}, "clientNames": ["n"], "adminNames": ["o"]}
+    collector = {"secretName": "t", "clientCertificate": True, "collectorNames": ["c"]}
+    tracing = {"enabled": True, "endpoint": "collector.monitoring:4317", "tls": collector}
     documents = helm.render(values={
-        "models.own": OWN_MODEL, "tls": {"internal": internal, "edge": edge}, "gateway.apiKeys.secretName": "k",
+        "models.own": OWN_MODEL, "tracing": tracing, "tls": {"internal": internal, "edge": edge},
+        "gateway.apiKeys.secretName": "k",
         "gateway.cacheSalt.secretName": "s", "generator.tensorParallel": 2, "generator.nodes": 2}, apis=ALL_APIS)
     for this in pods(documents):
         assert set(this.flags) == BY_THE_CHART[this.component]

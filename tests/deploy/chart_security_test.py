@@ -248,3 +248,33 @@ def test_the_test_has_a_key_where_keys_are_asked_for(helm):
     assert container["env"] == [{"name": "QWENSERVE_API_KEY",
                                  "valueFrom": {"secretKeyRef": {"name": "mine", "key": "key"}}}]
     assert not of_kind(helm.render(values={"tests.enabled": False}), "Pod")
+
+
+def test_only_with_tracing_a_collector_is_reached(helm):
+    """By every process, TLS or not, and by nobody else; names need a name server."""
+    collector = {"app": "collector"}
+    values = {"tracing.enabled": True, "tracing.endpoint": "collector.monitoring:4318", "tracing.sampleRatio": 0.5}
+    anywhere = helm.render("front", values=values)
+    there = helm.render("front", values={
+        **values, "tracing.collectors": [{"podSelector": {"matchLabels": collector}}],
+        "tracing.tls": {"secretName": "t", "clientCertificate": True, "collectorNames": ["a", "b"]}})
+    for this in all_pods(anywhere):
+        ours = this.component in ("gateway", "tokenizer", "generator")
+        assert allows(anywhere, this.labels, "Egress", None, 4318) == ours
+        assert allows(there, this.labels, "Egress", collector, 4318) == ours
+        assert not allows(there, this.labels, "Egress", None, 4318)
+        assert not allows(there, this.labels, "Egress", collector, 4317)
+        if ours:
+            assert allows(there, this.labels, "Egress", None, 53, "UDP")
+            assert this.flags["otlp-endpoint"] == "collector.monitoring:4318" and this.flags["otlp-sample-ratio"] == "0.5"
+            assert "/etc/qwenserve/collector-tls" not in secrets_of(this)
+    folder = "/etc/qwenserve/collector-tls"
+    for component in ("gateway", "tokenizer", "generator"):
+        this = pod(there, component)
+        assert secrets_of(this)[folder] == "t"
+        assert {n: v for n, v in this.flags.items() if n.startswith("otlp-tls")} == {
+            "otlp-tls-ca": f"{folder}/ca.crt", "otlp-tls-cert": f"{folder}/tls.crt",
+            "otlp-tls-key": f"{folder}/tls.key", "otlp-tls-names": "a,b"}
+        off = pod(helm.render(), component)
+        assert not any(name.startswith("otlp") for name in off.flags) and folder not in secrets_of(off)
+        assert off.flags["log-format"] == "json"

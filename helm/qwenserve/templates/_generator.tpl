@@ -70,6 +70,9 @@ spec:
         {{- with include "qwenserve.workerTlsMounts" .root }}
         {{- . | nindent 8 }}
         {{- end }}
+        {{- with include "qwenserve.collectorMounts" .root }}
+        {{- . | nindent 8 }}
+        {{- end }}
   volumes:
     - name: shm
       emptyDir:
@@ -79,6 +82,9 @@ spec:
     {{- . | nindent 4 }}
     {{- end }}
     {{- with include "qwenserve.workerTlsVolumes" .root }}
+    {{- . | nindent 4 }}
+    {{- end }}
+    {{- with include "qwenserve.collectorVolumes" .root }}
     {{- . | nindent 4 }}
     {{- end }}
 {{- end -}}

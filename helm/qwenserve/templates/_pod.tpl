@@ -122,8 +122,25 @@ securityContext:
 {{- define "qwenserve.commonArgs" -}}
 - --ops-listen=$(POD_IP):9090
 - --log-level={{ .root.Values.logLevel }}
+- --log-format={{ .root.Values.logFormat }}
 - --drain-delay={{ .values.drain.delaySeconds }}
 - --drain-timeout={{ .values.drain.timeoutSeconds }}
+{{- with .root.Values.tracing }}
+{{- if .enabled }}
+- --otlp-endpoint={{ .endpoint }}
+- --otlp-sample-ratio={{ .sampleRatio }}
+{{- if .tls.secretName }}
+- --otlp-tls-ca=/etc/qwenserve/collector-tls/ca.crt
+{{- if .tls.clientCertificate }}
+- --otlp-tls-cert=/etc/qwenserve/collector-tls/tls.crt
+- --otlp-tls-key=/etc/qwenserve/collector-tls/tls.key
+{{- end }}
+{{- with .tls.collectorNames }}
+- {{ printf "--otlp-tls-names=%s" (join "," .) | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{/*
@@ -190,6 +207,26 @@ readinessProbe:
 - name: tls
   secret:
     secretName: {{ include "qwenserve.internalSecret" (dict "root" . "side" "worker") }}
+{{- end -}}
+{{- end -}}
+
+{{- define "qwenserve.collectorSecret" -}}
+{{- with .Values.tracing }}{{ ternary .tls.secretName "" .enabled }}{{ end -}}
+{{- end -}}
+
+{{- define "qwenserve.collectorMounts" -}}
+{{- if include "qwenserve.collectorSecret" . -}}
+- name: collector-tls
+  mountPath: /etc/qwenserve/collector-tls
+  readOnly: true
+{{- end -}}
+{{- end -}}
+
+{{- define "qwenserve.collectorVolumes" -}}
+{{- with include "qwenserve.collectorSecret" . -}}
+- name: collector-tls
+  secret:
+    secretName: {{ . }}
 {{- end -}}
 {{- end -}}
 
