@@ -17,7 +17,7 @@
 
 namespace qwenserve {
 
-// The spans of a client's call; docs/tracing.md has their names and attributes. Without a tracer,
+// The spans of a client's call; docs/debugging.md has their names and attributes. Without a tracer,
 // and for a request that is not sampled, all of this is a few branches.
 
 // The span of a call itself. With a tracer `caller->traceparent` becomes this call's own, for the
