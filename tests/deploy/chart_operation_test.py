@@ -1,9 +1,13 @@
 """Disruption, scaling, spreading, routes and monitoring."""
 
+import json
+import re
+import shutil
+
 import pytest
 import yaml
 
-from conftest import OLDEST, OWN_MODEL, ROOT
+from conftest import CHART, OLDEST, OWN_MODEL, ROOT
 from rendered import COMPONENTS, all_pods, find, of_kind, pod, pods, selects
 from schemas import validate
 
@@ -143,6 +147,46 @@ def test_inference_pool(helm, protocol, port, app_protocol):
     found = [p for p in pods(documents) if selects(pool["spec"]["selector"]["matchLabels"], p.labels)]
     assert [p.component for p in found] == ["gateway"]
     assert port in found[0].ports.values()
+
+
+DOCUMENTED = set(re.findall(r"^\| `([\w:]+)` \|", (ROOT / "docs" / "metrics.md").read_text(), re.M))
+
+
+@pytest.mark.parametrize("names", ["none", "vllm"])
+def test_endpoint_pickers_find_the_metrics(helm, names, tmp_path):
+    values = {"inferencePool": {"enabled": True, "endpointPicker": {"name": "picker"}},
+              "models": {"a": {**OWN_MODEL, "name": "Model-A"}, "b": {**OWN_MODEL, "name": "Model-B"}},
+              "gateway.flags.metrics-compat": names}
+    documents = helm.render(values=values, apis=["inference.networking.k8s.io/v1"])
+    labels = pod(documents, "gateway").labels
+    engine = {"none": "qwenserve", "vllm": "vllm"}[names]
+    for label in ("inference.networking.k8s.io/engine-type", "llm-d.ai/engine-type"):
+        assert labels[label] == engine
+        assert label not in pod(documents, "tokenizer", "a").labels
+        assert label not in pod(helm.render(), "gateway").labels
+    # Only an installation has notes, and a client alone knows of no API that the pool needs.
+    chart = shutil.copytree(CHART, tmp_path / "chart")
+    (chart / "templates" / "inferencepool.yaml").unlink()
+    done = helm.run("install", "demo", chart, "--dry-run=client", *[
+        f"--set-json={path}={json.dumps(value)}" for path, value in values.items()])
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.split("NOTES:")[1]
+    assert "--model-server-metrics-port=9090" in text
+    specs = dict(re.findall(r"(\w+Spec): '(\w+)\{model=\"Model-B\"\}'", text))
+    if names == "vllm":
+        assert not specs
+        return
+    assert set(specs) == {"queuedRequestsSpec", "runningRequestsSpec", "kvUsageSpec", "cacheInfoSpec"}
+    assert set(specs.values()) <= DOCUMENTED
+
+
+def test_autoscaling_uses_metrics_that_exist(helm):
+    documents = helm.render(values={"prometheusAddress": "http://prometheus:9090", "generator.autoscaling": {"enabled": True}},
+                            apis=KEDA)
+    [scaler] = of_kind(documents, "ScaledObject")
+    queries = " ".join(trigger["metadata"]["query"] for trigger in scaler["spec"]["triggers"])
+    used = set(re.findall(r"qwenserve_\w+", queries))
+    assert len(used) == 3 and used <= DOCUMENTED
 
 
 def test_pod_monitor(helm):

@@ -84,7 +84,8 @@ def test_flags_in_the_text(page):
 
 # Of others' programs, named alone.
 FOREIGN_OPTIONS = {"--gpus", "--build-arg", "--build-context", "--timestamp", "--total-queued-requests-metric",
-                   "--total-running-requests-metric", "--kv-cache-usage-percentage-metric", "--cache-info-metric"}
+                   "--total-running-requests-metric", "--kv-cache-usage-percentage-metric", "--cache-info-metric",
+                   "--model-server-metrics-port"}
 
 
 def values_paths():

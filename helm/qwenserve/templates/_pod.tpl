@@ -60,12 +60,21 @@ topologySpreadConstraints:
 {{ printf "%s-%s-%s" .root.Release.Namespace (include "qwenserve.fullname" .root) .component | trunc 253 }}
 {{- end -}}
 
+{{- define "qwenserve.engineType" -}}
+{{ ternary "vllm" "qwenserve" (eq (get .Values.gateway.flags "metrics-compat") "vllm") }}
+{{- end -}}
+
 {{- define "qwenserve.podMetadata" -}}
 # Not the chart's version: a new chart with the same pods must not restart them.
 labels:
   {{- include "qwenserve.selectorLabels" . | nindent 2 }}
   {{- with .node }}
   qwenserve/node: {{ . }}
+  {{- end }}
+  {{- if and (eq .component "gateway") .root.Values.inferencePool.enabled }}
+  # By these endpoint pickers know whose names the metrics have.
+  inference.networking.k8s.io/engine-type: {{ include "qwenserve.engineType" .root }}
+  llm-d.ai/engine-type: {{ include "qwenserve.engineType" .root }}
   {{- end }}
   {{- with .values.podLabels }}
   {{- toYaml . | nindent 2 }}
