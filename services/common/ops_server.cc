@@ -1,7 +1,10 @@
 #include "services/common/ops_server.h"
 
+#include <unistd.h>
+
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
@@ -10,7 +13,9 @@
 #include <thread>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 
 namespace qwenserve {
 namespace {
@@ -20,6 +25,9 @@ namespace beast = boost::beast;
 namespace http = boost::beast::http;
 using Tcp = asio::ip::tcp;
 using Response = http::response<http::string_body>;
+
+// Of HTTP/2's preface what no request of HTTP/1 begins with. Clients send it in one piece.
+constexpr absl::string_view kPreface = "PRI * HTTP/2.0\r\n";
 
 struct Answer {
   http::status status;
@@ -48,11 +56,32 @@ class Session : public std::enable_shared_from_this<Session> {
  public:
   Session(Tcp::socket socket, const OpsServer::Options& options,
           const OpsServer::Handlers& handlers, int* live)
-      : stream_(std::move(socket)), options_(options), handlers_(handlers), live_(live) {
+      : stream_(std::move(socket)),
+        watch_(stream_.get_executor()),
+        options_(options),
+        handlers_(handlers),
+        live_(live) {
     ++*live_;
   }
   ~Session() { --*live_; }
 
+  // What comes first says which protocol it is.
+  void Begin() {
+    stream_.expires_after(absl::ToChronoMilliseconds(options_.timeout));
+    stream_.async_read_some(buffer_.prepare(options_.max_header_bytes),
+                            [self = shared_from_this()](beast::error_code error, size_t size) {
+                              if (error) return;
+                              self->buffer_.commit(size);
+                              const auto data = self->buffer_.cdata();
+                              const std::string received(static_cast<const char*>(data.data()),
+                                                         data.size());
+                              if (absl::StartsWith(received, kPreface))
+                                return self->HandOn(received);
+                              self->Read();
+                            });
+  }
+
+ private:
   void Read() {
     parser_.emplace();
     parser_->header_limit(options_.max_header_bytes);
@@ -63,7 +92,20 @@ class Session : public std::enable_shared_from_this<Session> {
         [self = shared_from_this()](beast::error_code error, size_t) { self->OnRead(error); });
   }
 
- private:
+  // The connection is another's; a duplicate of its descriptor sees the end of it.
+  void HandOn(const std::string& received) {
+    if (handlers_.http2 == nullptr) return;
+    beast::error_code error;
+    Tcp::socket socket = stream_.release_socket();
+    const int duplicate = dup(socket.native_handle());
+    if (duplicate < 0) return;  // no descriptor is left
+    watch_.assign(duplicate, error);
+    const int fd = socket.release(error);
+    handlers_.http2(fd, received);
+    watch_.async_wait(asio::posix::stream_descriptor::wait_error,
+                      [self = shared_from_this()](beast::error_code) {});
+  }
+
   void OnRead(beast::error_code error) {
     const bool refused = error == http::error::header_limit || error == http::error::body_limit;
     if (error && !refused) return;  // left, too slow, or no HTTP: nobody to answer
@@ -93,6 +135,7 @@ class Session : public std::enable_shared_from_this<Session> {
   }
 
   beast::tcp_stream stream_;
+  asio::posix::stream_descriptor watch_;
   const OpsServer::Options& options_;
   const OpsServer::Handlers& handlers_;
   int* const live_;
@@ -142,7 +185,7 @@ class OpsServer::Impl {
     acceptor_.async_accept([this](beast::error_code error, Tcp::socket socket) {
       if (error) return Rest();  // most likely no descriptor is left: they come back
       if (live_ < options_.max_connections) {
-        std::make_shared<Session>(std::move(socket), options_, handlers_, &live_)->Read();
+        std::make_shared<Session>(std::move(socket), options_, handlers_, &live_)->Begin();
       }
       Accept();
     });

@@ -14,7 +14,7 @@ namespace qwenserve {
 
 // HTTP/1.1 for probes and Prometheus: GET or HEAD of /livez, /readyz and /metrics, nothing that
 // changes anything. Plain text, one thread, everything bounded: it may be reached by the whole
-// cluster.
+// cluster. A connection that begins as HTTP/2 does is handed on.
 class OpsServer {
  public:
   struct Options {
@@ -28,6 +28,9 @@ class OpsServer {
     std::function<absl::Status()> live;
     std::function<absl::Status()> ready;
     std::function<std::string()> metrics;
+    // Takes over a connection that begins with HTTP/2's preface, of which `received` has been read.
+    // It counts until it is shut down. Null: such connections are closed.
+    std::function<void(int fd, const std::string& received)> http2 = nullptr;
   };
 
   static absl::StatusOr<std::unique_ptr<OpsServer>> Start(ListenSocket socket,

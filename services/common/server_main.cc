@@ -33,6 +33,7 @@
 #include "services/common/health_service.h"
 #include "services/common/listen_socket.h"
 #include "services/common/logging.h"
+#include "services/common/ops_health.h"
 #include "services/common/ops_server.h"
 #include "services/common/proto_time.h"
 #include "services/common/version.h"
@@ -161,6 +162,7 @@ class Process : public ServerContext {
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<AcceptLoop> accept_loop_;
+  std::unique_ptr<OpsHealth> ops_health_;
   std::unique_ptr<OpsServer> ops_;
 };
 
@@ -249,6 +251,8 @@ absl::Status Process::StartOps() {
                                                                         : "not serving");
   };
   handlers.metrics = [this] { return metrics_.Scrape(); };
+  handlers.http2 = [this](int fd, const std::string& received) { ops_health_->Take(fd, received); };
+  QS_ASSIGN_OR_RETURN(ops_health_, OpsHealth::Start(&health_));
   QS_ASSIGN_OR_RETURN(ops_, OpsServer::Start(std::move(socket), {}, std::move(handlers)));
   Announce("ops", ops_->address());
   return absl::OkStatus();
@@ -338,6 +342,7 @@ int Process::Serve() {
   role_.reset();
   FlushSpans();
   ops_.reset();
+  ops_health_.reset();
   return status;
 }
 
@@ -407,7 +412,8 @@ void AddServerFlags(Flags& flags, ServerOptions* options, int grpc_port, int ops
   options->listen = absl::StrCat("127.0.0.1:", grpc_port);
   options->ops_listen = absl::StrCat("127.0.0.1:", ops_port);
   flags.Add("listen", &options->listen, "HOST:PORT of gRPC; port 0 takes a free one");
-  flags.Add("ops-listen", &options->ops_listen, "HOST:PORT of /livez, /readyz and /metrics");
+  flags.Add("ops-listen", &options->ops_listen,
+            "HOST:PORT of /livez, /readyz, /metrics and grpc.health.v1");
   flags.Add("log-level", &options->log_level, "trace, debug, info, warn or error");
   flags.OneOf(LogLevels());
   flags.Add("log-format", &options->log_format, "text, or json: one object a line");

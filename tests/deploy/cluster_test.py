@@ -138,6 +138,24 @@ def test_a_process_that_hangs_is_restarted(helm, make_cluster):
     wait_answering(helm, cluster)
 
 
+def test_the_ops_port_takes_grpc_probes(helm, make_cluster):
+    """For whom they suit better; without certificates, unlike the gRPC port."""
+    documents = helm.render()
+    for workload in of_kind(documents, "Deployment", "StatefulSet"):
+        container = workload["spec"]["template"]["spec"]["containers"][0]
+        for name in ("startupProbe", "readinessProbe"):
+            del container[name]["httpGet"]
+            container[name]["grpc"] = {"port": 9090, "service": ""}
+        if container["name"] == "generator":
+            container["readinessProbe"]["grpc"]["service"] = "demo"
+        if container["name"] == "gateway":  # its readiness waits for the others
+            container["startupProbe"]["failureThreshold"] = 600
+    cluster = make_cluster(documents)
+    cluster.wait_ready()
+    assert all(pod.restarts == 0 for pod in cluster.pods())
+    wait_answering(helm, cluster)
+
+
 def test_a_pod_waits_for_its_secret(helm, make_cluster, tmp_path):
     values = {"gateway.apiKeys.secretName": "keys", "tests.apiKey.secretName": "mine"}
     cluster = make_cluster(helm.render(values=values))
@@ -190,3 +208,21 @@ def test_a_group_of_nodes_starts_and_is_made_anew_together(helm, api, make_clust
     assert [end.exit_code for end in first[0].ended] == [1]
     assert "node" in first[0].ended[0].message
     wait_answering(helm, cluster)
+
+
+def test_a_node_that_is_drained_cuts_no_answer(helm, api, make_cluster, two_nodes):
+    """The machine of a worker goes: its pod alone is told to stop, and the group follows in order."""
+    cluster = make_cluster(two_nodes)
+    cluster.wait_ready()
+    wait_answering(helm, cluster)
+    leader, worker = cluster.pods("generator")
+    cluster.workloads["qwenserve-generator-demo"].step = lambda: None  # no controller helps
+    channel, answer = stream(api, cluster, 1000)
+    with channel:
+        assert next(answer).HasField("started")
+        worker.delete()
+        assert sum(len(event.delta.token_ids) for event in answer) == 1000
+    cluster.wait_for(worker.gone.is_set, "the end of the worker")
+    assert not worker.forced and [end.exit_code for end in worker.ended] == [0], worker.describe()
+    cluster.wait_for(lambda: leader.ended, "the end of the leader")
+    assert leader.ended[0].exit_code == 0, leader.describe()

@@ -24,6 +24,13 @@ class OpsServerTest : public ::testing::Test {
       return ready_ ? absl::OkStatus() : absl::UnavailableError("still loading");
     };
     handlers.metrics = [] { return std::string("a_metric 1\n"); };
+    handlers.http2 = [this](int fd, const std::string& received) {
+      // As an owner that ends it at once: what it reads, and an answer.
+      handed_on_ = received;
+      EXPECT_EQ(send(fd, "taken", 5, MSG_NOSIGNAL), 5);
+      shutdown(fd, SHUT_RDWR);
+      close(fd);
+    };
     auto server = OpsServer::Start(*BindSocket("127.0.0.1:0"), options, std::move(handlers));
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = std::move(*server);
@@ -38,6 +45,7 @@ class OpsServerTest : public ::testing::Test {
     return Exchange("GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
   }
 
+  std::string handed_on_;
   std::atomic<bool> ready_{false};
   std::unique_ptr<OpsServer> server_;
 };
@@ -88,6 +96,18 @@ TEST_F(OpsServerTest, LargeHeadersAreRefused) {
 TEST_F(OpsServerTest, SlowClientsAreLetGo) {
   Start({.timeout = absl::Milliseconds(200)});
   EXPECT_EQ(Exchange("GET /livez HTTP/1.1\r\n"), "");
+}
+
+TEST_F(OpsServerTest, Http2IsHandedOnWithWhatWasRead) {
+  Start({.max_connections = 1});
+  const std::string preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nand more";
+  // One after the other: each counts no longer than it lives.
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(Eventually([&] { return Exchange(preface) == "taken"; }));
+    EXPECT_EQ(handed_on_, preface);
+  }
+  EXPECT_TRUE(Eventually([&] { return Get("/livez").find("200") != std::string::npos; }));
+  EXPECT_EQ(Exchange("PRI * HTTP/1.1\r\n\r\n").find("taken"), std::string::npos);
 }
 
 TEST_F(OpsServerTest, ConnectionsAreBounded) {

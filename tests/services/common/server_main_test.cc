@@ -90,13 +90,21 @@ class ServerProcess {
     return WIFEXITED(status_) ? WEXITSTATUS(status_) : -1;
   }
   // 0 UNKNOWN, 1 SERVING, 2 NOT_SERVING; minus the code of a failed call.
-  int Health(const std::string& name) {
+  int Health(const std::string& name) { return Health(name, channel_); }
+  // The same at the ops port, by a connection of its own.
+  int OpsHealth(const std::string& name) {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    return Health(name,
+                  grpc::CreateCustomChannel(ops_, grpc::InsecureChannelCredentials(), arguments));
+  }
+  int Health(const std::string& name, const std::shared_ptr<grpc::Channel>& channel) {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
     HealthCheckRequest request;
     request.set_service(name);
     HealthCheckResponse response;
-    auto stub = grpc::health::v1::Health::NewStub(channel_);
+    auto stub = grpc::health::v1::Health::NewStub(channel);
     const grpc::Status status = stub->Check(&context, request, &response);
     return status.ok() ? response.status() : -status.error_code();
   }
@@ -106,6 +114,7 @@ class ServerProcess {
     send(fd.get(), request.data(), request.size(), MSG_NOSIGNAL);
     return ReadAll(fd.get());
   }
+  const std::string& ops_address() const { return ops_; }
   const std::string& grpc_address() const { return grpc_; }
   const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
 
@@ -136,6 +145,24 @@ TEST(ServerMainTest, ServesHealthAndMetrics) {
   const std::string metrics = server.Ops("/metrics");
   EXPECT_THAT(metrics, HasSubstr("\nqwenserve_ready 1\n"));
   EXPECT_THAT(metrics, HasSubstr("\nqwenserve_grpc_connections 1\n"));
+}
+
+TEST(ServerMainTest, HealthIsAtTheOpsPortTooAndNothingElse) {
+  ServerProcess server(absl::Seconds(60));
+  EXPECT_EQ(server.OpsHealth(""), HealthCheckResponse::SERVING);
+  EXPECT_EQ(server.OpsHealth("m"), HealthCheckResponse::SERVING);
+  EXPECT_EQ(server.OpsHealth("other"), -grpc::StatusCode::NOT_FOUND);
+  const auto ops = grpc::CreateChannel(server.ops_address(), grpc::InsecureChannelCredentials());
+  auto admin = v1::Admin::NewStub(ops);
+  v1::GetStatusResponse status;
+  grpc::ClientContext context;
+  EXPECT_EQ(admin->GetStatus(&context, {}, &status).error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  // More than it takes at a time: what has ended counts no more.
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_TRUE(Eventually([&] { return server.OpsHealth("") == HealthCheckResponse::SERVING; }));
+  }
+  server.Signal(SIGTERM);
+  EXPECT_TRUE(Eventually([&] { return server.OpsHealth("") == HealthCheckResponse::NOT_SERVING; }));
 }
 
 TEST(ServerMainTest, AdminTellsStatusAndSetsTheLogLevel) {
