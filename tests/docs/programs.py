@@ -110,6 +110,8 @@ def check_options(words, where):
     elif "/" in program and (ROOT / program).is_file():
         known = options_of(program)
         rest = rest[:rest.index("--")] if "--" in rest else rest
+    elif name.endswith("_benchmark"):  # Google Benchmark's options
+        return
     elif program.startswith("/tmp/") or "/" not in program and name in FOREIGN:  # made by a command before, or others'
         return
     else:
