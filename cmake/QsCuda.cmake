@@ -47,7 +47,11 @@ if(QS_WITH_CUDA)
   set(CMAKE_CUDA_STANDARD 20)
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   set(CMAKE_CUDA_FLAGS_RELWITHDEBINFO "-O2")
+  # The one of Debian 12 (3.25.1) fails for projects that ask for 3.25, where CUDA has no nvToolsExt.
+  set(qs_least_cmake "${CMAKE_MINIMUM_REQUIRED_VERSION}")
+  set(CMAKE_MINIMUM_REQUIRED_VERSION 3.24)
   find_package(CUDAToolkit REQUIRED)
+  set(CMAKE_MINIMUM_REQUIRED_VERSION "${qs_least_cmake}")
   # What ptxas says about each kernel is kept beside its object, for the test of it.
   set(CMAKE_CUDA_COMPILER_LAUNCHER "${PROJECT_SOURCE_DIR}/cmake/nvcc_launcher.sh"
       ${CMAKE_CXX_COMPILER_LAUNCHER})
