@@ -209,6 +209,28 @@ TEST(RankGroup, ProgressIsSeenByTheOthers) {
   (*other)->EndStep(1, 5);
   EXPECT_EQ((*group)->Progress(1).step, 5);
   EXPECT_EQ((*group)->Progress(1).step_age, absl::ZeroDuration());
+  (*other)->AddCollectiveTime(1, absl::Milliseconds(2));
+  (*other)->AddCollectiveTime(1, absl::Milliseconds(3));
+  (*other)->SetDeviceMemory(1, 60, 100);
+  EXPECT_EQ((*group)->Progress(1).collective_time, absl::Milliseconds(5));
+  EXPECT_EQ((*group)->Progress(1).device_used, 60);
+  EXPECT_EQ((*group)->Progress(1).device_total, 100);
+  EXPECT_EQ((*group)->Progress(0).collective_time, absl::ZeroDuration());
+}
+
+TEST(RankGroup, TimeInCollectivesIsCounted) {
+  auto group = RankGroup::Create(2);
+  ASSERT_TRUE(group.ok());
+  const auto sum = [&](int rank) {
+    float value = 1;
+    return MakeGroupCommunicator(*group, rank, kPatient)->AllReduceSum(&value, 1).ok();
+  };
+  std::thread other([&] { EXPECT_TRUE(sum(1)); });
+  EXPECT_TRUE(sum(0));
+  other.join();
+  for (int rank = 0; rank < 2; ++rank) {
+    EXPECT_GT((*group)->Progress(rank).collective_time, absl::ZeroDuration()) << rank;
+  }
 }
 
 }  // namespace

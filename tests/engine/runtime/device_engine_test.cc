@@ -93,6 +93,14 @@ TEST_F(DeviceEngineTest, TokensAreThoseOfEachRequestAlone) {
   EXPECT_EQ(Together(options_), expected);
 }
 
+TEST_F(DeviceEngineTest, TellsHowFullTheDeviceIs) {
+  EngineHarness harness(options_);
+  ASSERT_TRUE(harness.status().ok()) << harness.status();
+  const RankProgress rank = harness.engine().Stats().ranks.at(0);
+  EXPECT_GT(rank.device_used, 0);
+  EXPECT_LE(rank.device_used, rank.device_total);
+}
+
 TEST_F(DeviceEngineTest, EndsOneStepLateAtMost) {
   requests_.resize(3);
   const auto expected = OneByOne();

@@ -301,6 +301,17 @@ TEST_F(SchedulerTest, TheDeadlineEndsAtWorkAndWaiting) {
   EXPECT_EQ(events_[0].queue_time, absl::ZeroDuration());
 }
 
+TEST_F(SchedulerTest, EveryEventTellsHowLongItsSequenceWaitedToBegin) {
+  Add(Request(3, 10));
+  now_ = kStart + absl::Seconds(3);
+  for (int i = 0; i < 2; ++i) {
+    Step();
+    ASSERT_THAT(events_, SizeIs(1));
+    EXPECT_EQ(events_[0].queue_time, absl::Seconds(3));
+    now_ += absl::Seconds(1);
+  }
+}
+
 TEST_F(SchedulerTest, ARowWithoutFiniteLogitsFailsAlone) {
   const uint64_t bad = Add(Request(3, 10));
   Add(Request(3, 10));
