@@ -145,11 +145,11 @@ def test_values_reach_the_rules(helm):
         "prometheusRule.labels": {"a": "b"}, "runbookUrl": "https://wiki.example/runbooks",
         "prometheusRule.slo": {"availability": 0.99, "firstToken": 0.97, "firstTokenSeconds": 1, "minimumRequests": 1000000,
                                "errorCodes": ["INTERNAL", "UNKNOWN"]},
-        "prometheusRule.thresholds": {"queueDepth": 77, "notReady": "2h", "stepAgeSeconds": 1.5, "certificateDays": 8,
+        "prometheusRule.thresholds": {"queueDepth": 77, "notReady": "2h", "stepAgeSeconds": 1.5, "rankSkewRatio": 0.4, "certificateDays": 8,
                                       "certificatePageDays": 3, "failoverRatio": 0.02, "sheddingRatio": 0.03,
                                       "kvUsageRatio": 0.9}}), width=10**6)
     for part in ("a: b", "14.4 * (1 - 0.99)", "14.4 * (1 - 0.97)", 'le=~"1(', ">= 1000000", "INTERNAL|UNKNOWN\"", ">= 77",
-                 "for: 2h", "> 1.5", "< 8 * 86400", "< 3 * 86400", "> 0.02 *", "> 0.03", "> 0.9",
+                 "for: 2h", "> 1.5", "< 8 * 86400", "< 3 * 86400", "> 0.02 *", "> 0.03", "> 0.9", "> 0.4",
                  "https://wiki.example/runbooks#qwenservenometrics"):
         assert part in text.replace('\\"', '"').replace("\\\\", "\\"), part
     assert "${" not in text

@@ -1,12 +1,14 @@
 """Every expression of dashboards, rules and runbooks, run by a real Prometheus that scrapes a live cluster under
 load, in which a replica is lost and requests are turned away."""
 
+import contextlib
+import http.server
 import json
 import os
 import re
 import subprocess
 import sys
-import time
+import threading
 
 import pytest
 import yaml
@@ -19,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 
 from authority import Authority  # noqa: E402
 from security import key_line, write_keys  # noqa: E402
-from server_process import BIN  # noqa: E402
+from server_process import BIN, DEMO_MODEL, ServerProcess  # noqa: E402
 from sim_cluster import SimCluster  # noqa: E402
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="prometheus (the package of that name) is not installed")
@@ -29,10 +31,11 @@ NAMESPACE, RELEASE = "inference", "qwenserve"
 KEY = "a-key"
 
 
-def pod_labels(component, number, model_key=None):
-    """What discovery of pods would know about a process."""
+def pod_labels(name, model_key):
+    """What discovery would know about the pod of a process."""
+    component = name.partition("-")[0]
     labels = {
-        "__meta_kubernetes_namespace": NAMESPACE, "__meta_kubernetes_pod_name": f"{RELEASE}-{component}-{number}",
+        "__meta_kubernetes_namespace": NAMESPACE, "__meta_kubernetes_pod_name": f"{RELEASE}-{name}",
         "__meta_kubernetes_pod_container_name": component, "__meta_kubernetes_pod_container_port_name": "ops",
         "__meta_kubernetes_pod_phase": "Running",
         "__meta_kubernetes_pod_label_app_kubernetes_io_name": "qwenserve",
@@ -41,58 +44,87 @@ def pod_labels(component, number, model_key=None):
     return labels | ({"__meta_kubernetes_pod_label_qwenserve_model": model_key} if model_key else {})
 
 
-def bench(address, rate, *flags, **environment):
+def bench(address, model, rate, *flags, **environment):
     """Load until it is killed."""
     return subprocess.Popen(
-        [BIN / "qwenctl", "bench", "--address", address, "--duration", "600", "--rate", str(rate), "--max-tokens", "20:60",
+        [BIN / "qwenctl", "bench", "--address", address, "--model", model, "--duration", "600", "--rate", str(rate), "--max-tokens", "20:60",
          "--prompt-tokens", "100:300", "--prefix-tokens", "64", "--output", "json", "--no-progress", *map(str, flags)],
         env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+class RecordedReplica(http.server.BaseHTTPRequestHandler):
+    """A replica with two GPUs, of which only its metrics are there."""
+    text = (ROOT / "tests" / "deploy" / "data" / "gpu_replica.prom").read_bytes()
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")
+        self.end_headers()
+        self.wfile.write(self.text)
+
+    def log_message(self, *args):
+        pass
+
+
 class Fleet:
-    """A cluster, its Prometheus, and load for as long as somebody looks."""
+    """Gateways, a simulated model, the demo with two ranks, a recorded replica with GPUs, and Prometheus."""
 
     def __init__(self, folder, relabel_configs, rule_groups):
-        authority = Authority(folder, "authority")
-        cert, key = authority.issue("gateway", "DNS:localhost,IP:127.0.0.1")
-        self.authority = authority
+        self.authority = Authority(folder, "authority")
+        cert, key = self.authority.issue("gateway", "DNS:localhost,IP:127.0.0.1")
         self.keys = write_keys(folder / "keys", key_line(KEY, "tenant"))
-        self.cluster = SimCluster(
-            generators=3, tokenizers=2, generator_flags=("--sim-step-ms", 5, "--max-running", 4, "--max-waiting", 4),
-            gateway_flags=("--max-waiting", 4, "--access-log", folder / "access.log"))
-        self.open = self.cluster.gateway
-        self.guarded = self.cluster.start_gateway(flags=(
-            "--tls-cert", cert, "--tls-key", key, "--api-keys", self.keys, "--access-log", folder / "guarded.log"))
-        targets = [(process.addresses["ops"], pod_labels(component, number, model_key))
-                   for component, processes, model_key in (
-                       ("gateway", [self.guarded, self.open], None),
-                       ("tokenizer", self.cluster.tokenizers, "sim"), ("generator", self.cluster.generators, "sim"))
-                   for number, process in enumerate(processes)]
-        self.prometheus = Prometheus(folder / "prometheus", targets, relabel_configs, rule_groups)
-        self._load = []
+        with contextlib.ExitStack() as stack:
+            cluster = SimCluster(
+                generators=3, tokenizers=1, gateways=0,
+                generator_flags=("--sim-step-ms", 5, "--max-running", 4, "--max-waiting", 4),
+                gateway_flags=("--max-waiting", 4, "--access-log", folder / "access.log"))
+            stack.callback(cluster.stop)
+            for role, processes, *flags in (
+                    ("tokenizer", cluster.tokenizers),
+                    ("generator", cluster.generators, "--tp", "2", "--kv-cache-memory", "32M", "--threads", "2")):
+                process = ServerProcess(role, "--model", DEMO_MODEL, "--served-model-name", "demo", *flags)
+                stack.callback(process.stop)
+                processes.append(process.wait_ready())
+            self.open = cluster.start_gateway()
+            self.guarded = cluster.start_gateway(flags=(
+                "--tls-cert", cert, "--tls-key", key, "--api-keys", self.keys, "--access-log", folder / "guarded.log"))
+            recorded = http.server.ThreadingHTTPServer(("127.0.0.1", 0), RecordedReplica)
+            stack.callback(recorded.shutdown)
+            threading.Thread(target=recorded.serve_forever, daemon=True).start()
+            # In the order of the variables' values: the first gateway is the one with keys.
+            targets = [("gateway-0", None, self.guarded.addresses["ops"]), ("gateway-1", None, self.open.addresses["ops"]),
+                       ("generator-gpu-0", "gpu", "127.0.0.1:%d" % recorded.server_port)]
+            for processes in (cluster.tokenizers, cluster.generators):
+                *simulated, demo = processes
+                targets += [(f"{p.role}-sim-{number}", "sim", p.addresses["ops"]) for number, p in enumerate(simulated)]
+                targets.append((f"{demo.role}-demo-0", "demo", demo.addresses["ops"]))
+            self.prometheus = stack.enter_context(Prometheus(
+                folder / "prometheus", [(address, pod_labels(name, key)) for name, key, address in targets],
+                relabel_configs, rule_groups))
+            # More than three simulated replicas, and still more than two, can do; so some of it is turned away.
+            for process in (
+                    bench(self.open.address, "sim", 80), bench(self.open.address, "demo", 2),
+                    bench(self.open.addresses["http"], "sim", 10, "--api", "http", "--chat"),
+                    bench(self.guarded.address.replace("127.0.0.1", "localhost"), "sim", 5, "--tls-ca", self.authority.cert,
+                          QWENSERVE_API_KEY=KEY)):
+                stack.callback(process.wait)
+                stack.callback(process.kill)
+            self._victim = cluster.generators[0]
+            self._stack = stack.pop_all()
 
     def run(self):
-        """Enough traffic, refusals and losses for every series to have moved; some load goes on."""
-        self._load = [
-            # More than three replicas, and still more than two, can do; so some of it is turned away.
-            bench(self.open.address, 80), bench(self.open.addresses["http"], 10, "--api", "http", "--chat"),
-            bench(self.guarded.address.replace("127.0.0.1", "localhost"), 5, "--tls-ca", self.authority.cert,
-                  QWENSERVE_API_KEY=KEY)]
-        self.prometheus.await_series('sum(rate(qwenserve_gateway_sheds_total{cause="queue_full"}[10s])) > 0')
-        victim = self.cluster.generators.pop()
-        victim.kill()
+        """Until every series has moved. The load goes on."""
+        self.prometheus.await_series('sum(rate(qwenserve_gateway_sheds_total{cause="queue_full"}[20s])) > 0')
+        self._victim.kill()
         self.prometheus.await_series("sum(qwenserve_gateway_failovers_total) > 0")
-        self.prometheus.await_series('sum(rate(qwenserve_gateway_requests_total{method="HttpStreamChat"}[10s])) > 0')
+        self.prometheus.await_series('sum(rate(qwenserve_gateway_requests_total{method="HttpStreamChat"}[20s])) > 0')
+        self.prometheus.await_series('sum(rate(qwenserve_generated_tokens_total{model="demo"}[20s])) > 0')
         # It is not up any more, and every target has been scraped often enough for rates.
         self.prometheus.await_series('max by (pod) (up{component="generator"}) == 0')
         self.prometheus.await_series("min(count_over_time(up[1m])) >= 10")
 
     def stop(self):
-        for process in self._load:
-            process.kill()
-            process.wait()
-        self.prometheus.stop()
-        self.cluster.stop()
+        self._stack.close()
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +155,9 @@ def prometheus(fleet):
     return fleet.prometheus
 
 
-def variables(dashboard, prometheus, everything):
-    """What the dashboard's variables are: `everything`, or the first value of each."""
-    # As Grafana makes it of a scrape every second, and an hour of which a minute has happened.
+def variables(dashboard, prometheus):
+    """The dashboard's variables, with the first value of each, as Grafana finds them."""
+    # What Grafana makes of a scrape every second, and of an hour of which a minute has happened.
     values = {"__rate_interval": "20s", "__range": "1m"}
     for variable in dashboard["templating"]["list"]:
         if variable["type"] == "constant":
@@ -135,7 +167,7 @@ def variables(dashboard, prometheus, everything):
             selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", query).groups()
             found = prometheus.label_values(label, selector)
             assert found, f"the variable {variable['name']} has no value: {query}"
-            values[variable["name"]] = ".*" if everything and variable["includeAll"] else found[0]
+            values[variable["name"]] = found[0]
     return values
 
 
@@ -150,24 +182,45 @@ def panels(dashboard):
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
-@pytest.mark.parametrize("everything", [True, False], ids=["all", "one"])
-@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
-def test_every_panel_shows_something(prometheus, path, everything):
-    dashboard = json.loads(path.read_text())
-    values = variables(dashboard, prometheus, everything)
+def empty_panels(dashboard, values, prometheus, numbers=False):
+    """Titles and expressions of those that show nothing; with `numbers` also of those that show none, as
+    quantiles of histograms without observations."""
     empty = []
     for panel in panels(dashboard):
         for target in panel["targets"]:
             expression = substituted(target["expr"], values)
             assert "$" not in expression
             series = prometheus.query(expression)
+            if not series or (numbers and all(one["value"][1] == "NaN" for one in series)):
+                empty.append((panel["title"], expression))
             legend = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
-            # Of histograms without observations quantiles are not a number.
-            if not series or (everything and all(one["value"][1] == "NaN" for one in series)):
-                empty.append(f"{panel['title']}: {expression}")
             for one in series:
                 assert legend <= set(one["metric"]), f"{panel['title']}: {one['metric']} lacks labels of its legend"
-    assert not empty, "\n".join(empty)
+    return empty
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_panel_shows_numbers(prometheus, path):
+    dashboard = json.loads(path.read_text())
+    values = variables(dashboard, prometheus) | {"namespace": ".*", "release": ".*", "model": ".*", "pod": ".*"}
+    assert empty_panels(dashboard, values, prometheus, numbers=True) == []
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_panel_shows_something_for_one_of_each(prometheus, path):
+    """One release, one model, one pod: the demo with its ranks, and the gateway that has keys."""
+    dashboard = json.loads(path.read_text())
+    values = variables(dashboard, prometheus)
+    assert values["namespace"] == NAMESPACE and values["release"] == RELEASE and values["model"] == "demo"
+    if path.stem != "fleet":
+        assert values["pod"] in ("qwenserve-gateway-0", "qwenserve-generator-demo-0")
+    assert {title for title, _ in empty_panels(dashboard, values, prometheus)} <= {"GPU memory", "GPU memory in use"}
+
+
+def test_every_panel_of_a_replica_with_gpus(prometheus):
+    dashboard = json.loads(next(path for path in DASHBOARDS if path.stem == "replica").read_text())
+    values = variables(dashboard, prometheus) | {"model": "gpu", "pod": "qwenserve-generator-gpu-0"}
+    assert empty_panels(dashboard, values, prometheus) == []
 
 
 def test_labels_are_those_of_the_pods(prometheus):

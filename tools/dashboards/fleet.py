@@ -2,9 +2,7 @@
 
 from grafana import (BYTES, COUNT, GREEN, PER_SECOND, RATIO, RED, REQUESTS_PER_SECOND, SECONDS, TOKENS_PER_SECOND, YELLOW,
                      dashboard, stat, steps, table, timeseries)
-from queries import (FLEET, GENERATE, MODEL, NAMESPACE, RELEASE, error_ratio, gauge, quantile, quantiles, rate, total)
-
-OF_MODEL = 'model=~"$model"'
+from queries import (FLEET, MODEL, NAMESPACE, OF_MODEL, RELEASE, error_ratio, gauge, quantile, quantiles, rate, total)
 
 NOW = ("Now", [
     stat("Ready", "Processes that take requests, by kind.",
@@ -20,10 +18,10 @@ NOW = ("Now", [
          (error_ratio("$__rate_interval"), "failed"), RATIO, width=3, alerts=("QwenserveAvailabilityBurnsFast",),
          thresholds=steps(GREEN, (0.001, YELLOW), (0.01, RED)), decimals=2),
     stat("First token p95", "95 of 100 first tokens came within this time of the request's arrival.",
-         (quantile(0.95, "qwenserve_time_to_first_token_seconds"), "p95"), SECONDS, width=3,
+         (quantile(0.95, "qwenserve_time_to_first_token_seconds", OF_MODEL), "p95"), SECONDS, width=3,
          alerts=("QwenserveFirstTokenBurnsFast",)),
     stat("Generated", "Tokens that clients got, per second.",
-         (total(rate("qwenserve_gateway_completion_tokens_total")), "tokens"), TOKENS_PER_SECOND, width=3),
+         (total(rate("qwenserve_gateway_completion_tokens_total", OF_MODEL)), "tokens"), TOKENS_PER_SECOND, width=3),
     stat("Waiting", "Requests that wait for a replica with room.",
          (total(gauge("qwenserve_gateway_requests_waiting")), "waiting"), width=3, alerts=("QwenserveQueueGrows",)),
 ])
@@ -36,24 +34,27 @@ TRAFFIC = ("Traffic", [
                (f'{total(rate("qwenserve_gateway_requests_total"), "code")} > 0', "{{code}}"), REQUESTS_PER_SECOND,
                stack=True, alerts=("QwenserveAvailabilityBurnsFast",)),
     timeseries("Tokens", "What the gateways admitted and delivered. Prompts taken from the cache count too.",
-               [(total(rate("qwenserve_gateway_prompt_tokens_total")), "prompt"),
-                (total(rate("qwenserve_gateway_completion_tokens_total")), "completion")], TOKENS_PER_SECOND),
+               [(total(rate("qwenserve_gateway_prompt_tokens_total", OF_MODEL)), "prompt"),
+                (total(rate("qwenserve_gateway_cached_prompt_tokens_total", OF_MODEL)), "prompt, cached"),
+                (total(rate("qwenserve_gateway_completion_tokens_total", OF_MODEL)), "completion")], TOKENS_PER_SECOND),
 ])
 
 LATENCY = ("Latency", [
     timeseries("Time to first token", "From a request's arrival at the gateway to its first token.",
-               quantiles("qwenserve_time_to_first_token_seconds"), SECONDS, width=6,
+               quantiles("qwenserve_time_to_first_token_seconds", OF_MODEL), SECONDS, width=6,
                alerts=("QwenserveFirstTokenBurnsFast", "QwenserveFirstTokenBurnsSlowly")),
     timeseries("Between tokens", "Between two tokens of one answer, as the gateway gave them out.",
-               quantiles("qwenserve_inter_token_seconds"), SECONDS, width=6),
+               quantiles("qwenserve_inter_token_seconds", OF_MODEL), SECONDS, width=6),
     timeseries("Wait for a replica", "Part of the time to the first token: until a replica had room.",
-               quantiles("qwenserve_gateway_queue_wait_seconds"), SECONDS, width=6, alerts=("QwenserveQueueGrows",)),
-    timeseries("Whole requests", "From arrival to the end, for 95 of 100.",
-               (quantile(0.95, "qwenserve_gateway_request_duration_seconds", GENERATE, by="method"), "{{method}}"), SECONDS,
-               width=6),
+               quantiles("qwenserve_gateway_queue_wait_seconds", OF_MODEL), SECONDS, width=6, alerts=("QwenserveQueueGrows",)),
+    timeseries("Whole requests", "From arrival to the end, of requests that a replica took.",
+               quantiles("qwenserve_request_duration_seconds", OF_MODEL), SECONDS, width=6),
 ])
 
 MODELS = ("Models", [
+    timeseries("Replicas", "That take work, as the gateway sees it that knows most of them.",
+               (f'max by (model) ({gauge("qwenserve_gateway_model_replicas", OF_MODEL)})', "{{model}}"), width=6,
+               alerts=("QwenserveNoReadyGenerator",)),
     timeseries("Running", "Sequences in the batches of a model's replicas.",
                (total(gauge("qwenserve_sequences_running", OF_MODEL), "model"), "{{model}}"), width=6),
     timeseries("Waiting", "At the gateways, and inside replicas.",
@@ -67,6 +68,14 @@ MODELS = ("Models", [
                (f'{total(rate("qwenserve_prefix_cache_hit_tokens_total", OF_MODEL), "model")} / '
                 f'{total(rate("qwenserve_prefix_cache_queried_tokens_total", OF_MODEL), "model")}', "{{model}}"), RATIO,
                width=6, top=1),
+    timeseries("Answers", "Complete ones, by why they ended; length: max_tokens, or no room in the context.",
+               (total(rate("qwenserve_gateway_answers_finished_total", OF_MODEL), "model, reason"), "{{model}} {{reason}}"),
+               PER_SECOND, width=6),
+    timeseries("Clients that left", "Generations given up by the client, by how far they were.",
+               (total(rate("qwenserve_gateway_cancels_total"), "stage"), "{{stage}}"), PER_SECOND, width=6),
+    timeseries("Sequences in a step", "How well the batches are filled, for half and for 95 of 100 steps.",
+               [(quantile(q, "qwenserve_step_sequences", OF_MODEL, by="model"), "{{model}} " + name)
+                for q, name in ((0.5, "p50"), (0.95, "p95"))], width=6),
     timeseries("Tokens computed", "By the engines: prompts without what the cache had, and answers.",
                [(total(rate("qwenserve_prompt_tokens_total", OF_MODEL), "model"), "{{model}} prompt"),
                 (total(rate("qwenserve_generated_tokens_total", OF_MODEL), "model"), "{{model}} generated")],
@@ -75,7 +84,7 @@ MODELS = ("Models", [
                (total(rate("qwenserve_generated_tokens_total", OF_MODEL), "pod"), "{{pod}}"), TOKENS_PER_SECOND),
     timeseries("Step length by replica", "95 of 100 steps of the engine took at most this long.",
                (quantile(0.95, "qwenserve_step_duration_seconds", OF_MODEL, by="pod"), "{{pod}}"), SECONDS,
-               alerts=("QwenserveStepStalled",)),
+               alerts=("QwenserveStepStalled", "QwenserveRankSkew")),
 ])
 
 TROUBLE = ("Trouble", [

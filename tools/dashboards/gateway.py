@@ -2,8 +2,8 @@
 
 from grafana import (BYTES, COUNT, GREEN, PER_SECOND, RATIO, RED, REQUESTS_PER_SECOND, SECONDS, TOKENS_PER_SECOND, YELLOW,
                      constant, dashboard, heatmap, stat, steps, timeseries, variable)
-from queries import (FLEET, GENERATE, NAMESPACE, RELEASE, error_ratio, gauge, mean, quantile, quantiles, rate, slow_ratio,
-                     total)
+from queries import (FLEET, GENERATE, MODEL, NAMESPACE, OF_MODEL, RELEASE, error_ratio, gauge, mean, quantile, quantiles,
+                     rate, slow_ratio, total)
 
 POD = 'pod=~"$pod"'
 BUDGET = steps(RED, (0, YELLOW), (0.25, GREEN))
@@ -31,15 +31,15 @@ OBJECTIVES = ("Objectives", [
 
 LATENCY = ("Latency", [
     heatmap("Time to first token", "From a request's arrival to its first token.",
-            total(rate("qwenserve_time_to_first_token_seconds_bucket", POD), "le"), alerts=("QwenserveFirstTokenBurnsFast",)),
-    heatmap("Between tokens", "Between two tokens of one answer.", total(rate("qwenserve_inter_token_seconds_bucket", POD), "le")),
+            total(rate("qwenserve_time_to_first_token_seconds_bucket", POD, OF_MODEL), "le"), alerts=("QwenserveFirstTokenBurnsFast",)),
+    heatmap("Between tokens", "Between two tokens of one answer.", total(rate("qwenserve_inter_token_seconds_bucket", POD, OF_MODEL), "le")),
     timeseries("Time to first token by gateway", "For 95 of 100.",
-               (quantile(0.95, "qwenserve_time_to_first_token_seconds", POD, by="pod"), "{{pod}}"), SECONDS, width=6),
+               (quantile(0.95, "qwenserve_time_to_first_token_seconds", POD, OF_MODEL, by="pod"), "{{pod}}"), SECONDS, width=6),
     timeseries("Between tokens by gateway", "For 95 of 100.",
-               (quantile(0.95, "qwenserve_inter_token_seconds", POD, by="pod"), "{{pod}}"), SECONDS, width=6),
+               (quantile(0.95, "qwenserve_inter_token_seconds", POD, OF_MODEL, by="pod"), "{{pod}}"), SECONDS, width=6),
     timeseries("Wait for a replica", "As it was foretold when the request came, and as it turned out, on average.",
-               [(mean("qwenserve_gateway_predicted_wait_seconds", POD), "foretold"),
-                (mean("qwenserve_gateway_queue_wait_seconds", POD), "was")], SECONDS, width=6, alerts=("QwenserveQueueGrows",)),
+               [(mean("qwenserve_gateway_predicted_wait_seconds", POD, OF_MODEL), "foretold"),
+                (mean("qwenserve_gateway_queue_wait_seconds", POD, OF_MODEL), "was")], SECONDS, width=6, alerts=("QwenserveQueueGrows",)),
     timeseries("Gap when an answer moves", "From the last token at the replica that was lost to the first one elsewhere.",
                (f'{total(rate("qwenserve_gateway_failover_gap_seconds_sum", POD))} / '
                 f'({total(rate("qwenserve_gateway_failover_gap_seconds_count", POD))} > 0) or vector(0)', "mean"), SECONDS,
@@ -64,10 +64,15 @@ REQUESTS = ("Requests", [
                "because the client does not read.", (total(rate("qwenserve_gateway_sheds_total", POD), "cause"), "{{cause}}"),
                PER_SECOND, width=6, alerts=("QwenserveShedding",)),
     timeseries("Queue by model", "Requests that wait for a replica of the model.",
-               (total(gauge("qwenserve_gateway_queue_depth", POD), "model"), "{{model}}"), width=6,
+               (total(gauge("qwenserve_gateway_queue_depth", POD, OF_MODEL), "model"), "{{model}}"), width=6,
                alerts=("QwenserveQueueGrows",)),
-    timeseries("Prompt length", "Tokens of a prompt.", quantiles("qwenserve_request_prompt_tokens", POD), COUNT, width=6),
-    timeseries("Answer length", "Tokens of an answer.", quantiles("qwenserve_request_completion_tokens", POD), COUNT, width=6),
+    timeseries("Whole requests", "From arrival to the end, for 95 of 100, by method.",
+               (quantile(0.95, "qwenserve_gateway_request_duration_seconds", POD, GENERATE, by="method"), "{{method}}"),
+               SECONDS, width=6),
+    timeseries("Clients that left", "Generations given up by the client, by how far they were.",
+               (total(rate("qwenserve_gateway_cancels_total", POD), "stage"), "{{stage}}"), PER_SECOND, width=6),
+    timeseries("Prompt length", "Tokens of a prompt.", quantiles("qwenserve_request_prompt_tokens", POD, OF_MODEL), COUNT, width=6),
+    timeseries("Answer length", "Tokens of an answer.", quantiles("qwenserve_request_completion_tokens", POD, OF_MODEL), COUNT, width=6),
 ])
 
 WORKERS = ("Workers, as the gateways see them", [
@@ -128,13 +133,13 @@ PROCESS = ("Processes", [
     timeseries("CPU", "Cores.", (rate("process_cpu_seconds_total", POD, 'component="gateway"'), "{{pod}}"), COUNT),
     timeseries("Memory", "Resident memory.", (gauge("process_resident_memory_bytes", POD, 'component="gateway"'), "{{pod}}"),
                BYTES),
-    timeseries("Tokens", "Given to clients.", (total(rate("qwenserve_gateway_completion_tokens_total", POD), "pod"), "{{pod}}"),
+    timeseries("Tokens", "Given to clients.", (total(rate("qwenserve_gateway_completion_tokens_total", POD, OF_MODEL), "pod"), "{{pod}}"),
                TOKENS_PER_SECOND),
 ])
 
 GATEWAY_DASHBOARD = dashboard(
     "qwenserve-gateway", "qwenserve / Gateways and objectives", "What clients get from the gateways of a release.",
-    [NAMESPACE, RELEASE,
+    [NAMESPACE, RELEASE, MODEL,
      variable("pod", "Gateway", f'label_values(qwenserve_build_info{{component="gateway",{FLEET}}}, pod)'),
      constant("availability", "0.999"), constant("first_token", "0.95"), constant("first_token_seconds", "2.5")],
     [OBJECTIVES, LATENCY, REQUESTS, WORKERS, EDGE, KEYS, PROCESS])

@@ -3,6 +3,7 @@
 from grafana import variable
 
 FLEET = 'namespace=~"$namespace",release=~"$release"'
+OF_MODEL = 'model=~"$model"'
 # Methods that generate.
 GENERATE = 'method=~".*(Chat|Complete)"'
 OVERLOAD = 'cause=~"requests|bytes|queue_full|displaced|wait"'
@@ -47,5 +48,6 @@ def error_ratio(window):
 
 
 def slow_ratio(window):
-    fast = total(rate("qwenserve_time_to_first_token_seconds_bucket", 'le=~"$first_token_seconds(\\\\.0)?"', window=window))
-    return f"1 - {fast} / {total(rate('qwenserve_time_to_first_token_seconds_count', window=window))}"
+    fast = total(rate("qwenserve_time_to_first_token_seconds_bucket", OF_MODEL, 'le=~"$first_token_seconds(\\\\.0)?"',
+                      window=window))
+    return f"1 - {fast} / {total(rate('qwenserve_time_to_first_token_seconds_count', OF_MODEL, window=window))}"

@@ -23,8 +23,10 @@ NOW = ("Now", [
          alerts=("QwenserveWorkersMissing",), thresholds=steps(RED, (1, GREEN))),
     stat("Up for", "Since the start of the process.", (f'time() - {gauge("process_start_time_seconds", POD)}', "up"), SECONDS,
          width=3, alerts=("QwenserveRestarts",)),
+    table("Size of the KV cache", "Tokens in a block, and blocks.", (gauge("qwenserve_cache_info", POD), ""),
+          hidden=("component", "namespace", "release"), width=8, height=4, alerts=("QwenserveKvCacheFull",)),
     table("How it holds the model", "Device, format of the weights and of the KV cache, tensor-parallel ranks.",
-          (gauge("qwenserve_model_info", POD), ""), hidden=("component", "namespace", "release"), width=24, height=4,
+          (gauge("qwenserve_model_info", POD), ""), hidden=("component", "namespace", "release"), width=16, height=4,
           alerts=("QwenserveMixedReplicas",)),
 ])
 
@@ -38,13 +40,10 @@ ENGINE = ("Engine", [
                [(rate(f"qwenserve_{name}_total", POD), legend) for name, legend in (
                    ("prompt_tokens", "prompt"), ("cached_prompt_tokens", "cached"), ("generated_tokens", "generated"),
                    ("surplus_tokens", "surplus"))], TOKENS_PER_SECOND),
-    timeseries("Generated in a step", "On average: how well the batch is filled.",
-               (f'{rate("qwenserve_generated_tokens_total", POD)} / ({rate("qwenserve_engine_steps_total", POD)} > 0) or vector(0)',
-                "tokens"), COUNT),
+    timeseries("Sequences in a step", "How well the batch is filled.", quantiles("qwenserve_step_sequences", POD)),
+    timeseries("Tokens in a step", "Rows that a step computes, of prompts and answers.", quantiles("qwenserve_step_tokens", POD)),
     timeseries("Sequences", "In the batch, and accepted but not in it.",
                [(gauge("qwenserve_sequences_running", POD), "running"), (gauge("qwenserve_sequences_waiting", POD), "waiting")]),
-    timeseries("From submit to the first step", "Inside the replica.", quantiles("qwenserve_queue_duration_seconds", POD),
-               SECONDS),
     timeseries("Prompt tokens to do", "Of all accepted sequences.", (gauge("qwenserve_queued_prompt_tokens", POD), "tokens")),
     timeseries("Sequences ended", "By reason; error is ours.",
                (total(rate("qwenserve_sequences_finished_total", POD), "reason"), "{{reason}}"), PER_SECOND,
@@ -55,6 +54,39 @@ ENGINE = ("Engine", [
                (rate("qwenserve_sampled_rows_total", POD), "{{way}}"), PER_SECOND),
     timeseries("Sign of life", "Time since the engine's last one while it works.",
                (gauge("qwenserve_step_age_seconds", POD), "age"), SECONDS, alerts=("QwenserveStepStalled",)),
+])
+
+SEQUENCES = ("Sequences", [
+    timeseries("From submit to the first step", "Waiting inside the replica.", quantiles("qwenserve_queue_duration_seconds", POD),
+               SECONDS),
+    timeseries("From the first step to the first token", "Computing the prompt, beside the answers of others.",
+               quantiles("qwenserve_sequence_prefill_seconds", POD), SECONDS, alerts=("QwenserveFirstTokenBurnsFast",)),
+    timeseries("From submit to the first token", "Both together.", quantiles("qwenserve_sequence_first_token_seconds", POD),
+               SECONDS),
+    timeseries("Between tokens", "Of one sequence.", quantiles("qwenserve_sequence_inter_token_seconds", POD), SECONDS),
+    timeseries("From the first token to the end", "Grows with the length of answers.",
+               quantiles("qwenserve_sequence_decode_seconds", POD), SECONDS),
+    timeseries("From submit to the end", "Of sequences that got a token.", quantiles("qwenserve_sequence_duration_seconds", POD),
+               SECONDS),
+    timeseries("Prompt length", "Tokens.", quantiles("qwenserve_sequence_prompt_tokens", POD), width=12),
+    timeseries("Answer length", "Tokens drawn for a sequence.", quantiles("qwenserve_sequence_generated_tokens", POD), width=12),
+])
+
+# Empty for the simulated engine.
+RANKS = ("Ranks", [
+    timeseries("Steps by rank", "Per second; ranks of one replica go in step.",
+               (rate("qwenserve_rank_steps_total", POD), "rank {{rank}}"), PER_SECOND),
+    timeseries("Age of the step by rank", "Since the rank's unfinished step could begin. One line above the others is a rank that "
+               "hangs.", (gauge("qwenserve_rank_step_age_seconds", POD), "rank {{rank}}"), SECONDS,
+               alerts=("QwenserveStepStalled",)),
+    timeseries("Time in collectives", "Part of the time, the wait for other ranks included: the slowest rank waits least. Ranks on "
+               "the CPU, and more than one, only.", (rate("qwenserve_collective_seconds_total", POD), "rank {{rank}}"), RATIO, top=1,
+               alerts=("QwenserveRankSkew",)),
+    timeseries("GPU memory", "In use by whomever, of each rank's GPU; nothing on the CPU.",
+               (gauge("qwenserve_gpu_memory_used_bytes", POD), "rank {{rank}}"), BYTES, width=12),
+    timeseries("GPU memory in use", "Part of all there is.",
+               (f'{gauge("qwenserve_gpu_memory_used_bytes", POD)} / {gauge("qwenserve_gpu_memory_bytes", POD)}', "rank {{rank}}"),
+               RATIO, width=12, top=1),
 ])
 
 MEMORY = ("KV cache", [
@@ -82,4 +114,4 @@ REPLICA_DASHBOARD = dashboard(
     "qwenserve-replica", "qwenserve / Replica", "One generator.",
     [NAMESPACE, RELEASE, MODEL,
      variable("pod", "Replica", f'label_values(qwenserve_sequences_running{{model=~"$model",{FLEET}}}, pod)', several=False)],
-    [NOW, ENGINE, MEMORY, PROCESS])
+    [NOW, ENGINE, SEQUENCES, RANKS, MEMORY, PROCESS])
