@@ -65,15 +65,16 @@ def with_release(series):
     return f"{name}{{{','.join(labels)}}}"
 
 
-def promtool_case(alert, severity, case, rules_path):
-    """One file for `promtool test rules`. It asks for ALERTS, which has all labels and no texts."""
+def promtool_case(alert, severity, case, rules_path, groups):
+    """One file for `promtool test rules`. It asks for ALERTS, which has all labels and no texts. `groups`: their
+    names; what alerts need is recorded before them, for where a step takes longer than a sample is remembered."""
     expected = []
     if "fires" in case:
         labels = {"alertname": alert, "alertstate": "firing", "severity": severity, **RELEASE, **case["fires"]}
         expected = [{"labels": "ALERTS{%s}" % ",".join(f'{key}="{value}"' for key, value in labels.items()), "value": 1}]
     interval = case.get("interval", "1m")
     return {
-        "rule_files": [str(rules_path)], "evaluation_interval": interval,
+        "rule_files": [str(rules_path)], "evaluation_interval": interval, "group_eval_order": groups,
         "tests": [{
             "interval": interval,
             "input_series": [{"series": with_release(name), "values": str(values)}
@@ -86,12 +87,14 @@ def promtool_case(alert, severity, case, rules_path):
 def test_alerts_fire_and_are_quiet(document, alerts, promtool, tmp_path):
     rules_path = tmp_path / "rules.yaml"
     rules_path.write_text(yaml.safe_dump(document["spec"]))
+    groups = [group["name"] for group in document["spec"]["groups"]]
     files = []
     for alert, cases in CASES.items():
         for number, case in enumerate(cases):
             assert ("fires" in case) != ("quiet" in case)
             path = tmp_path / f"{alert}-{number}-{'fires' if 'fires' in case else 'quiet'}.yaml"
-            path.write_text(yaml.safe_dump(promtool_case(alert, alerts[alert]["labels"]["severity"], case, rules_path)))
+            content = promtool_case(alert, alerts[alert]["labels"]["severity"], case, rules_path, groups)
+            path.write_text(yaml.safe_dump(content))
             files.append(path)
     done = subprocess.run([promtool, "test", "rules", *files], capture_output=True, text=True)
     # It tells of each file, and what was wrong under its name.
