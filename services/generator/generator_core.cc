@@ -7,6 +7,7 @@
 #include "engine/base/status_macros.h"
 #include "services/common/error_details.h"
 #include "services/common/proto_time.h"
+#include "services/common/session_protocol.h"
 #include "services/generator/submit_conversion.h"
 
 namespace qwenserve {
@@ -86,14 +87,16 @@ absl::Status GeneratorCore::OnMessage(uint64_t id, const v1::SessionRequest& mes
 
 absl::Status GeneratorCore::Greet(Session* session, const v1::ClientHello& hello, absl::Time now) {
   if (session->greeted) return absl::FailedPreconditionError("a second hello");
-  if (hello.protocol_version() != kProtocolVersion) {
-    return WithReason(
-        absl::FailedPreconditionError(absl::StrCat("protocol version ", hello.protocol_version(),
-                                                   ", this generator speaks ", kProtocolVersion)),
-        kReasonProtocolVersion);
+  if (hello.protocol_version() < kOldestSessionProtocol) {
+    return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                          "protocol version ", hello.protocol_version(), ", this generator speaks ",
+                          kOldestSessionProtocol, " and newer")),
+                      kReasonProtocolVersion);
   }
   session->greeted = true;
-  session->outbox->AddHello(hello_);
+  v1::ServerHello answer = hello_;
+  answer.set_protocol_version(std::min(hello.protocol_version(), kSessionProtocol));
+  session->outbox->AddHello(std::move(answer));
   if (drain_until_.has_value()) SendDraining(session->outbox.get(), now);
   return absl::OkStatus();
 }

@@ -32,7 +32,6 @@ class GeneratorCore {
  public:
   // A gateway that says nothing for this long is gone.
   static constexpr absl::Duration kSilenceLimit = absl::Seconds(5);
-  static constexpr uint32_t kProtocolVersion = 1;
   // A gateway needs one.
   static constexpr size_t kMaxSessions = 1024;
 

@@ -77,7 +77,6 @@ absl::StatusOr<std::unique_ptr<ServerRole>> GeneratorRole::Create(const Generato
   QS_ASSIGN_OR_RETURN(role->engine_, role->MakeEngine(options, tokenizer));
   const EngineInfo& info = role->engine_->info();
   v1::ServerHello hello = MakeServerHello(info);
-  hello.set_protocol_version(GeneratorCore::kProtocolVersion);
   hello.set_instance_id(context.instance_id());
   hello.set_model(role->model_);
   hello.set_tokenizer_hash(tokenizer->hash());

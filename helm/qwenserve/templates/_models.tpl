@@ -68,7 +68,8 @@ half of one machine's and half of another's fit nowhere.
 {{- fail (printf "%s: nodes (%d) must cut tensorParallel (%d) into equal parts" $path $nodes $tp) -}}
 {{- end -}}
 {{- $ranks := div $tp $nodes -}}
-{{- with $model.queryHeads -}}
+{{- /* The demo's are known. */ -}}
+{{- with $model.queryHeads | default (ternary 4 0 (eq (toString $model.source.builtin) "demo")) -}}
 {{- if gt $tp (int .) -}}
 {{- fail (printf "%s.tensorParallel is %d, but the model has %d query heads and each rank needs one: lower it" $path $tp (int .)) -}}
 {{- end -}}

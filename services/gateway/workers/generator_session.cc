@@ -5,12 +5,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/proto_time.h"
+#include "services/common/session_protocol.h"
 #include "services/common/status_mapping.h"
 
 namespace qwenserve {
 namespace {
 
-constexpr uint32_t kProtocolVersion = 1;
 // Between two tokens of a sequence that is at work.
 constexpr absl::Duration kLongestGap = absl::Seconds(1);
 
@@ -52,7 +52,7 @@ void GeneratorSession::Open(v1::Generator::Stub* stub, const std::string& client
     opened_ = last_received_ = last_heartbeat_ = last_tick_ = clock_();
     writing_ = true;
     v1::ClientHello* hello = outgoing_.mutable_hello();
-    hello->set_protocol_version(kProtocolVersion);
+    hello->set_protocol_version(kSessionProtocol);
     hello->set_instance_id(client_id);
     hello->set_version(version);
     StartWrite(&outgoing_);
@@ -302,9 +302,10 @@ void GeneratorSession::OnReadDone(bool ok) {
 
 void GeneratorSession::HandleHello(v1::ServerHello hello) {
   if (state() != State::kConnecting) return;
-  if (hello.protocol_version() != kProtocolVersion) {
+  if (hello.protocol_version() < kOldestSessionProtocol ||
+      hello.protocol_version() > kSessionProtocol) {
     Close(absl::StrCat("it speaks version ", hello.protocol_version(), " of the protocol, not ",
-                       kProtocolVersion),
+                       kOldestSessionProtocol, " to ", kSessionProtocol),
           LossCause::kEnded);
     return;
   }

@@ -164,7 +164,7 @@ TEST(GatewayGeneratorsTest, WrongTokenizerHashGetsNoWork) {
 
 class ProtocolVersionTest : public testing::TestWithParam<uint32_t> {};
 
-// The one before, the next one, one of a later time.
+// None, and such as this gateway did not ask for.
 INSTANTIATE_TEST_SUITE_P(Foreign, ProtocolVersionTest, testing::Values(0, 2, 7));
 
 TEST_P(ProtocolVersionTest, AnotherOneIsRefused) {
@@ -179,7 +179,7 @@ TEST_P(ProtocolVersionTest, AnotherOneIsRefused) {
     for (const v1::WorkerStatus& worker : status.workers()) {
       if (worker.role() == "generator" &&
           worker.reason() ==
-              absl::StrCat("it speaks version ", GetParam(), " of the protocol, not 1")) {
+              absl::StrCat("it speaks version ", GetParam(), " of the protocol, not 1 to 1")) {
         return true;
       }
     }

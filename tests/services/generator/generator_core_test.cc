@@ -7,6 +7,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/common/error_details.h"
+#include "services/common/session_protocol.h"
 #include "services/common/status_mapping.h"
 #include "services/generator/submit_conversion.h"
 #include "tests/services/generator/fake_engine.h"
@@ -45,7 +46,6 @@ class GeneratorCoreTest : public ::testing::Test {
 
   v1::ServerHello MakeHello() {
     v1::ServerHello hello = MakeServerHello(engine_.info());
-    hello.set_protocol_version(GeneratorCore::kProtocolVersion);
     hello.set_model("m");
     return hello;
   }
@@ -95,16 +95,25 @@ TEST_F(GeneratorCoreTest, HelloTellsModelAndLimits) {
   EXPECT_EQ(message->hello().device(), "cpu");
 }
 
-TEST_F(GeneratorCoreTest, RefusesAnotherProtocolVersionAndAMissingHello) {
+TEST_F(GeneratorCoreTest, SpeaksToNewerGatewaysAsItCan) {
+  for (const uint32_t version : {kSessionProtocol, kSessionProtocol + 1, kSessionProtocol + 7}) {
+    auto outbox = std::make_shared<SessionOutbox>([] {});
+    const uint64_t id = *core_.OpenSession(outbox, kStart);
+    ASSERT_TRUE(core_.OnMessage(id, Hello(version), kStart).ok()) << version;
+    const auto message = outbox->Take();
+    ASSERT_TRUE(message.has_value() && message->has_hello());
+    EXPECT_EQ(message->hello().protocol_version(), kSessionProtocol);
+    EXPECT_TRUE(core_.OnMessage(id, Submit(1), kStart).ok());
+  }
+}
+
+TEST_F(GeneratorCoreTest, RefusesAnOldProtocolVersionAndAMissingHello) {
   auto outbox = std::make_shared<SessionOutbox>([] {});
   const uint64_t id = *core_.OpenSession(outbox, kStart);
   EXPECT_EQ(core_.OnMessage(id, Submit(1), kStart).code(), absl::StatusCode::kFailedPrecondition);
-  // The one before, the next one, one of a later time.
-  for (const uint32_t version : {0, 2, 7}) {
-    const absl::Status status = core_.OnMessage(id, Hello(version), kStart);
-    EXPECT_EQ(ErrorReason(status), kReasonProtocolVersion);
-    EXPECT_THAT(status.message(), HasSubstr(absl::StrCat(version)));
-  }
+  const absl::Status status = core_.OnMessage(id, Hello(kOldestSessionProtocol - 1), kStart);
+  EXPECT_EQ(ErrorReason(status), kReasonProtocolVersion);
+  EXPECT_THAT(status.message(), HasSubstr(absl::StrCat(kOldestSessionProtocol - 1)));
 }
 
 TEST_F(GeneratorCoreTest, RoutesTokensToTheSessionThatAskedUnderItsOwnNumber) {

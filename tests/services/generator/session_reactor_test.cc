@@ -14,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "qwenserve/v1/generator.grpc.pb.h"
 #include "services/common/error_details.h"
+#include "services/common/session_protocol.h"
 #include "services/common/status_mapping.h"
 #include "services/generator/submit_conversion.h"
 #include "tests/services/generator/fake_engine.h"
@@ -65,7 +66,7 @@ class SessionReactorTest : public ::testing::Test, public v1::Generator::Callbac
   // Greets, and opens sequence 1.
   void Begin() {
     v1::SessionRequest request;
-    request.mutable_hello()->set_protocol_version(GeneratorCore::kProtocolVersion);
+    request.mutable_hello()->set_protocol_version(kSessionProtocol);
     ASSERT_TRUE(stream_->Write(request));
     v1::SessionResponse response;
     ASSERT_TRUE(stream_->Read(&response));
