@@ -7,7 +7,7 @@ import re
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Pages whose blocks are run or checked. Clients' pages (examples/) have tests of their own.
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
-         "helm/README.md", "k8s/README.md", "docker/README.md")
+         "helm/README.md", "k8s/README.md", "docker/README.md", "packaging/README.md")
 # Language -> what may be done with a block of it.
 MODES = {
     "sh": ("run", "own", "serve", "cluster", "check"),

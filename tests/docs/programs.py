@@ -12,7 +12,7 @@ from doc_blocks import ROOT
 BIN = pathlib.Path(os.environ.get("QWENSERVE_BIN", ROOT / "build" / "bin"))
 SERVERS = ("qwenserve-gateway", "qwenserve-tokenizer", "qwenserve-generator")
 # Programs that are not ours and whose options are not known here.
-FOREIGN = {"alias", "apt-get", "awk", "bash", "buildah", "cat", "cd", "chmod", "cp", "curl", "cut", "dd", "docker", "dpkg",
+FOREIGN = {"alias", "apt", "apt-get", "awk", "bash", "buildah", "cat", "cd", "chmod", "cp", "cpack", "curl", "cut", "dd", "docker", "dpkg",
            "echo", "export", "git", "grep", "gzip", "head", "install", "jq", "journalctl", "kill", "ln", "ls", "mkdir", "mv",
            "openssl", "pip", "podman", "printf", "promtool", "prometheus", "python", "python3", "rm", "sed",
            "sha256sum", "sleep", "sort", "sudo", "systemctl", "tail", "tar", "tee", "test", "true", "umask", "unzip", "wait",
@@ -126,6 +126,7 @@ def check_paths(words, made, where):
     """BadCommand for a path below a folder of the repository that is neither there nor among `made`."""
     for word in words:
         for path in re.findall(r"(?:^|=)([\w.][\w./-]*)", word):
+            path = path.removeprefix("./")
             top = path.split("/")[0]
             if "/" in path and top != "build" and (ROOT / top).is_dir() and not (ROOT / path).exists() and path not in made:
                 raise BadCommand(f"{where}: there is no {path}")
