@@ -107,7 +107,8 @@ class Browser:
             done = self._changed.wait_for(lambda: number in self._results or self._ended, PATIENCE * 3)
             assert done and number in self._results, f"no answer to {method}"
             result = self._results.pop(number)
-        assert "error" not in result, f"{method}: {result['error']}"
+        if "error" in result:
+            raise BrowserError(f"{method}: {result['error']}")
         return result["result"]
 
     def open(self, url, width=1200, height=800, phone=False):
@@ -119,6 +120,10 @@ class Browser:
 
     def on_event(self, session, handler):
         self._events[session] = handler
+
+
+class BrowserError(Exception):
+    """What the browser itself says of a command, not the page."""
 
 
 class Page:
@@ -186,8 +191,12 @@ class Page:
         """Until the expression is true."""
         deadline = time.monotonic() + patience
         while True:
-            if self.run(f"Boolean({condition})"):
-                return
+            try:
+                if self.run(f"Boolean({condition})"):
+                    return
+            except BrowserError as error:  # of a page that another one replaced meanwhile
+                assert time.monotonic() < deadline, f"{condition}: {error}"
+                continue
             assert time.monotonic() < deadline, f"{condition}: {self.run('document.body.innerText')[-1500:]}"
             time.sleep(0.02)
 

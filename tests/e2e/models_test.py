@@ -52,6 +52,9 @@ def models(gateway, api):
     with grpc.insecure_channel(gateway.address) as channel:
         stub = api.InferenceStub(channel)
         wait_for(lambda: len(stub.ListModels(api.ListModelsRequest()).models) == 2)
+        # A gateway is ready with one model, and lists those that have a tokenizer.
+        wait_for(lambda: all(gateway.series().get(f'qwenserve_gateway_model_replicas{{model="{name}"}}') == 1
+                             for name in ("one", "two")))
         yield stub
 
 
