@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <cstddef>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -71,7 +72,7 @@ class SpanExporter final : public SpanSink {
   std::mutex mutex_;
   std::condition_variable changed_;
   // Guarded by mutex_:
-  std::vector<opentelemetry::proto::trace::v1::Span> queue_;
+  std::deque<opentelemetry::proto::trace::v1::Span> queue_;
   bool ending_ = false;                    // what waits is still sent
   bool ended_ = false;                     // nothing is sent any more
   bool done_ = false;                      // the thread has nothing more to do

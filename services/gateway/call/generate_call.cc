@@ -270,24 +270,26 @@ void GenerateCall::OnText(v1::DetokenizeResult result) {
     if (absl::Status status = sample->choice.OnText(result); !status.ok()) {
       End(status);
     } else {
-      RecordTokens(sample->choice, sample->choice.completion_tokens() - before);
+      RecordTokens(*sample, static_cast<int>(sample->choice.completion_tokens() - before));
       if (phase_ == Phase::kRunning) Advance(*sample);
     }
   }
   sink_->Wake();
 }
 
-void GenerateCall::RecordTokens(const Choice& choice, int tokens) {
+void GenerateCall::RecordTokens(Sample& sample, int tokens) {
   if (tokens == 0) return;
   const absl::Time now = services_.clock();
-  if (last_token_ == absl::InfinitePast()) {
+  if (first_token_ == absl::InfinitePast()) {
     first_token_ = now;
     span_.Event("first_token");
     model_metrics_->time_to_first_token.Observe(absl::ToDoubleSeconds(now - start_));
-  } else {
-    model_metrics_->inter_token.Observe(absl::ToDoubleSeconds(now - last_token_) / tokens);
   }
-  last_token_ = now;
+  if (sample.last_token != absl::InfinitePast()) {
+    const double each = absl::ToDoubleSeconds(now - sample.last_token) / tokens;
+    for (int i = 0; i < tokens; ++i) model_metrics_->inter_token.Observe(each);
+  }
+  sample.last_token = now;
   model_metrics_->completion_tokens.Increment(tokens);
   key_ticket_.TakeAnswer(tokens);
   if (!request_.whole || phase_ == Phase::kEnded) return;
@@ -299,7 +301,7 @@ void GenerateCall::RecordTokens(const Choice& choice, int tokens) {
 void GenerateCall::Advance(Sample& sample) {
   const uint32_t before = sample.choice.completion_tokens();
   sample.choice.DecodeKnown();
-  RecordTokens(sample.choice, static_cast<int>(sample.choice.completion_tokens() - before));
+  RecordTokens(sample, static_cast<int>(sample.choice.completion_tokens() - before));
   if (phase_ != Phase::kRunning) return;
   if (std::optional<v1::DetokenizeItem> item = sample.choice.NextItem()) {
     services_.text->Detokenize(*std::move(item), model_.tokenizer_hash, shared_from_this());

@@ -154,6 +154,7 @@ class GenerateCall final : public SequenceListener,
     absl::Status refusal;
     absl::Time seek_at = absl::InfiniteFuture();  // with neither replica nor relocation
     absl::Time last_ids;
+    absl::Time last_token = absl::InfinitePast();  // that was decoded
     bool in_gap = false;  // has gone on elsewhere, and nothing has come from there
 
     AttemptSpan attempt;  // while a replica has it
@@ -185,7 +186,7 @@ class GenerateCall final : public SequenceListener,
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void KeepIds(Sample& sample, const v1::SequenceEvent& event)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RecordTokens(const Choice& choice, int tokens) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RecordTokens(Sample& sample, int tokens) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Advance(Sample& sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Nothing more is needed from any generator.
   void Close(Sample& sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -252,7 +253,6 @@ class GenerateCall final : public SequenceListener,
   std::vector<Sample> samples_ ABSL_GUARDED_BY(mutex_);
   std::vector<Seeking> seeking_ ABSL_GUARDED_BY(mutex_);
   absl::Time first_token_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
-  absl::Time last_token_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 
   std::optional<v1::Started> started_ ABSL_GUARDED_BY(mutex_);
   std::optional<HandedOut> handed_out_ ABSL_GUARDED_BY(mutex_);

@@ -231,7 +231,9 @@ void GenerateCall::OnRelocated(const Relocation* relocation,
       if (sample->replica != nullptr) {  // handed over: the old one has it until now
         // What has come since it was asked for may be a reason to stay.
         goes_on = MayMove(*sample, sample->cause);
-        if (goes_on) {
+        if (!goes_on) {
+          sample->queue.End();
+        } else {
           sample->replica->Cancel(sample->sequence);
           goes_on = Leave(*sample, sample->cause);
         }
@@ -254,7 +256,10 @@ void GenerateCall::OnNotRelocated(const Relocation* relocation) {
     Sample* sample = Find(relocation);
     if (sample == nullptr) return;
     sample->relocation = nullptr;
-    if (sample->replica != nullptr) return;  // stays where it is
+    if (sample->replica != nullptr) {  // stays where it is
+      sample->queue.End();
+      return;
+    }
     const uint32_t index = IndexOf(*sample);
     if (const auto again = failover_->OnNoReplica(index, services_.clock()); again.has_value()) {
       sample->seek_at = *again;

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "services/common/error_details.h"
+#include "services/common/status_mapping.h"
+
 namespace qwenserve {
 
 DetokenizeStream::DetokenizeStream(Hooks hooks, Clock clock, int max_items_per_message)
@@ -48,12 +51,13 @@ void DetokenizeStream::WriteNext() {
   StartWrite(&outgoing_);
 }
 
-void DetokenizeStream::Close() {
+void DetokenizeStream::Close(bool in_order) {
   std::vector<TextItem> items;
   {
     absl::MutexLock lock(&mutex_);
     if (lost_) return;
     lost_ = true;
+    in_order_ = in_order;
     for (auto& [key, item] : sent_) {
       ++item.losses;
       items.push_back(std::move(item));
@@ -69,6 +73,11 @@ void DetokenizeStream::Close() {
 bool DetokenizeStream::lost() const {
   absl::MutexLock lock(&mutex_);
   return lost_;
+}
+
+bool DetokenizeStream::in_order() const {
+  absl::MutexLock lock(&mutex_);
+  return in_order_;
 }
 
 absl::Duration DetokenizeStream::OldestAge() const {
@@ -109,6 +118,10 @@ void DetokenizeStream::OnReadDone(bool ok) {
 }
 
 void DetokenizeStream::OnDone(const grpc::Status& status) {
+  if (ErrorReason(FromGrpcStatus(status)) == kReasonDraining) {
+    absl::MutexLock lock(&mutex_);
+    in_order_ = true;
+  }
   // The one who waits for this must be the last owner: a channel that goes away on one of gRPC's
   // own threads may have it wait for itself.
   const std::shared_ptr<absl::Notification> done = done_;

@@ -53,9 +53,13 @@ class DetokenizeStream final
   // False, with `item` untouched, when the stream has ended.
   bool Add(TextItem&& item);
   void Flush();
-  void Close();
+  void Close() { Close(false); }
+  // As Close, of a worker that is to be used no more: no loss.
+  void Leave() { Close(true); }
 
   bool lost() const;
+  // Once done(): whether the worker, or we, ended it in order.
+  bool in_order() const;
   // Of the oldest item that is sent and unanswered; zero when there is none.
   absl::Duration OldestAge() const;
   bool done() const { return done_->HasBeenNotified(); }
@@ -66,6 +70,7 @@ class DetokenizeStream final
   void OnDone(const grpc::Status& status) override;
 
  private:
+  void Close(bool in_order);
   void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Hooks hooks_;
@@ -78,6 +83,7 @@ class DetokenizeStream final
 
   mutable absl::Mutex mutex_;
   bool lost_ ABSL_GUARDED_BY(mutex_) = false;
+  bool in_order_ ABSL_GUARDED_BY(mutex_) = false;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t step_ ABSL_GUARDED_BY(mutex_) = 0;
   v1::DetokenizeRequest outgoing_;  // gRPC's while writing_

@@ -122,6 +122,7 @@ void GeneratorSession::Close(const std::string& reason, LossCause cause) {
     if (vanished && WasPaused(clock_())) cause = LossCause::kPaused;
     state_ = State::kLost;
     reason_ = reason;
+    loss_cause_ = cause;
     orphans = std::exchange(sequences_, {});
     submits_.clear();
     cancels_.clear();
@@ -148,6 +149,11 @@ GeneratorSession::State GeneratorSession::state() const {
 std::string GeneratorSession::reason() const {
   absl::MutexLock lock(&mutex_);
   return reason_;
+}
+
+LossCause GeneratorSession::loss_cause() const {
+  absl::MutexLock lock(&mutex_);
+  return loss_cause_;
 }
 
 v1::EngineStats GeneratorSession::stats() const {

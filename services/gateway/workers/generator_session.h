@@ -74,6 +74,7 @@ class GeneratorSession final
   State state() const;
   // Why it was lost.
   std::string reason() const;
+  LossCause loss_cause() const;
   v1::EngineStats stats() const;
   absl::Duration silence() const;
   uint32_t open_sequences() const;
@@ -138,6 +139,7 @@ class GeneratorSession final
   mutable absl::Mutex mutex_;
   State state_ ABSL_GUARDED_BY(mutex_) = State::kConnecting;
   std::string reason_ ABSL_GUARDED_BY(mutex_);
+  LossCause loss_cause_ ABSL_GUARDED_BY(mutex_) = LossCause::kEnded;
   absl::Time opened_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_received_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_heartbeat_ ABSL_GUARDED_BY(mutex_);

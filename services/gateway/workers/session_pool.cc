@@ -162,7 +162,12 @@ void SessionPool::Review(const std::string& address, Endpoint& endpoint, absl::T
   if (!endpoint.session->done()) return;
   const std::string reason = endpoint.session->reason();
   if (endpoint.was_ready) {
-    metrics_->generators_lost.Increment();
+    // One that goes in order, as in an update, is no loss; nor is it its fault that this process
+    // stood still.
+    const LossCause cause = endpoint.session->loss_cause();
+    if (cause != LossCause::kDraining && cause != LossCause::kPaused) {
+      metrics_->generators_lost.Increment();
+    }
     endpoint.health->OnLost(endpoint.session->open_sequences() > 0, now);
   }
   if (endpoint.was_ready || reason != endpoint.last_reason) {

@@ -115,6 +115,7 @@ void TokenizerPool::SetAddresses(const std::vector<std::string>& addresses) {
 
 void TokenizerPool::Tick(absl::Time now) {
   std::vector<std::shared_ptr<grpc::Channel>> gone;  // without the lock: gRPC may wait for threads
+  std::vector<std::shared_ptr<DetokenizeStream>> unlisted;
   std::vector<std::shared_ptr<DetokenizeStream>> stuck;
   std::vector<TextItem> retry;
   std::vector<TextItem> expired;
@@ -127,9 +128,7 @@ void TokenizerPool::Tick(absl::Time now) {
     for (auto it = endpoints_.begin(); it != endpoints_.end();) {
       Endpoint& endpoint = it->second;
       if (endpoint.stream != nullptr && endpoint.stream->lost()) {
-        spdlog::warn("tokenizer at {} is lost", it->first);
-        metrics_->tokenizers_lost.Increment();
-        ending_.push_back(std::exchange(endpoint.stream, nullptr));
+        ending_.emplace_back(it->first, std::exchange(endpoint.stream, nullptr));
         for (const auto& operation : preparing_) {
           if (operation->address == it->first) operation->Abandon();
         }
@@ -137,7 +136,7 @@ void TokenizerPool::Tick(absl::Time now) {
         changed = true;
       }
       const bool used = endpoint.stream != nullptr || endpoint.describing != nullptr;
-      if (!endpoint.listed && endpoint.stream != nullptr) stuck.push_back(endpoint.stream);
+      if (!endpoint.listed && endpoint.stream != nullptr) unlisted.push_back(endpoint.stream);
       if (!endpoint.listed && !used && endpoint.prepares == 0) {
         it = endpoints_.erase(it);
         changed = true;
@@ -154,9 +153,7 @@ void TokenizerPool::Tick(absl::Time now) {
       ready += IsReady(endpoint);
       ++it;
     }
-    ending_.erase(std::remove_if(ending_.begin(), ending_.end(),
-                                 [](const auto& stream) { return stream->done(); }),
-                  ending_.end());
+    ReviewEnding();
     const auto unused = std::partition(channels_.begin(), channels_.end(),
                                        [](const auto& channel) { return channel.use_count() > 1; });
     gone.assign(std::make_move_iterator(unused), std::make_move_iterator(channels_.end()));
@@ -170,6 +167,7 @@ void TokenizerPool::Tick(absl::Time now) {
     for (auto& function : EndWaitingPrepares(now)) deferred.push_back(std::move(function));
   }
   metrics_->tokenizers_ready.Set(ready);
+  for (const auto& stream : unlisted) stream->Leave();
   for (const auto& stream : stuck) stream->Close();
   for (TextItem& item : retry) Place(std::move(item));
   for (TextItem& item : expired) {
@@ -251,6 +249,21 @@ void TokenizerPool::OpenStream(Endpoint& endpoint) {
   hooks.texts = TextsOf(endpoint.description->tokenizer_hash());
   endpoint.stream = std::make_shared<DetokenizeStream>(std::move(hooks), clock_, max_items);
   endpoint.stream->Open(endpoint.detokenize_stub.get());
+}
+
+void TokenizerPool::ReviewEnding() {
+  const auto done = std::partition(ending_.begin(), ending_.end(),
+                                   [](const auto& ending) { return !ending.second->done(); });
+  for (auto ending = done; ending != ending_.end(); ++ending) {
+    const auto& [address, stream] = *ending;
+    if (stream->in_order()) {
+      spdlog::info("tokenizer at {} has left", address);
+    } else {
+      spdlog::warn("tokenizer at {} is lost", address);
+      metrics_->tokenizers_lost.Increment();
+    }
+  }
+  ending_.erase(done, ending_.end());
 }
 
 std::shared_ptr<TokenTexts> TokenizerPool::TextsOf(const std::string& tokenizer_hash) {
@@ -466,7 +479,7 @@ void TokenizerPool::Shutdown() {
     }
     for (const auto& operation : preparing_) operation->Cancel();
     deferred = EndWaitingPrepares(clock_());
-    streams.insert(streams.end(), ending_.begin(), ending_.end());
+    for (const auto& [address, stream] : ending_) streams.push_back(stream);
   }
   for (const auto& stream : streams) stream->Close();
   for (const auto& stream : streams) stream->WaitDone();

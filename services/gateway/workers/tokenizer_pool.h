@@ -95,6 +95,8 @@ class TokenizerPool final : public TextService {
   std::shared_ptr<TokenTexts> TextsOf(const std::string& tokenizer_hash)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OpenStream(Endpoint& endpoint) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Forgets streams that gRPC is done with, and tells of those that were lost.
+  void ReviewEnding() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // False: no worker can take it, now or when it has room.
   bool StartOrQueuePrepare(const std::shared_ptr<PrepareOperation>& operation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -127,8 +129,9 @@ class TokenizerPool final : public TextService {
   std::map<std::string, Endpoint> endpoints_ ABSL_GUARDED_BY(mutex_);  // by address
   // By tokenizer hash: of the workers that are there.
   std::map<std::string, std::shared_ptr<TokenTexts>> texts_ ABSL_GUARDED_BY(mutex_);
-  // Streams that ended; gRPC may still be at work on them.
-  std::vector<std::shared_ptr<DetokenizeStream>> ending_ ABSL_GUARDED_BY(mutex_);
+  // Streams that ended, with their addresses; gRPC may still be at work on them.
+  std::vector<std::pair<std::string, std::shared_ptr<DetokenizeStream>>> ending_
+      ABSL_GUARDED_BY(mutex_);
   std::list<TextItem> orphans_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::function<void()>> deferred_ ABSL_GUARDED_BY(mutex_);
   std::set<std::shared_ptr<PrepareOperation>> preparing_ ABSL_GUARDED_BY(mutex_);  // at workers

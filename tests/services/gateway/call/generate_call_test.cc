@@ -1,8 +1,10 @@
 #include "services/gateway/call/generate_call.h"
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -54,6 +56,12 @@ class FakePlacer : public Placer {
   absl::Status foreseen;
   std::function<void()> before_place;
   std::shared_ptr<PlacementListener> waiting;
+};
+
+class KeptSpans : public SpanSink {
+ public:
+  void Add(opentelemetry::proto::trace::v1::Span span) override { names.push_back(span.name()); }
+  std::vector<std::string> names;
 };
 
 class FakeReplica : public GeneratorReplica {
@@ -188,6 +196,29 @@ TEST_F(GenerateCallTest, WhatCannotGoOnElsewhereStaysWhenTokensComeWhileAPlaceIs
   call_->OnSequenceEvent(0, event);
   EXPECT_TRUE(call_->Summarize(&summary));
   call_->Abort();
+}
+
+TEST_F(GenerateCallTest, TheSpanOfASearchEndsWithIt) {
+  KeptSpans kept;
+  const Tracer tracer(&kept, 1);
+  services_.tracer = &tracer;
+  const auto searches = [&] { return std::count(kept.names.begin(), kept.names.end(), "queue"); };
+  Start();
+  Prepared();
+  std::exchange(placer_.waiting, nullptr)->OnPlaced(std::make_shared<FakeReplica>());
+  EXPECT_EQ(searches(), 1);
+  call_->OnHandOver(0, 0, LossCause::kDraining);
+  std::exchange(placer_.waiting, nullptr)->OnNotPlaced(absl::UnavailableError(""));
+  EXPECT_EQ(searches(), 2);  // it stays where it is
+  call_->OnHandOver(0, 0, LossCause::kDraining);
+  v1::SequenceEvent event;
+  event.add_token_ids(5);
+  call_->OnSequenceEvent(0, event);
+  std::exchange(placer_.waiting, nullptr)->OnPlaced(std::make_shared<FakeReplica>());
+  EXPECT_EQ(searches(), 3);  // too late
+  call_->Abort();
+  EXPECT_EQ(searches(), 3);
+  call_ = nullptr;
 }
 
 TEST_F(GenerateCallTest, LogprobsOfAPromptCountAsMemoryOfTheGateway) {
