@@ -101,6 +101,22 @@ def test_alerts_fire_and_are_quiet(document, alerts, promtool, tmp_path):
     assert done.stdout.count("SUCCESS") == len(files) and done.returncode == 0, done.stdout + done.stderr
 
 
+def test_text_without_a_release(promtool, tmp_path):
+    """The rules for all releases: what absent() gives says nothing of one."""
+    case = tmp_path / "case.yaml"
+    case.write_text(yaml.safe_dump({
+        "rule_files": [str(ROOT / "k8s" / "prometheus" / "rules.yaml")],
+        "tests": [{"input_series": [], "alert_rule_test": [{
+            "eval_time": "20m", "alertname": "QwenserveNoMetrics", "exp_alerts": [{
+                "exp_labels": {"severity": "page", "component": "gateway"},
+                "exp_annotations": {
+                    "summary": "Prometheus sees no gateway",
+                    "description": "All gateways are gone, or Prometheus cannot reach them, and then no other alert works.",
+                    "runbook_url": "docs/runbooks.md#qwenservenometrics"}}]}]}]}))
+    done = subprocess.run([promtool, "test", "rules", case], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_every_alert_has_cases(alerts):
     assert list(CASES) == list(alerts)
     for alert, cases in CASES.items():

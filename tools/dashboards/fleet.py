@@ -7,7 +7,7 @@ from queries import (FLEET, MODEL, NAMESPACE, OF_MODEL, RELEASE, error_ratio, ga
 NOW = ("Now", [
     stat("Ready", "Processes that take requests, by kind.",
          (f'sum by (component) ({gauge("qwenserve_ready")})', "{{component}}"), width=6,
-         alerts=("QwenserveNoReadyGenerator", "QwenserveNoReadyTokenizer", "QwenserveNoReadyGateway"),
+         alerts=("QwenserveNoReadyGenerator", "QwenserveModelNotServed", "QwenserveNoReadyTokenizer", "QwenserveNoReadyGateway"),
          thresholds=steps(RED, (1, GREEN))),
     stat("Alerts", "Alerts that fire, pages and tickets.",
          (f'count(ALERTS{{alertname=~"Qwenserve.*",alertstate="firing",{FLEET}}}) or vector(0)', "firing"), width=3,
