@@ -37,6 +37,11 @@ def test_pods_are_spread(documents):
             continue
         assert [c["topologyKey"] for c in constraints] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
         for constraint in constraints:
+            # Else a node that is tainted for others counts as an empty one, and with DoNotSchedule the rest stays
+            # unscheduled; and pods that an update replaces would decide where the new ones may go.
+            assert constraint["nodeTaintsPolicy"] == "Honor"
+            assert constraint.get("matchLabelKeys") == (
+                ["pod-template-hash"] if this.workload["kind"] == "Deployment" else None)
             same = [p.name for p in all_pods(documents) if selects(constraint["labelSelector"]["matchLabels"], p.labels)]
             assert same == [this.name]
 

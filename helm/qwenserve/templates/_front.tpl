@@ -3,6 +3,11 @@
 {{- include "qwenserve.name" (dict "root" . "component" (ternary "front" "gateway" .Values.front.enabled)) -}}
 {{- end -}}
 
+{{- define "qwenserve.entryPort" -}}
+{{- $root := index . 0 -}}
+{{- get (ternary $root.Values.front $root.Values.gateway $root.Values.front.enabled).service (index . 1) -}}
+{{- end -}}
+
 {{/* Of the haproxy before the gateways. */}}
 {{- define "qwenserve.frontConfig" -}}
 {{- $front := .Values.front -}}

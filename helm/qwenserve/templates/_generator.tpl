@@ -73,18 +73,24 @@ spec:
         {{- with include "qwenserve.collectorMounts" .root }}
         {{- . | nindent 8 }}
         {{- end }}
+        {{- with include "qwenserve.extraMounts" $g }}
+        {{- . | nindent 8 }}
+        {{- end }}
   volumes:
     - name: shm
       emptyDir:
         medium: Memory
         sizeLimit: {{ $g.sharedMemory }}
-    {{- with include "qwenserve.modelVolumes" $model }}
+    {{- with include "qwenserve.modelVolumes" $labels }}
     {{- . | nindent 4 }}
     {{- end }}
     {{- with include "qwenserve.workerTlsVolumes" .root }}
     {{- . | nindent 4 }}
     {{- end }}
     {{- with include "qwenserve.collectorVolumes" .root }}
+    {{- . | nindent 4 }}
+    {{- end }}
+    {{- with include "qwenserve.extraVolumes" $g }}
     {{- . | nindent 4 }}
     {{- end }}
 {{- end -}}

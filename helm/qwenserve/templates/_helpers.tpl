@@ -1,10 +1,13 @@
 {{/* Names, labels and the spelling of flags. */}}
 
+{{/* At most 26 characters; what is longer keeps its beginning and is told from others by a hash. */}}
 {{- define "qwenserve.fullname" -}}
-{{- if contains .Chart.Name .Release.Name -}}
-{{- .Release.Name | trunc 26 | trimSuffix "-" -}}
+{{- $name := ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) (contains .Chart.Name .Release.Name) -}}
+{{- with .Values.fullnameOverride -}}{{- $name = . -}}{{- end -}}
+{{- if gt (len $name) 26 -}}
+{{- printf "%s-%s" ($name | trunc 19 | trimSuffix "-") (sha256sum $name | trunc 6) -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 26 | trimSuffix "-" -}}
+{{- $name -}}
 {{- end -}}
 {{- end -}}
 
@@ -33,11 +36,38 @@ qwenserve/model: {{ .key }}
 {{- end }}
 {{- end -}}
 
+{{/* Labels that selectors, rules and dashboards go by, so that nobody else may set them. */}}
+{{- define "qwenserve.checkLabels" -}}
+{{- $labels := index . 1 -}}
+{{- range $key := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" "qwenserve/model" "qwenserve/node" -}}
+{{- if hasKey $labels $key -}}
+{{- fail (printf "%s: the chart itself sets the label %s: leave it out" (index $ 0) $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "qwenserve.commonLabels" -}}
+{{- include "qwenserve.checkLabels" (list "commonLabels" .Values.commonLabels) -}}
+{{- with .Values.commonLabels -}}{{- toYaml . -}}{{- end -}}
+{{- end -}}
+
+{{/* Of objects that belong to the release as a whole. */}}
+{{- define "qwenserve.releaseLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- with include "qwenserve.commonLabels" . }}
+{{ . }}
+{{- end }}
+{{- end -}}
+
 {{- define "qwenserve.labels" -}}
 {{ include "qwenserve.selectorLabels" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- with include "qwenserve.commonLabels" .root }}
+{{ . }}
+{{- end }}
 {{- end -}}
 
 {{- define "qwenserve.image" -}}

@@ -8,6 +8,9 @@ Every template that needs a model comes through here, so this is where contradic
 {{- $models := dict -}}
 {{- $names := dict -}}
 {{- range $key, $given := (.Values.models | default $demo) -}}
+{{- if not (regexMatch "^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$" $key) -}}
+{{- fail (printf "models: the key %q becomes part of object names, so it may have at most 20 of a-z, 0-9 and -, a letter first; what clients ask for goes into its name" $key) -}}
+{{- end -}}
 {{- $model := deepCopy $given -}}
 {{- $_ := set $model "key" $key -}}
 {{- $_ := set $model "name" ($given.name | default $key) -}}
@@ -158,29 +161,30 @@ replicas: {{ ternary 1 .values.replicas (kindIs "invalid" .values.replicas) }}
 {{- end -}}
 {{- end -}}
 
+{{/* Takes the usual dict. */}}
 {{- define "qwenserve.modelVolumes" -}}
-{{- with .source.pvc -}}
+{{- with .model.source.pvc -}}
 - name: model
   persistentVolumeClaim:
     claimName: {{ .claimName }}
     readOnly: true
 {{- end -}}
-{{- with .source.hostPath -}}
+{{- with .model.source.hostPath -}}
 - name: model
   hostPath:
     path: {{ .path }}
     type: Directory
 {{- end -}}
-{{- with .source.image -}}
+{{- with .model.source.image -}}
 - name: model
   image:
     reference: {{ .reference }}
     pullPolicy: {{ .pullPolicy | default "IfNotPresent" }}
 {{- end -}}
-{{- with .source.copy -}}
+{{- with .model.source.copy -}}
 - name: model
   emptyDir:
-    sizeLimit: {{ .sizeLimit }}
+    sizeLimit: {{ include "qwenserve.copySize" $ }}
 {{- with .claimName }}
 - name: source
   persistentVolumeClaim:
@@ -188,6 +192,11 @@ replicas: {{ ternary 1 .values.replicas (kindIs "invalid" .values.replicas) }}
     readOnly: true
 {{- end }}
 {{- end -}}
+{{- end -}}
+
+{{/* A tokenizer has no weights, and need not be on a node with room for them. */}}
+{{- define "qwenserve.copySize" -}}
+{{- ternary "1Gi" .model.source.copy.sizeLimit (eq .component "tokenizer") -}}
 {{- end -}}
 
 {{/*
@@ -209,7 +218,7 @@ checksum. A tokenizer needs no weights.
     - {name: LIST_SHA256, value: {{ .sha256 | quote }}}
     - {name: SKIP, value: {{ ternary "*.safetensors" "" (eq $.component "tokenizer") | quote }}}
   resources:
-    requests: {cpu: 100m, memory: 64Mi, ephemeral-storage: {{ .sizeLimit }}}
+    requests: {cpu: 100m, memory: 64Mi, ephemeral-storage: {{ include "qwenserve.copySize" $ }}}
     limits: {memory: 1Gi}
   terminationMessagePolicy: FallbackToLogsOnError
   securityContext:

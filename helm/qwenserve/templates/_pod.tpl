@@ -1,18 +1,48 @@
 {{/* Fields of pods and containers that are alike in all workloads. */}}
 
+{{- define "qwenserve.serviceAccountName" -}}
+{{- with .Values.serviceAccount -}}
+{{- .name | default (ternary (include "qwenserve.fullname" $) "" .create) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "qwenserve.podSecurity" -}}
+securityContext:
+  runAsNonRoot: true
+  {{- with .Values.podSecurityContext }}
+  {{- include "qwenserve.numbers" . | trim | nindent 2 }}
+  {{- end }}
+  seccompProfile:
+    type: RuntimeDefault
+{{- end -}}
+
+{{/* A map without its numbers becoming 1.00065e+09. */}}
+{{- define "qwenserve.numbers" -}}
+{{- range $name, $value := . }}
+{{- if kindIs "slice" $value }}
+{{- with $value }}
+{{ $name }}:
+  {{- range . }}
+  - {{ include "qwenserve.scalar" . }}
+  {{- end }}
+{{- end }}
+{{- else if not (kindIs "invalid" $value) }}
+{{ $name }}: {{ include "qwenserve.scalar" $value }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- define "qwenserve.podSettings" -}}
 {{- $values := .values -}}
 automountServiceAccountToken: false
+{{- with include "qwenserve.serviceAccountName" .root }}
+serviceAccountName: {{ . }}
+{{- end }}
 # The variables of service links would begin with QWENSERVE_, like those of the configuration.
 enableServiceLinks: false
 # The drain, and time to stop after it.
 terminationGracePeriodSeconds: {{ add $values.drain.delaySeconds $values.drain.timeoutSeconds 15 }}
-securityContext:
-  runAsNonRoot: true
-  runAsUser: 65532
-  runAsGroup: 65532
-  seccompProfile:
-    type: RuntimeDefault
+{{ include "qwenserve.podSecurity" .root }}
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
@@ -35,7 +65,10 @@ affinity:
 {{- end }}
 {{- $tolerations := $values.tolerations -}}
 {{- if eq (toString $values.device) "cuda" -}}
-{{- $tolerations = append $tolerations (dict "key" $values.gpuResource "operator" "Exists" "effect" "NoSchedule") -}}
+{{- /* Nodes are tainted so even where their GPUs are given out in parts, by other names. */ -}}
+{{- range $key := list "nvidia.com/gpu" $values.gpuResource | uniq -}}
+{{- $tolerations = append $tolerations (dict "key" $key "operator" "Exists" "effect" "NoSchedule") -}}
+{{- end -}}
 {{- end -}}
 {{- with $tolerations }}
 tolerations:
@@ -43,11 +76,17 @@ tolerations:
 {{- end }}
 {{- with .root.Values.topologySpread }}
 {{- if and .enabled (not $.node) }}
+# Nodes that these pods may not use count as no empty place{{ if ne $.component "generator" }}, and pods of the old version, which are
+# about to leave, not as neighbours{{ end }}.
 topologySpreadConstraints:
   {{- range .topologyKeys }}
   - topologyKey: {{ . }}
     maxSkew: 1
     whenUnsatisfiable: {{ $.root.Values.topologySpread.whenUnsatisfiable }}
+    nodeTaintsPolicy: Honor
+    {{- if ne $.component "generator" }}
+    matchLabelKeys: [pod-template-hash]
+    {{- end }}
     labelSelector:
       matchLabels:
         {{- include "qwenserve.selectorLabels" $ | nindent 8 }}
@@ -76,7 +115,8 @@ labels:
   inference.networking.k8s.io/engine-type: {{ include "qwenserve.engineType" .root }}
   llm-d.ai/engine-type: {{ include "qwenserve.engineType" .root }}
   {{- end }}
-  {{- with .values.podLabels }}
+  {{- include "qwenserve.checkLabels" (list (printf "%s.podLabels" .component) .values.podLabels) }}
+  {{- with merge (deepCopy .values.podLabels) .root.Values.commonLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- with .values.podAnnotations }}
@@ -94,8 +134,16 @@ env:
       fieldRef:
         fieldPath: status.podIP
   {{- range $name, $value := .values.env }}
+  {{- if eq $name "POD_IP" }}
+  {{- fail (printf "%s.env: the chart itself sets POD_IP: leave it out" $.component) }}
+  {{- end }}
   - name: {{ $name }}
+    {{- if kindIs "map" $value }}
+    valueFrom:
+      {{- toYaml $value | nindent 6 }}
+    {{- else }}
     value: {{ $value | quote }}
+    {{- end }}
   {{- end }}
 {{- $resources := deepCopy .values.resources -}}
 {{- if eq (toString .values.device) "cuda" -}}
@@ -129,7 +177,7 @@ securityContext:
 {{- end -}}
 
 {{- define "qwenserve.commonArgs" -}}
-- --ops-listen=$(POD_IP):9090
+- --ops-listen=0.0.0.0:9090
 - --log-level={{ .root.Values.logLevel }}
 - --log-format={{ .root.Values.logFormat }}
 - --drain-delay={{ .values.drain.delaySeconds }}
@@ -236,6 +284,53 @@ readinessProbe:
 - name: collector-tls
   secret:
     secretName: {{ . }}
+{{- end -}}
+{{- end -}}
+
+{{/* Takes VALUES of a component; text as YAML lists, or empty. */}}
+{{- define "qwenserve.extraMounts" -}}
+{{- with .extraVolumeMounts }}{{ toYaml . }}{{ end -}}
+{{- end -}}
+
+{{- define "qwenserve.extraVolumes" -}}
+{{- with .extraVolumes }}{{ toYaml . }}{{ end -}}
+{{- end -}}
+
+{{/* The strategy of a Deployment. Takes VALUES and their path. */}}
+{{- define "qwenserve.strategy" -}}
+{{- $values := index . 0 -}}
+{{- with $values.rollingUpdate -}}
+{{- if and (has (toString .maxSurge) (list "0" "0%")) (has (toString .maxUnavailable) (list "0" "0%")) -}}
+{{- fail (printf "%s.rollingUpdate: with maxSurge and maxUnavailable both 0 no pod could ever be replaced: raise one" (index $ 1)) -}}
+{{- end -}}
+strategy:
+  rollingUpdate:
+    maxSurge: {{ .maxSurge }}
+    maxUnavailable: {{ .maxUnavailable }}
+{{- end -}}
+{{- end -}}
+
+{{/* The fields of a Service that its type decides on. Takes SERVICE and its path. */}}
+{{- define "qwenserve.serviceType" -}}
+{{- $path := index . 1 -}}
+{{- with index . 0 -}}
+{{- if and .externalTrafficPolicy (eq .type "ClusterIP") -}}
+{{- fail (printf "%s.externalTrafficPolicy is for what comes from outside, and type is ClusterIP: set type to LoadBalancer or NodePort, or leave it null" $path) -}}
+{{- end -}}
+{{- if and (or .loadBalancerSourceRanges .loadBalancerClass) (ne .type "LoadBalancer") -}}
+{{- fail (printf "%s: loadBalancerSourceRanges and loadBalancerClass need type LoadBalancer, and type is %s" $path .type) -}}
+{{- end -}}
+type: {{ .type }}
+{{- with .loadBalancerClass }}
+loadBalancerClass: {{ . }}
+{{- end }}
+{{- with .loadBalancerSourceRanges }}
+loadBalancerSourceRanges:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .externalTrafficPolicy }}
+externalTrafficPolicy: {{ . }}
+{{- end }}
 {{- end -}}
 {{- end -}}
 
