@@ -283,8 +283,9 @@ def test_manifests(helm):
 
 
 def test_routes_lead_to_it(helm):
-    documents = helm.render("front", values={"routes": {"parentRefs": [{"name": "g"}], "http": {"enabled": True},
-                                                        "grpc": {"enabled": True}}}, apis=ALL_APIS)
+    documents = helm.render("front", values={"routes": {"parentRefs": [{"name": "g"}], "http": {"enabled": True, "hostnames": ["h.example"]},
+                                                        "grpc": {"enabled": True, "hostnames": ["g.example"]}}},
+                            apis=ALL_APIS)
     for route in of_kind(documents, "GRPCRoute", "HTTPRoute"):
         assert [b["name"] for b in route["spec"]["rules"][0]["backendRefs"]] == ["qwenserve-front"]
 
