@@ -42,7 +42,7 @@ absl::Status ForClient(const grpc::Status& status) {
 
 struct TokenizerPool::PrepareOperation {
   v1::PrepareRequest request;
-  std::string tokenizer_hash;
+  Kind kind;
   absl::Time deadline;
   PrepareCallback done;
   std::set<std::string> tried;  // addresses
@@ -219,7 +219,7 @@ void TokenizerPool::OnDescribed(const std::string& address,
           spdlog::info("tokenizer {} at {} is connected, model {}",
                        endpoint.description->instance_id(), address, endpoint.description->model());
           OpenStream(endpoint);
-          StartWaitingPrepares(hash);
+          StartWaitingPrepares();
         }
       }
       endpoint.reason = reason;
@@ -341,8 +341,8 @@ std::function<void()> TokenizerPool::Prepare(v1::PrepareRequest request,
                                              const std::string& tokenizer_hash, absl::Time deadline,
                                              PrepareCallback done) {
   auto operation = std::make_shared<PrepareOperation>();
+  operation->kind = {request.model(), tokenizer_hash};
   operation->request = std::move(request);
-  operation->tokenizer_hash = tokenizer_hash;
   operation->deadline = deadline;
   operation->done = std::move(done);
   absl::MutexLock lock(&mutex_);
@@ -352,13 +352,18 @@ std::function<void()> TokenizerPool::Prepare(v1::PrepareRequest request,
   return [operation] { operation->Cancel(); };
 }
 
+bool TokenizerPool::CanPrepare(const Endpoint& endpoint, const Kind& kind) const {
+  const auto& [model, tokenizer_hash] = kind;
+  return IsReady(endpoint) && endpoint.description->tokenizer_hash() == tokenizer_hash &&
+         (model.empty() || endpoint.description->model() == model);
+}
+
 bool TokenizerPool::StartOrQueuePrepare(const std::shared_ptr<PrepareOperation>& operation) {
   if (shut_down_) return false;
   const std::string* address = nullptr;
   Endpoint* best = nullptr;
   for (auto& [name, endpoint] : endpoints_) {
-    if (!IsReady(endpoint) || operation->tried.count(name) > 0) continue;
-    if (endpoint.description->tokenizer_hash() != operation->tokenizer_hash) continue;
+    if (!CanPrepare(endpoint, operation->kind) || operation->tried.count(name) > 0) continue;
     if (best != nullptr && endpoint.prepares >= best->prepares) continue;
     best = &endpoint;
     address = &name;
@@ -367,7 +372,7 @@ bool TokenizerPool::StartOrQueuePrepare(const std::shared_ptr<PrepareOperation>&
   if (best->prepares < settings_.max_prepares_per_worker) {
     StartPrepare(*address, *best, operation);
   } else {
-    waiting_prepares_[operation->tokenizer_hash].push_back(operation);
+    waiting_prepares_[operation->kind].push_back(operation);
   }
   return true;
 }
@@ -392,32 +397,31 @@ void TokenizerPool::StartPrepare(const std::string& address, Endpoint& endpoint,
       });
 }
 
-void TokenizerPool::StartWaitingPrepares(const std::string& tokenizer_hash) {
-  const auto waiting = waiting_prepares_.find(tokenizer_hash);
-  if (waiting == waiting_prepares_.end()) return;
-  for (auto& [address, endpoint] : endpoints_) {
-    if (!IsReady(endpoint) || endpoint.description->tokenizer_hash() != tokenizer_hash) continue;
-    auto& operations = waiting->second;
-    for (auto it = operations.begin();
-         it != operations.end() && endpoint.prepares < settings_.max_prepares_per_worker;) {
-      if ((*it)->tried.count(address) > 0) {
-        ++it;
-        continue;
+void TokenizerPool::StartWaitingPrepares() {
+  for (auto waiting = waiting_prepares_.begin(); waiting != waiting_prepares_.end();) {
+    auto& [kind, operations] = *waiting;
+    for (auto& [address, endpoint] : endpoints_) {
+      if (!CanPrepare(endpoint, kind)) continue;
+      for (auto it = operations.begin();
+           it != operations.end() && endpoint.prepares < settings_.max_prepares_per_worker;) {
+        if ((*it)->tried.count(address) > 0) {
+          ++it;
+          continue;
+        }
+        StartPrepare(address, endpoint, *it);
+        it = operations.erase(it);
       }
-      StartPrepare(address, endpoint, *it);
-      it = operations.erase(it);
     }
+    waiting = operations.empty() ? waiting_prepares_.erase(waiting) : std::next(waiting);
   }
-  if (waiting->second.empty()) waiting_prepares_.erase(waiting);
 }
 
 std::vector<std::function<void()>> TokenizerPool::EndWaitingPrepares(absl::Time now) {
   std::vector<std::function<void()>> ended;
-  for (auto& [hash, operations] : waiting_prepares_) {
+  for (auto& [kind, operations] : waiting_prepares_) {
     std::vector<const std::string*> workers;
     for (const auto& [address, endpoint] : endpoints_) {
-      if (!IsReady(endpoint) || endpoint.description->tokenizer_hash() != hash) continue;
-      workers.push_back(&address);
+      if (CanPrepare(endpoint, kind)) workers.push_back(&address);
     }
     operations.remove_if([&](const std::shared_ptr<PrepareOperation>& operation) {
       const bool hopeless = std::all_of(workers.begin(), workers.end(), [&](const auto* address) {
@@ -454,7 +458,7 @@ void TokenizerPool::OnPrepareDone(std::shared_ptr<PrepareOperation> operation,
     auto found = endpoints_.find(operation->address);
     if (found != endpoints_.end()) --found->second.prepares;
     retry = ErrorReason(error) == kReasonWorkerLost && StartOrQueuePrepare(operation);
-    StartWaitingPrepares(operation->tokenizer_hash);
+    StartWaitingPrepares();
   }
   if (!retry) {
     if (error.ok()) {

@@ -10,6 +10,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -43,8 +44,9 @@ struct TokenizerSettings {
   int max_item_losses = 3;
 };
 
-// The tokenizer workers. They keep no state, so those of one hash stand in for each other: a
-// Prepare is tried again elsewhere, and an unanswered Detokenize item is sent to the next one.
+// The tokenizer workers. They keep no state, so those that are alike stand in for each other: a
+// Prepare is tried again at another one of its model, for chat templates and limits are the
+// model's, and an unanswered Detokenize item is sent to the next one of its hash.
 // Prepare and Detokenize use connections of their own. Thread-safe.
 class TokenizerPool final : public TextService {
  public:
@@ -73,6 +75,7 @@ class TokenizerPool final : public TextService {
  private:
   struct PrepareOperation;
   struct DescribeOperation;
+  using Kind = std::pair<std::string, std::string>;  // model (empty: any), tokenizer hash
   struct Endpoint {
     std::shared_ptr<v1::Tokenizer::Stub> prepare_stub;
     std::shared_ptr<v1::Tokenizer::Stub> detokenize_stub;
@@ -103,9 +106,8 @@ class TokenizerPool final : public TextService {
   void StartPrepare(const std::string& address, Endpoint& endpoint,
                     const std::shared_ptr<PrepareOperation>& operation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Gives the room that workers of a hash have to those that wait.
-  void StartWaitingPrepares(const std::string& tokenizer_hash)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Gives the room that workers have to those that wait.
+  void StartWaitingPrepares() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes those that need not wait any longer, with what to tell them.
   std::vector<std::function<void()>> EndWaitingPrepares(absl::Time now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -115,6 +117,8 @@ class TokenizerPool final : public TextService {
   bool IsReady(const Endpoint& endpoint) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return endpoint.stream != nullptr;
   }
+  bool CanPrepare(const Endpoint& endpoint, const Kind& kind) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const TokenizerSettings settings_;
   const std::function<void()> on_change_;
@@ -135,8 +139,8 @@ class TokenizerPool final : public TextService {
   std::list<TextItem> orphans_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::function<void()>> deferred_ ABSL_GUARDED_BY(mutex_);
   std::set<std::shared_ptr<PrepareOperation>> preparing_ ABSL_GUARDED_BY(mutex_);  // at workers
-  // By tokenizer hash, oldest first.
-  std::map<std::string, std::list<std::shared_ptr<PrepareOperation>>> waiting_prepares_
+  // Oldest first.
+  std::map<Kind, std::list<std::shared_ptr<PrepareOperation>>> waiting_prepares_
       ABSL_GUARDED_BY(mutex_);
   int operations_ ABSL_GUARDED_BY(mutex_) = 0;  // unary calls that gRPC has
   bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;

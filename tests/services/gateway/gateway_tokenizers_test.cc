@@ -238,6 +238,39 @@ TEST_F(GatewayTest, NoTokenizerLeftEndsTheAnswer) {
   EXPECT_TRUE(generator_->WaitCancelled(sequence));
 }
 
+// As those of two sizes of a family.
+TEST(TwoModelsTest, WithOneVocabularyStillHaveTokenizersOfTheirOwn) {
+  const std::vector<std::string> models = {"small", "large"};
+  std::vector<std::unique_ptr<FakeTokenizer>> tokenizers;
+  std::vector<std::unique_ptr<FakeGenerator>> generators;
+  std::vector<std::string> tokenizer_addresses, generator_addresses;
+  for (const std::string& model : models) {
+    FakeTokenizer::Options tokenizer;
+    tokenizer.model = model;
+    FakeGenerator::Options generator;
+    generator.hello.set_model(model);
+    tokenizers.push_back(std::make_unique<FakeTokenizer>(tokenizer));
+    generators.push_back(std::make_unique<FakeGenerator>(generator));
+    tokenizer_addresses.push_back(tokenizers.back()->address());
+    generator_addresses.push_back(generators.back()->address());
+  }
+  GatewayHarness harness(OptionsFor(tokenizer_addresses, generator_addresses));
+  for (size_t i = 0; i < models.size(); ++i) {
+    ASSERT_TRUE(Eventually([&] { return harness.gateway().catalog()->Resolve(models[i]).ok(); }));
+  }
+  for (size_t i = 0; i < models.size(); ++i) {
+    v1::ChatRequest request = UserSays("hello");
+    request.set_model(models[i]);
+    for (size_t n = 0; n < 4; ++n) {
+      ChatStream stream(harness.stub(), request);
+      generators[i]->SendFinish(generators[i]->WaitSubmit(n).sequence(),
+                                v1::SEQUENCE_FINISH_REASON_EOS);
+      EXPECT_TRUE(stream.End().ok());
+    }
+    EXPECT_EQ(tokenizers[i]->num_prepared(), 4);
+  }
+}
+
 TEST_F(GatewayTest, AnItemThatKillsTokenizersIsNotPassedOnForever) {
   Start({}, {}, [](GatewayOptions& options) { options.tokenizer.max_item_losses = 2; });
   ChatStream stream(stub(), UserSays("hello"));
