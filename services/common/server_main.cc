@@ -355,9 +355,10 @@ int Process::Drain(const DrainPlan& plan) {
   const absl::Time deadline = MonotonicNow() + plan.timeout;
   absl::Notification shut_down;
   // Shutdown sends GOAWAY first, so that clients with open connections go elsewhere, and then
-  // waits for the calls.
+  // waits for the calls: longer than we do, since what it cuts off is not in flight any more.
+  const absl::Duration patience = plan.timeout + kShutdownGrace / 2;
   std::thread shutdown([&] {
-    server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(plan.timeout));
+    server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(patience));
     shut_down.Notify();
   });
   while (role_->InFlight() > 0 && MonotonicNow() < deadline) absl::SleepFor(absl::Milliseconds(10));
