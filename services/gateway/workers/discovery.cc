@@ -120,6 +120,10 @@ void Discovery::TakeAnswer(const std::string& host, const absl::StatusOr<DnsAnsw
       spdlog::warn("{} does not resolve ({}); its last {} addresses stay", host, error,
                    name.addresses.size());
     }
+    if (name.addresses.empty()) {
+      ttl = std::min(ttl, name.first_retry);
+      name.first_retry *= 2;
+    }
   }
   name.error = error;
   name.due = MonotonicNow() + ttl;

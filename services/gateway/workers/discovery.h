@@ -19,7 +19,8 @@ namespace qwenserve {
 struct DiscoverySettings {
   DnsSettings dns;
   // A name is asked for again when its records' time to live is over, but within these bounds, and
-  // after the lower one when it has failed.
+  // after the lower one when it has failed; sooner as long as it never had an address, for
+  // whatever starts together with the gateway.
   absl::Duration min_ttl = absl::Seconds(1);
   absl::Duration max_ttl = absl::Seconds(30);
   // Files are read again so often, whatever their times say: a mount that swaps a link under the
@@ -57,6 +58,7 @@ class Discovery {
     std::vector<std::string> addresses;  // last good
     std::string error;
     absl::Time due = absl::InfinitePast();
+    absl::Duration first_retry = absl::Milliseconds(100);  // doubled each time
   };
 
   void Run();

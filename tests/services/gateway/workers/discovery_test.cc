@@ -144,6 +144,26 @@ TEST_F(DiscoveryTest, NumbersDoNotWaitForNames) {
   EXPECT_EQ(found, Targets{"ipv4:10.0.0.1:1"});
 }
 
+TEST_F(DiscoveryTest, NamesThatNeverHadAnAddressAreAskedForSoon) {
+  DiscoverySettings settings;
+  settings.dns.server = "127.0.0.1:9";  // nobody answers there
+  settings.dns.timeout = absl::Milliseconds(10);
+  settings.min_ttl = absl::Hours(1);
+  absl::Mutex mutex;
+  int failures = 0;
+  Discovery::Hooks hooks;
+  hooks.on_targets = [](const Targets&) {};
+  hooks.on_dns_failure = [&] {
+    absl::MutexLock lock(&mutex);
+    ++failures;
+  };
+  hooks.on_file_failure = [] {};
+  Discovery discovery({"workers.invalid.example:1"}, settings, hooks);
+  absl::MutexLock lock(&mutex);
+  auto again = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) { return failures >= 3; };
+  EXPECT_TRUE(mutex.AwaitWithTimeout(absl::Condition(&again), absl::Seconds(30)));
+}
+
 TEST_F(DiscoveryTest, FilesAreWatched) {
   Write("list", "10.0.0.1:1\n");
   Start({"file:" + folder_ + "/list", "10.0.0.9:9"});
