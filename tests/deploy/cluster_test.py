@@ -1,6 +1,5 @@
 """What the chart renders, run pod by pod as a kubelet runs it (kube_cluster.py): starts, losses and stops."""
 
-import contextlib
 import hashlib
 import shutil
 import signal
@@ -9,9 +8,9 @@ import subprocess
 import grpc
 import pytest
 
-from conftest import ALL_APIS, OWN_MODEL, ROOT
-from kube_cluster import BIN, Cluster
-from kube_load import load_api
+from conftest import OWN_MODEL, ROOT
+from kube_client import chat, stream, the_pod, wait_answering
+from kube_cluster import BIN
 from kube_services import HAPROXY
 from rendered import of_kind
 from security import key_line, write_keys
@@ -20,49 +19,6 @@ DEMO = ROOT / "models" / "demo"
 COMPONENTS = ("gateway", "tokenizer", "generator")
 
 pytestmark = pytest.mark.skipif(HAPROXY is None, reason="no haproxy here")
-
-
-@pytest.fixture
-def make_cluster(tmp_path):
-    with contextlib.ExitStack() as stack:
-        def make(documents=None, **options):
-            cluster = stack.enter_context(Cluster(tmp_path, **options))
-            if documents:
-                cluster.apply(documents)
-            return cluster
-        yield make
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory):
-    return load_api(tmp_path_factory.mktemp("proto"))
-
-
-def chat(helm, cluster, values=None, **environment):
-    """The command of `helm test`, at the Service."""
-    [test] = of_kind(helm.render(values=values), "Pod")
-    [container] = test["spec"]["containers"]
-    _, *arguments = container["command"]
-    assert "--address=qwenserve-gateway:50051" in arguments
-    arguments = [a.replace("qwenserve-gateway:50051", cluster.address("qwenserve-gateway", "grpc")) for a in arguments]
-    return subprocess.run([BIN / "qwenctl", *arguments], env=environment, capture_output=True, text=True, timeout=120)
-
-
-def wait_answering(helm, cluster, values=None):
-    cluster.wait_reachable("qwenserve-gateway", 1)
-    cluster.wait_for(lambda: chat(helm, cluster, values).returncode == 0, "an answer")
-
-
-def the_pod(cluster, component):
-    [pod] = cluster.pods(component)
-    return pod
-
-
-def stream(api, cluster, max_tokens):
-    channel = grpc.insecure_channel(cluster.address("qwenserve-gateway", "grpc"))
-    options = api.GenerationOptions(max_tokens=max_tokens, ignore_eos=True)
-    return channel, api.InferenceStub(channel).StreamComplete(
-        api.CompleteRequest(text="the", options=options), timeout=120, wait_for_ready=True)
 
 
 def test_the_demo_starts_answers_and_stops(helm, api, make_cluster):
@@ -83,6 +39,29 @@ def test_the_demo_starts_answers_and_stops(helm, api, make_cluster):
     for pod in pods:
         assert pod.gone.wait(pod.grace) and not pod.forced
         assert [end.exit_code for end in pod.ended] == [0], pod.describe()
+
+
+# A tokenizer has finished as soon as it has given back what it has.
+@pytest.mark.parametrize("component, status", [("gateway", 1), ("tokenizer", 0), ("generator", 1)])
+def test_who_cannot_finish_ends_within_the_grace_period(helm, api, make_cluster, component, status):
+    """With an answer under way that takes longer than the drain may."""
+    values = {"generator.flags": {"engine": "sim", "sim-step-ms": 1000}}
+    values |= {f"{c}.drain": {"delaySeconds": 1, "timeoutSeconds": 2} for c in COMPONENTS}
+    cluster = make_cluster(helm.render(values=values))
+    cluster.wait_ready().wait_reachable("qwenserve-gateway", 1)
+    channel, answer = stream(api, cluster, 1000)
+    with channel:
+        assert next(answer).HasField("started")
+        pod = the_pod(cluster, component)
+        assert pod.grace == 1 + 2 + 15
+        cluster.workloads.clear()
+        pod.delete()
+        with pytest.raises(grpc.RpcError) as error:
+            list(answer)
+    assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+    cluster.wait_for(pod.gone.is_set, f"the end of the {component}")
+    assert not pod.forced and [end.exit_code for end in pod.ended] == [status], pod.describe()
+    assert ("drain timeout: 1 requests were cut off" in pod.ended[0].message) == (status == 1)
 
 
 @pytest.mark.parametrize("first", ["gateway", "generator"])
@@ -138,6 +117,57 @@ def test_a_process_that_hangs_is_restarted(helm, make_cluster):
     wait_answering(helm, cluster)
 
 
+def programs_that_wait_first(folder, command):
+    """A generator's first start is the command of a shell, until that ends or for ever."""
+    folder.mkdir()
+    for component in COMPONENTS:
+        (folder / f"qwenserve-{component}").symlink_to(BIN.resolve() / f"qwenserve-{component}")
+    program = folder / "qwenserve-generator"
+    program.unlink()
+    program.write_text(f'''#!/bin/sh
+if [ ! -e "$0.begun" ]; then : > "$0.begun"; {command}; fi
+exec {BIN.resolve()}/qwenserve-generator "$@"
+''')
+    program.chmod(0o755)
+    return folder
+
+
+def test_a_load_may_take_longer_than_the_liveness_probe_would_wait(helm, make_cluster, tmp_path):
+    """Nothing but the startup probe counts before the end of the load."""
+    hurry = 20
+    values = {"image.tag": "slow", "generator.startupSeconds": 1800}
+    documents = helm.render(values=values)
+    [generator] = of_kind(documents, "StatefulSet")
+    liveness = generator["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]
+    load = 3 * liveness["periodSeconds"] * liveness["failureThreshold"] / hurry
+    versions = {"slow": programs_that_wait_first(tmp_path / "bin", f"sleep {load}")}
+    cluster = make_cluster(documents, versions=versions, hurry=hurry)
+    cluster.wait_ready()
+    assert the_pod(cluster, "generator").restarts == 0
+    wait_answering(helm, cluster, values)
+
+
+def test_a_load_that_hangs_is_tried_again(helm, make_cluster, tmp_path):
+    values = {"image.tag": "hanging", "generator.startupSeconds": 100}
+    versions = {"hanging": programs_that_wait_first(tmp_path / "bin", "exec sleep 1000")}
+    cluster = make_cluster(helm.render(values=values), versions=versions, hurry=10)
+    cluster.wait_ready()
+    pod = the_pod(cluster, "generator")
+    assert pod.restarts >= 1 and pod.ended[0].exit_code == 128 + signal.SIGTERM, pod.describe()
+    wait_answering(helm, cluster, values)
+
+
+def test_several_models_in_one_release(helm, make_cluster):
+    """Each has its own workers and its own command of `helm test`."""
+    values = {"models": {key: {"name": f"Model-{key}", "source": {"builtin": "demo"}} for key in ("a", "b")}}
+    cluster = make_cluster(helm.render(values=values))
+    cluster.wait_ready()
+    assert {pod.labels.get("qwenserve/model") for pod in cluster.pods()} == {None, "a", "b"}
+    wait_answering(helm, cluster, values)
+    for key in ("a", "b"):
+        assert cluster.metric("generator", "qwenserve_generated_tokens_total", model=f"Model-{key}") > 0
+
+
 def test_the_ops_port_takes_grpc_probes(helm, make_cluster):
     """For whom they suit better; without certificates, unlike the gRPC port."""
     documents = helm.render()
@@ -186,43 +216,3 @@ def test_a_checkpoint_is_copied_and_checked_first(helm, make_cluster, tmp_path):
         assert [end.exit_code for end in pod.ended] == [0] and pod.restarts == 0
         assert (pod.mounts["model"] / "config.json").read_bytes() == (DEMO / "config.json").read_bytes()
     wait_answering(helm, cluster, values)
-
-
-@pytest.fixture
-def two_nodes(helm):
-    return helm.render(values={"generator.tensorParallel": 2, "generator.nodes": 2}, apis=ALL_APIS)
-
-
-def test_a_group_of_nodes_starts_and_is_made_anew_together(helm, api, make_cluster, two_nodes):
-    cluster = make_cluster(two_nodes)
-    cluster.wait_ready()
-    first = cluster.pods("generator")
-    assert len(first) == 2
-    wait_answering(helm, cluster)
-    # Only the leader takes requests.
-    assert cluster.services.endpoints("qwenserve-generator-demo-leaders") == [first[0].ip]
-    # A worker's container that is lost ends the group, and a new one comes.
-    first[1].kill()
-    cluster.wait_for(lambda: all(p.gone.is_set() for p in first), "the end of the group")
-    cluster.wait_ready()
-    assert [end.exit_code for end in first[0].ended] == [1]
-    assert "node" in first[0].ended[0].message
-    wait_answering(helm, cluster)
-
-
-def test_a_node_that_is_drained_cuts_no_answer(helm, api, make_cluster, two_nodes):
-    """The machine of a worker goes: its pod alone is told to stop, and the group follows in order."""
-    cluster = make_cluster(two_nodes)
-    cluster.wait_ready()
-    wait_answering(helm, cluster)
-    leader, worker = cluster.pods("generator")
-    cluster.workloads["qwenserve-generator-demo"].step = lambda: None  # no controller helps
-    channel, answer = stream(api, cluster, 1000)
-    with channel:
-        assert next(answer).HasField("started")
-        worker.delete()
-        assert sum(len(event.delta.token_ids) for event in answer) == 1000
-    cluster.wait_for(worker.gone.is_set, "the end of the worker")
-    assert not worker.forced and [end.exit_code for end in worker.ended] == [0], worker.describe()
-    cluster.wait_for(lambda: leader.ended, "the end of the leader")
-    assert leader.ended[0].exit_code == 0, leader.describe()

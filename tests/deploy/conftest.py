@@ -1,5 +1,6 @@
 """Renders the chart with the real helm."""
 
+import contextlib
 import json
 import pathlib
 import re
@@ -97,3 +98,24 @@ def profile(request):
 def documents(profile, rendered_profiles):
     """Every document of one profile."""
     return rendered_profiles[profile]
+
+
+@pytest.fixture
+def make_cluster(tmp_path):
+    """make_cluster(documents, **options of kube_cluster.Cluster)"""
+    from kube_cluster import Cluster
+
+    with contextlib.ExitStack() as stack:
+        def make(documents, **options):
+            cluster = stack.enter_context(Cluster(tmp_path, **options))
+            cluster.apply(documents)
+            return cluster
+        yield make
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory):
+    """The messages and stubs of the proto files."""
+    from kube_load import load_api
+
+    return load_api(tmp_path_factory.mktemp("proto"))

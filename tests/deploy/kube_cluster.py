@@ -15,6 +15,7 @@ import random
 import re
 import threading
 import time
+import urllib.request
 
 from kube_pod import ROOT, KubePod, Unmountable
 from kube_services import Services
@@ -133,6 +134,16 @@ class Cluster:
 
     def address(self, service, port):
         return self.services.address(service, port)
+
+    def metric(self, component, name, **labels):
+        """Sum over its pods of the series of this name that have these labels."""
+        total = 0
+        for pod in self.pods(component):
+            with urllib.request.urlopen(f"http://{pod.ip}:9090/metrics", timeout=30) as reply:
+                for line in reply.read().decode().splitlines():
+                    if line.split("{")[0].split(" ")[0] == name and all(f'{k}="{v}"' in line for k, v in labels.items()):
+                        total += float(line.rsplit(" ", 1)[1])
+        return total
 
     def done(self):
         with self._mutex:

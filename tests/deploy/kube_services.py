@@ -4,15 +4,20 @@ A headless Service is a name with the addresses of its pods; another one is an a
 stands for what kube-proxy does: new connections go to a ready pod, those that are open stay where they are.
 """
 
+import pathlib
 import random
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 
-from dns_server import DnsServer
 from rendered import selects
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+
+from dns_server import DnsServer  # noqa: E402
 
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin")
 SLOTS = 16

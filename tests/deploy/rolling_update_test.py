@@ -9,7 +9,6 @@ import json
 import os
 import pathlib
 import time
-import urllib.request
 
 import pytest
 
@@ -75,7 +74,8 @@ def update_under_load(helm, model, folder, seconds, old, new):
         cluster = stack.enter_context(fleet(helm, model, folder, **old))
         before = set(cluster.pods())
         load.start(cluster.address("qwenserve-gateway", "grpc"), cluster.address("qwenserve-gateway", "http"))
-        cluster.wait_for(lambda: running(cluster) > 0.5 * FULLNESS * GENERATORS * MAX_RUNNING, "the load")
+        cluster.wait_for(lambda: cluster.metric("generator", "qwenserve_sequences_running")
+                         > 0.5 * FULLNESS * GENERATORS * MAX_RUNNING, "the load")
         begin = time.monotonic()
         cluster.apply(helm.render(values=values(**new)))
         cluster.wait_done(600)
@@ -93,16 +93,6 @@ def update_under_load(helm, model, folder, seconds, old, new):
         print(json.dumps({"streams": len(load.jobs), "failed": 0, "streams_by_fingerprint": [counts[i] for i in range(len(answers))],
                           "replaced": len(replaced), "load_s": seconds, "update_s": round(updated, 1), **longest_waits(events)}))
         return counts, replaced
-
-
-def running(cluster):
-    """Sequences in all generators."""
-    total = 0
-    for pod in cluster.pods("generator"):
-        with urllib.request.urlopen(f"http://{pod.ip}:9090/metrics", timeout=30) as reply:
-            total += sum(float(line.rsplit(" ", 1)[1]) for line in reply.read().decode().splitlines()
-                         if line.startswith("qwenserve_sequences_running"))
-    return total
 
 
 def test_a_new_version_of_everything_with_other_numerics(helm, model, tmp_path):
