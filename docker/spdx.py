@@ -82,7 +82,14 @@ def file_entry(root, path):
             "fileName": "./" + path,
             "checksums": [{"algorithm": "SHA1", "checksumValue": hashlib.sha1(content).hexdigest()},
                           {"algorithm": "SHA256", "checksumValue": hashlib.sha256(content).hexdigest()}],
-            "licenseConcluded": "NOASSERTION", "copyrightText": "NOASSERTION"}
+            "licenseConcluded": "NOASSERTION", "licenseInfoInFiles": ["NOASSERTION"], "copyrightText": "NOASSERTION"}
+
+
+def verification_code(files):
+    """Of a package, as clause 7.9 of SPDX 2.3 computes it."""
+    sums = sorted(check["checksumValue"] for entry in files for check in entry["checksums"]
+                  if check["algorithm"] == "SHA1")
+    return {"packageVerificationCodeValue": hashlib.sha1("".join(sums).encode()).hexdigest()}
 
 
 def package_entry(component):
@@ -111,20 +118,23 @@ def document(image, version, epoch, components, layers):
         del entry["licenseComments"]
     files, relationships = [], [
         {"spdxElementId": "SPDXRef-DOCUMENT", "relationshipType": "DESCRIBES", "relatedSpdxElement": "SPDXRef-Image"}]
-    with_files = set()
+    with_files = {}  # name: entries
     for layer in layers:
         for name, paths in sorted(layer.files.items()):
-            with_files.add(name)
             for path in sorted(paths):
                 entry = file_entry(layer.root, path)
                 files.append(entry)
+                with_files.setdefault(name, []).append(entry)
                 relationships.append({"spdxElementId": identifier("Package", name), "relationshipType": "CONTAINS",
                                       "relatedSpdxElement": entry["SPDXID"]})
-    packages = [top, own_entry]
+    packages = {"": top, "qwenserve": own_entry}
     for name, component in sorted({"qwenserve": own, **components}.items()):
         if name != "qwenserve":
-            packages.append(package_entry(component))
+            packages[name] = package_entry(component)
         if name in with_files:
+            # Of a distribution's package these are the files that are shipped.
+            packages[name] |= {"filesAnalyzed": True, "licenseInfoFromFiles": ["NOASSERTION"],
+                               "packageVerificationCode": verification_code(with_files[name])}
             relationships.append({"spdxElementId": "SPDXRef-Image", "relationshipType": "CONTAINS",
                                   "relatedSpdxElement": identifier("Package", name)})
         else:
@@ -133,7 +143,7 @@ def document(image, version, epoch, components, layers):
                                   "relatedSpdxElement": identifier("Package", name)})
     created = datetime.datetime.fromtimestamp(epoch, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     body = {"spdxVersion": "SPDX-2.3", "dataLicense": "CC0-1.0", "SPDXID": "SPDXRef-DOCUMENT",
-            "name": f"qwenserve-{image}-{version}", "packages": packages, "files": files,
+            "name": f"qwenserve-{image}-{version}", "packages": list(packages.values()), "files": files,
             "creationInfo": {"created": created, "creators": [f"Tool: qwenserve-collect_root-{version}"]},
             "relationships": relationships}
     # The same content has the same name, other content another.

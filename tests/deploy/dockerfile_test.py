@@ -70,6 +70,13 @@ def test_final_stage_takes_layers_and_runs_nothing(target):
     assert names.count("USER") == 1 and "RUN" not in names
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_labels(target):
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]+)"', " ".join(values(target, "LABEL"))))
+    version = re.search(r"project\(qwenserve VERSION (\S+)", (ROOT / "CMakeLists.txt").read_text())[1]
+    assert (labels["title"], labels["version"]) == (f"qwenserve-{target}", version) and labels["description"]
+
+
 @pytest.mark.parametrize("target", [t for t in SERVERS if t != "gateway"])
 def test_the_demo_model_is_where_the_chart_looks(helm, target):
     this = rendered(helm, target)

@@ -3,6 +3,7 @@
 Skipped, with the reason, where images cannot be built: without root, buildah, mounts or a Debian mirror.
 """
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -11,6 +12,7 @@ import pathlib
 import platform
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import tarfile
@@ -28,6 +30,7 @@ SIZES = {"gateway": 60, "tokenizer": 60, "generator-cpu": 90, "ctl": 60}  # MB, 
 CUDA_SIZES = {"generator-cuda": 950, "generator-cuda-slim": 350}
 SERVERS = {"gateway": "gateway", "tokenizer": "tokenizer", "generator": "generator-cpu"}
 DOC = "usr/share/doc/qwenserve"
+AUTHORITIES = "etc/ssl/certs/ca-certificates.crt"
 NAMES = {"gateway": {"qwenserve-gateway", "qwenctl"}, "tokenizer": {"qwenserve-tokenizer", "qwenctl"},
          "generator-cpu": {"qwenserve-generator", "qwenctl"}}
 
@@ -66,13 +69,13 @@ class Images:
         environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000", **({"PACKAGES": packages} if packages else {})}
         done = subprocess.run([DOCKER / "build_from_tree", server_process.BIN.parent, folder, *SIZES],
                               env=environment, capture_output=True, text=True)
+        self.options = subprocess.run([folder / "options"], check=True, capture_output=True, text=True).stdout.split()
+        self._roots = {}
         if done.returncode != 0:
-            shutil.rmtree(folder)
+            self.remove()
         if done.returncode == 3:
             pytest.skip(done.stderr.strip())
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-        self.options = subprocess.run([folder / "options"], check=True, capture_output=True, text=True).stdout.split()
-        self._roots = {}
 
     def buildah(self, *arguments):
         done = subprocess.run(["buildah", *self.options, *map(str, arguments)], capture_output=True, text=True)
@@ -106,10 +109,8 @@ class Images:
         return (self.folder / "digest").read_text(), layers
 
     def remove(self):
-        """Nothing stays mounted, and no gigabyte behind for others to count."""
-        self.buildah("umount", "--all")
-        self.buildah("rm", "--all")
-        subprocess.run(["umount", "--quiet", self.folder / "root" / "overlay"])
+        """Nothing stays mounted, also of a build that has failed, and no gigabyte behind for others to count."""
+        subprocess.run(["umount", "--quiet", "--recursive", self.folder / "root" / "overlay"])
         shutil.rmtree(self.folder)
 
 
@@ -251,6 +252,30 @@ def test_the_images_serve_with_a_read_only_root(images, contained):
             server.stop()
 
 
+def test_public_authorities_are_known(images, target):
+    """To a flag that names them: the server is not there, and that is all that is wrong."""
+    root = images.root(target)
+    assert (root / AUTHORITIES).read_text().count("BEGIN CERTIFICATE") > 50
+    done = qwenctl(root, "status", "--address", "127.0.0.1:1", "--timeout", "5", "--tls-ca", f"/{AUTHORITIES}")
+    assert done.returncode == 3, done
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_crash_in_an_image_names_functions(images, contained, component, tmp_path):
+    model = ("--tokenizers", "127.0.0.1:1", "--generators", "127.0.0.1:1") if component == "gateway" else (
+        "--model", "/opt/qwenserve/models/demo")
+    with open(tmp_path / "log", "w+") as log:
+        server = server_process.ServerProcess(component, *model, log=log)
+        if component != "gateway":  # which would wait for others
+            server.wait_ready()
+        server.signals.append(signal.SIGSEGV)
+        assert ctypes.CDLL(None).tgkill(server.pid, server.pid, signal.SIGSEGV) == 0  # the main thread, and no other
+        assert server.wait() == -signal.SIGSEGV
+        log.seek(0)
+        text = log.read()
+    assert "*** SIGSEGV received" in text and "qwenserve::RunServer()" in text, text
+
+
 def test_sbom(images, target):
     document = sbom(images, target)
     jsonschema.validate(document, json.loads((ROOT / "third_party/spdx/spdx-schema-2.3.json").read_text()))
@@ -267,6 +292,16 @@ def test_sbom(images, target):
         assert {relation["spdxElementId"], relation["relatedSpdxElement"]} <= known
     contained_packages = {r["relatedSpdxElement"] for r in document["relationships"]}
     assert known - contained_packages == {"SPDXRef-DOCUMENT"}
+    # What the schema does not say: a package with files is one whose files were looked at.
+    sums = {e["SPDXID"]: next(c["checksumValue"] for c in e["checksums"] if c["algorithm"] == "SHA1")
+            for e in document["files"]}
+    for package in document["packages"]:
+        of_package = sorted(sums[r["relatedSpdxElement"]] for r in document["relationships"]
+                            if r["spdxElementId"] == package["SPDXID"] and r["relatedSpdxElement"] in sums)
+        assert package["filesAnalyzed"] == bool(of_package) == ("packageVerificationCode" in package)
+        if of_package:
+            code = hashlib.sha1("".join(of_package).encode()).hexdigest()
+            assert package["packageVerificationCode"] == {"packageVerificationCodeValue": code}
 
 
 def test_sbom_tells_every_program_and_library(images, target):
@@ -279,6 +314,7 @@ def test_sbom_tells_every_program_and_library(images, target):
     present = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and not path.is_symlink()}
     untold = {path for path in present - set(entries) if not path.startswith((DOC, "var/lib/dpkg/status.d/"))}
     assert untold == {"etc/passwd", "etc/group", "etc/nsswitch.conf"}
+    assert AUTHORITIES in entries
     # Scanners read these as those of a distribution.
     purls = {r["referenceLocator"] for package in sbom(images, target)["packages"]
              for r in package.get("externalRefs", [])}
