@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import time
@@ -90,7 +91,8 @@ def test_unit_fits_its_configuration(component):
     assert service["KillSignal"] == "SIGTERM" and service["Restart"] == "on-failure"
     assert int(service["LimitNOFILE"]) > 2 * 10000  # --max-connections, of gRPC and of HTTP
     for name, value in {"DynamicUser": "yes", "NoNewPrivileges": "yes", "ProtectSystem": "strict",
-                        "CapabilityBoundingSet": "", "PrivateTmp": "yes"}.items():
+                        "CapabilityBoundingSet": "", "PrivateTmp": "yes", "LimitCORE": "0",
+                        "SystemCallErrorNumber": "EPERM"}.items():
         assert service[name] == value
     # A folder with a model may be in a home; nothing else is looked for there.
     assert service["ProtectHome"] == ("read-only" if "model" in config else "yes")
@@ -201,6 +203,25 @@ def test_unit_is_valid(component, tmp_path):
     assert name not in done.stdout + done.stderr, done.stderr
     exposure = run("systemd-analyze", "security", "--offline=true", "--threshold=25", tmp_path / name)
     assert exposure.returncode == 0, exposure.stdout[-200:]
+
+
+def test_the_drop_in_of_the_readme_is_valid(tmp_path):
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze")
+    drop_in, = re.findall(r"^```ini check\n(.*?)^```", (PACKAGING / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    name = "qwenserve-gateway.service"
+    (tmp_path / f"{name}.d").mkdir()
+    for text, fits in ((drop_in, True), (drop_in.replace("ExecStart=\n", ""), False)):  # two commands: Type=exec has one
+        for path, content in ((tmp_path / name, (PACKAGING / name).read_text()), (tmp_path / f"{name}.d/own.conf", text)):
+            path.write_text(content.replace("=/usr/bin/", f"={server_process.BIN}/"))
+        done = run("systemd-analyze", "verify", "--man=no", tmp_path / name)
+        assert (name not in done.stdout + done.stderr) == fits, done.stderr
+    words = drop_in.replace("${CREDENTIALS_DIRECTORY}", str(tmp_path)).strip().splitlines()[-1].split("=", 1)[1].split()
+    path = tmp_path / "api-keys"
+    path.write_text(json.dumps({"sha256": "0" * 64, "tenant": "a"}) + "\n")
+    done = run(server_process.BIN / pathlib.Path(words[0]).name, "--config", PACKAGING / "gateway.json", *words[3:],
+               "--print-config")
+    assert done.returncode == 0 and json.loads(done.stdout)["api-keys"] == str(path), done
 
 
 @contextlib.contextmanager
