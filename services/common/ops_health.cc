@@ -8,7 +8,7 @@
 namespace qwenserve {
 namespace {
 
-constexpr int kMaxMessageBytes = 4096;
+constexpr int kMaxHealthMessageBytes = 4096;
 constexpr int kMaxStreams = 8;  // of one connection
 constexpr int kHandshakeMs = 5'000;
 constexpr int kIdleMs = 60'000;
@@ -20,7 +20,7 @@ absl::StatusOr<std::unique_ptr<OpsHealth>> OpsHealth::Start(HealthService* healt
   grpc::ServerBuilder builder;
   ApplyServerSettings(builder, Exposure::kPublic, {.max_concurrent_streams = kMaxStreams});
   TurnOffReflection(builder);
-  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder.SetMaxReceiveMessageSize(kMaxHealthMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeMs);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, kIdleMs);
   builder.RegisterService(health);

@@ -32,6 +32,7 @@
 #include "services/common/grpc_tls.h"
 #include "services/common/health_service.h"
 #include "services/common/listen_socket.h"
+#include "services/common/local_admin.h"
 #include "services/common/logging.h"
 #include "services/common/ops_health.h"
 #include "services/common/ops_server.h"
@@ -162,6 +163,7 @@ class Process : public ServerContext {
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<AcceptLoop> accept_loop_;
+  std::unique_ptr<LocalAdmin> local_admin_;  // null: none
   std::unique_ptr<OpsHealth> ops_health_;
   std::unique_ptr<OpsServer> ops_;
 };
@@ -288,6 +290,14 @@ absl::Status Process::Start(const RoleFactory& make_role) {
                std::string(Version()), instance_id_, descriptors);
   // Bound before the model is loaded, so that a port in use is told at once.
   QS_ASSIGN_OR_RETURN(ListenSocket socket, BindSocket(options_.listen));
+  ListenSocket admin_socket;
+  if (!options_.admin_listen.empty()) {
+    QS_ASSIGN_OR_RETURN(admin_socket, BindSocket(options_.admin_listen));
+    if (!admin_socket.loopback) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--admin-listen is ", admin_socket.address, ", not a loopback address"));
+    }
+  }
   if (options_.streams.max_concurrent_streams < 1) {
     return absl::InvalidArgumentError(absl::StrCat("--max-concurrent-streams is ",
                                                    options_.streams.max_concurrent_streams,
@@ -314,6 +324,11 @@ absl::Status Process::Start(const RoleFactory& make_role) {
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   QS_ASSIGN_OR_RETURN(role_, make_role(*this));
   QS_RETURN_IF_ERROR(StartGrpc(std::move(socket)));
+  if (!options_.admin_listen.empty()) {
+    QS_ASSIGN_OR_RETURN(local_admin_, LocalAdmin::Start(std::move(admin_socket),
+                                                        ReflectionWanted(options_), AdminHooks()));
+    Announce("admin", local_admin_->address());
+  }
   loading_ = false;
   Announce("grpc", accept_loop_->address());
   {
@@ -337,6 +352,7 @@ int Process::Serve() {
   }
   const int status = Drain(plan);
   metrics_.ClearScrapeHooks();
+  local_admin_.reset();
   accept_loop_.reset();
   server_.reset();
   role_.reset();
@@ -440,6 +456,10 @@ void AddServerFlags(Flags& flags, ServerOptions* options, int grpc_port, int ops
             "Serve the Admin service on the gRPC port: auto (on loopback, unless there are API\n"
             "keys, or with --admin-client-names), on or off; on needs loopback or these names");
   flags.OneOf({"auto", "on", "off"});
+  flags.Add(
+      "admin-listen", &options->admin_listen,
+      "HOST:PORT on loopback for the Admin service alone, whatever the gRPC port listens on;\n"
+      "in plaintext, for whoever has a shell on the machine or in the pod; empty: none");
   flags.Add("admin-client-names", &options->admin_clients,
             "Only clients whose certificate has one of these DNS names or URIs may use the Admin\n"
             "service, from anywhere; needs --tls-client-ca");

@@ -31,6 +31,8 @@ struct ServerOptions {
   // the Admin service on loopback without them: with keys a proxy on this host may let in others.
   std::string reflection = "auto";
   std::string admin = "auto";
+  // HOST:PORT on loopback for it alone, whatever the gRPC port is for; empty: none.
+  std::string admin_listen;
   // Who may use Admin, loopback or not; needs tls.ca. Empty: everyone who reaches it on loopback.
   std::vector<std::string> admin_clients;
   TlsFiles tls;

@@ -14,9 +14,9 @@ from rendered import COMPONENTS, pod, pods
 BIN = pathlib.Path(os.environ["QWENSERVE_BIN"])
 VARIABLES = {"$(POD_IP)": "127.0.0.1", "$(LWS_LEADER_ADDRESS)": "leader.group.inference", "$(LWS_WORKER_INDEX)": "1"}
 # Set by the chart in some release or other, so not among the "flags" of its values.
-COMMON = {"listen", "ops-listen", "log-level", "log-format", "drain-delay", "drain-timeout", "tls-cert", "tls-key",
-          "tls-client-ca", "tls-client-names", "admin-client-names", "otlp-endpoint", "otlp-sample-ratio", "otlp-tls-ca",
-          "otlp-tls-cert", "otlp-tls-key", "otlp-tls-names"}
+COMMON = {"listen", "ops-listen", "admin-listen", "log-level", "log-format", "drain-delay", "drain-timeout",
+          "tls-cert", "tls-key", "tls-client-ca", "tls-client-names", "admin-client-names", "otlp-endpoint",
+          "otlp-sample-ratio", "otlp-tls-ca", "otlp-tls-cert", "otlp-tls-key", "otlp-tls-names"}
 BY_THE_CHART = {
     "gateway": COMMON | {"tokenizers", "generators", "max-request-time", "http-listen", "api-keys",
                          "cache-salt-secret-file", "worker-tls-ca", "worker-tls-cert", "worker-tls-key",

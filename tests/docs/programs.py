@@ -12,11 +12,12 @@ from doc_blocks import ROOT
 BIN = pathlib.Path(os.environ.get("QWENSERVE_BIN", ROOT / "build" / "bin"))
 SERVERS = ("qwenserve-gateway", "qwenserve-tokenizer", "qwenserve-generator")
 # Programs that are not ours and whose options are not known here.
-FOREIGN = {"alias", "apt", "apt-get", "awk", "bash", "buildah", "cat", "cd", "chmod", "cp", "cpack", "curl", "cut", "dd", "docker", "dpkg",
-           "echo", "export", "git", "grep", "gzip", "head", "install", "jq", "journalctl", "kill", "ln", "ls", "mkdir", "mv",
-           "openssl", "pip", "podman", "printf", "promtool", "prometheus", "python", "python3", "rm", "sed",
-           "sha256sum", "sleep", "sort", "sudo", "systemctl", "tail", "tar", "tee", "test", "true", "umask", "unzip", "wait",
-           "zcat", "coredumpctl", "eu-stack", "gdb", "ninja", "cmake", "ctest", "find", "xargs", "lintian", "loginctl"}
+FOREIGN = {"alias", "apt", "apt-get", "awk", "bash", "buildah", "cat", "cd", "chmod", "cmake", "coredumpctl", "cp",
+           "cpack", "ctest", "curl", "cut", "dd", "docker", "dpkg", "echo", "eu-stack", "export", "find", "gdb",
+           "git", "grep", "gzip", "head", "hostname", "install", "journalctl", "jq", "kill", "lintian", "ln",
+           "loginctl", "ls", "mkdir", "mv", "ninja", "nslookup", "openssl", "pip", "podman", "printf", "prometheus",
+           "promtool", "python", "python3", "rm", "sed", "sha256sum", "sleep", "sort", "sudo", "systemctl", "tail",
+           "tar", "tee", "test", "true", "umask", "unzip", "wait", "wc", "wget", "xargs", "zcat"}
 WORDS_BEFORE_A_COMMAND = {"sudo", "if", "then", "else", "do", "while", "until", "!", "time"}
 
 
@@ -31,7 +32,7 @@ def output(*command):
 @functools.cache
 def subcommands():
     text = output(BIN / "qwenctl", "--help").split("Subcommands:")[1]
-    return tuple(re.findall(r"^  (\w+) ", text, re.M))
+    return tuple(re.findall(r"^  ([\w-]+) ", text, re.M))
 
 
 @functools.cache

@@ -4,12 +4,15 @@ import ctypes
 import datetime
 import json
 import signal
+import socket
+import subprocess
 
 import grpc
 import pytest
 
 from access_log_test import lines as lines_of, post
-from server_process import DEMO_MODEL, SANITIZED, ServerProcess
+from security import key_line, write_keys
+from server_process import BIN, DEMO_MODEL, SANITIZED, ServerProcess
 
 LEVELS = {"trace", "debug", "info", "warn", "error", "critical"}
 ADMIN = {"request_serializer": lambda message: message, "response_deserializer": lambda message: message}
@@ -59,10 +62,10 @@ def test_json_lines_of_all_processes_join_by_trace(sim_cluster, tmp_path, api):
         assert request.startswith("req-")
 
 
-def start(role, log, *flags):
+def start(role, log, *flags, **options):
     model = ("--tokenizers", "127.0.0.1:1", "--generators", "127.0.0.1:1") if role == "gateway" else (
         "--model", DEMO_MODEL)
-    server = ServerProcess(role, *model, *flags, log=log)
+    server = ServerProcess(role, *model, *flags, log=log, **options)
     return server if role == "gateway" else server.wait_ready()
 
 
@@ -97,6 +100,46 @@ def test_a_crash_of_another_thread_shows_that_thread(sim_cluster, tmp_path, api)
         log.seek(0)
         text = log.read()
     assert "*** SIGABRT received" in text and "qwenserve::SimReplica::" in text, text
+
+
+@pytest.mark.parametrize("role", ["gateway", "tokenizer", "generator"])
+def test_a_port_for_operators(role, tmp_path):
+    """Whatever the gRPC port is for: here it is open to the network, and the gateway asks for keys."""
+    flags = ["--admin-listen", "127.0.0.1:0", "--log-format", "json"]
+    if role == "gateway":
+        flags += ["--api-keys", write_keys(tmp_path / "keys", key_line("key-a", "team-a"))]
+    with open(tmp_path / "log", "w+") as log:
+        server = start(role, log, *flags, listen="0.0.0.0:0")
+
+        def ctl(*arguments, port="admin"):
+            address = server.addresses[port].replace("0.0.0.0", "127.0.0.1")
+            return subprocess.run([BIN / "qwenctl", *arguments, "--address", address], capture_output=True, text=True,
+                                  timeout=60)
+        top = ctl("top", "--once", "--interval", "0.1", "--output", "json", "--ops-address", server.addresses["ops"])
+        assert top.returncode == 0 and json.loads(top.stdout)["role"] == role, top
+        requests = ctl("requests", "--output", "json")
+        assert requests.returncode == 0 and json.loads(requests.stdout)["total"] == 0, requests
+        assert ctl("log-level", "debug").returncode == 0
+        assert ctl("log-level", "loud").returncode == 4
+        for command in (("requests",), ("log-level", "info")):
+            refused = ctl(*command, port="grpc")
+            assert refused.returncode != 0 and "no Admin service" in refused.stderr, refused
+        # Connections that stay hold up nobody.
+        host, port = server.addresses["admin"].split(":")
+        with grpc.insecure_channel(server.addresses["admin"]) as channel, socket.create_connection((host, port)):
+            channel.unary_unary("/qwenserve.v1.Admin/GetStatus", **ADMIN)(b"", timeout=60)
+            assert server.terminate() == 0
+        log.seek(0)
+        messages = [json.loads(line)["message"] for line in log.read().splitlines()]
+    assert "log level is debug now" in messages and "log level is info now" not in messages
+
+
+def test_the_port_for_operators_is_on_loopback(tmp_path):
+    with open(tmp_path / "log", "w+") as log:
+        with pytest.raises(RuntimeError):
+            start("tokenizer", log, "--admin-listen", "0.0.0.0:0").stop()
+        log.seek(0)
+        assert "not a loopback address" in log.read()
 
 
 @pytest.mark.parametrize("role", ["gateway", "tokenizer", "generator"])

@@ -20,7 +20,7 @@ void AddServeCommand(CLI::App& app, int* exit_code);
 void AddQuantizeCommand(CLI::App& app, int* exit_code);
 void AddPerplexityCommand(CLI::App& app, int* exit_code);
 void AddBenchCommand(CLI::App& app, int* exit_code);
-void AddLiveCommands(CLI::App& app, int* exit_code);  // top, requests
+void AddLiveCommands(CLI::App& app, int* exit_code);  // top, requests, log-level
 
 // Version of this program, and what its GPU kernels were compiled for.
 std::string VersionText();

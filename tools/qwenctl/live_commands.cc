@@ -26,6 +26,7 @@ struct LiveFlags {
   double interval_seconds = 2;
   bool once = false;
   uint32_t max_requests = 100;
+  std::string log_level;
   std::string output = "text";
   bool json() const { return output == "json"; }
 };
@@ -52,6 +53,15 @@ class AdminClient {
     });
   }
 
+  absl::Status SetLogLevel(const std::string& level) {
+    v1::SetLogLevelRequest request;
+    request.set_level(level);
+    return Call<v1::SetLogLevelResponse>([&](grpc::ClientContext* context, auto* response) {
+             return stub_->SetLogLevel(context, request, response);
+           })
+        .status();
+  }
+
  private:
   explicit AdminClient(Connection connection)
       : connection_(std::move(connection)),
@@ -69,8 +79,8 @@ class AdminClient {
     if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
       return absl::UnimplementedError(
           absl::StrCat(connection_.address(),
-                       " has no Admin service: without --admin-client-names of the "
-                       "server it is on loopback addresses only, and not beside API keys"));
+                       " has no Admin service: without --admin-client-names or --admin-listen of "
+                       "the server it is on loopback addresses only, and not beside API keys"));
     }
     return connection_.Explain(status);
   }
@@ -132,6 +142,13 @@ int RunRequests(const LiveFlags& flags) {
   return kExitOk;
 }
 
+int RunLogLevel(const LiveFlags& flags) {
+  auto admin = AdminClient::Connect(flags);
+  if (!admin.ok()) return ReportError(admin.status());
+  const absl::Status status = admin->SetLogLevel(flags.log_level);
+  return status.ok() ? kExitOk : ReportError(status);
+}
+
 void AddCommonFlags(CLI::App& command, LiveFlags* flags) {
   AddConnectionFlags(command, "gRPC port of the process", &flags->connection);
   command.add_option("--output", flags->output, "text or json")
@@ -166,6 +183,14 @@ void AddLiveCommands(CLI::App& app, int* exit_code) {
       ->check(CLI::Range(1u, 10000u))
       ->capture_default_str();
   requests->callback([request_flags, exit_code] { *exit_code = RunRequests(*request_flags); });
+
+  CLI::App* log_level = app.add_subcommand(
+      "log-level", "Change what a process logs, until its end or the next change");
+  auto level_flags = std::make_shared<LiveFlags>();
+  AddConnectionFlags(*log_level, "gRPC or admin port of the process", &level_flags->connection);
+  log_level->add_option("level", level_flags->log_level, "trace, debug, info, warn or error")
+      ->required();
+  log_level->callback([level_flags, exit_code] { *exit_code = RunLogLevel(*level_flags); });
 }
 
 }  // namespace qwenserve
