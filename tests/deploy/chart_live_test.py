@@ -92,8 +92,8 @@ def test_the_series_of_autoscaling_exist(helm, cluster):
 
 def rendered_flags(this, **replaced):
     """The arguments of a pod, but for those that ServerProcess gives itself, with texts in them replaced."""
-    left_out = {"listen", "ops-listen", "http-listen", "drain-delay", "drain-timeout", "log-level", "tokenizers",
-                "generators"}
+    left_out = {"listen", "ops-listen", "http-listen", "drain-delay", "drain-timeout", "log-level", "admin-listen",
+                "tokenizers", "generators"}
     result = []
     for name, value in this.flags.items():
         if name not in left_out:

@@ -30,6 +30,21 @@ def test_every_file_that_a_flag_names_is_mounted(documents):
                 assert value.rsplit("/", 1)[0] in secrets_of(this), f"{this.component} --{name}={value}"
 
 
+def test_admin_is_for_those_in_the_pod(documents):
+    for this in pods(documents):
+        assert this.flags["admin-listen"] == "127.0.0.1:50091"
+        assert 50091 not in this.ports.values()
+    for document in of_kind(documents, "Service") + of_kind(documents, "NetworkPolicy"):
+        assert "50091" not in str(document["spec"])
+
+
+def test_admin_can_be_left_out(helm):
+    for this in pods(helm.render(values={"adminPort": 0})):
+        assert "admin-listen" not in this.flags
+    for this in pods(helm.render(values={"adminPort": 7000})):
+        assert this.flags["admin-listen"] == "127.0.0.1:7000"
+
+
 def test_api_keys_and_salt(helm):
     this = pod(helm.render(values={"gateway.apiKeys.secretName": "keys", "gateway.cacheSalt.secretName": "salt"}),
                "gateway")

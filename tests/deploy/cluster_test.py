@@ -1,6 +1,7 @@
 """What the chart renders, run pod by pod as a kubelet runs it (kube_cluster.py): starts, losses and stops."""
 
 import hashlib
+import json
 import shutil
 import signal
 import subprocess
@@ -62,6 +63,23 @@ def test_who_cannot_finish_ends_within_the_grace_period(helm, api, make_cluster,
     cluster.wait_for(pod.gone.is_set, f"the end of the {component}")
     assert not pod.forced and [end.exit_code for end in pod.ended] == [status], pod.describe()
     assert ("drain timeout: 1 requests were cut off" in pod.ended[0].message) == (status == 1)
+
+
+def test_every_pod_can_be_looked_into(helm, make_cluster):
+    """From within, at its loopback, although its gRPC port is open to other machines."""
+    cluster = make_cluster(helm.render())
+    cluster.wait_ready()
+    for component in COMPONENTS:
+        pod = the_pod(cluster, component)
+
+        def ctl(*arguments):
+            return subprocess.run([BIN / "qwenctl", *arguments, "--address", f"{pod.ip}:50091"], capture_output=True,
+                                  text=True, timeout=60)
+        top = ctl("top", "--once", "--interval", "0.1", "--output", "json", "--ops-address", f"{pod.ip}:9090")
+        assert top.returncode == 0 and json.loads(top.stdout)["role"] == component, top
+        assert ctl("requests").returncode == 0
+        assert ctl("log-level", "debug").returncode == 0
+        cluster.wait_for(lambda: '"log level is debug now"' in pod.log.read_text(), f"the line of the {component}")
 
 
 @pytest.mark.parametrize("first", ["gateway", "generator"])

@@ -2,8 +2,8 @@
 
 What is the manifest's: command line, environment, mounts, init containers, probes with their periods and thresholds, the
 grace period, the message of a container that has failed. What is this machine's: the pod has an address of its own on
-loopback, but no network of its own, so 0.0.0.0 is that address; the programs are those of the build; its mounts are
-folders, whose paths are put in place of the mounted ones; limits and users are not enforced.
+loopback, but no network of its own, so 0.0.0.0 and 127.0.0.1 are that address; the programs are those of the build;
+its mounts are folders, whose paths are put in place of the mounted ones; limits and users are not enforced.
 """
 
 import dataclasses
@@ -165,7 +165,8 @@ class KubePod:
 
         def expand(text):
             text = re.sub(r"\$\(([A-Za-z_]\w*)\)", lambda found: variables.get(found[1], found[0]), text)
-            return self._here(text, container).replace("0.0.0.0:", f"{self.ip}:")
+            text = re.sub(r"=(0\.0\.0\.0|127\.0\.0\.1):", f"={self.ip}:", text)
+            return self._here(text, container)
         words = [expand(word) for word in container.get("command", []) + container.get("args", [])]
         if not container.get("command"):
             words = self.node.entrypoint(container["image"]) + words

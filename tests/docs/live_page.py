@@ -14,7 +14,7 @@ from doc_blocks import ROOT
 from programs import BIN
 
 # Ports as the pages name them.
-PORTS = (50051, 50061, 50071, 50081, 8080, 9090, 9091, 9092)
+PORTS = (50051, 50061, 50071, 50081, 50091, 8080, 9090, 9091, 9092)
 PATIENCE = 120
 
 

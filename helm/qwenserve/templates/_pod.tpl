@@ -180,6 +180,12 @@ securityContext:
 - --ops-listen=0.0.0.0:9090
 - --log-level={{ .root.Values.logLevel }}
 - --log-format={{ .root.Values.logFormat }}
+{{- with int .root.Values.adminPort }}
+{{- if has . (list 50051 50061 50071 50081 8080 9090) }}
+{{- fail (printf "adminPort: %d is a port that a pod has already; take another one, or 0 for none" .) }}
+{{- end }}
+- --admin-listen=127.0.0.1:{{ . }}
+{{- end }}
 - --drain-delay={{ .values.drain.delaySeconds }}
 - --drain-timeout={{ .values.drain.timeoutSeconds }}
 {{- with .root.Values.tracing }}
