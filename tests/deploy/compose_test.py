@@ -81,6 +81,11 @@ def test_published_ports_are_of_this_machine_only():
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
+def test_operators_look_in_from_the_container(component):
+    assert config_of(component)["admin-listen"] == "127.0.0.1:50091"
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
 def test_service_is_confined_checked_and_drained(component):
     service, config = compose()["services"][component], config_of(component)
     assert service["read_only"] and service["cap_drop"] == ["ALL"] and service["user"] == "65532:65532"
