@@ -1,6 +1,7 @@
 """Traces: one for each request through all processes, sent to a collector that may be slow or away."""
 
 import contextlib
+import re
 import socket
 import time
 
@@ -10,7 +11,7 @@ import pytest
 from access_log_test import CANARY, post
 from authority import Authority
 from collector import Collector, load_otlp
-from server_process import ServerProcess
+from server_process import ROOT, ServerProcess
 
 TRACE_ID, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED, UNSAMPLED = f"00-{TRACE_ID}-{PARENT}-01", f"00-{TRACE_ID}-{PARENT}-00"
@@ -21,10 +22,19 @@ def otlp(tmp_path_factory):
     return load_otlp(tmp_path_factory.mktemp("otlp"))
 
 
+def documented():
+    """Attributes that docs/debugging.md tells of."""
+    text = (ROOT / "docs" / "debugging.md").read_text()
+    return set(re.findall(r"`([a-z_]+\.[a-z_.]+)`", text.partition("\n## Traces\n")[2].partition("\n## ")[0]))
+
+
 @pytest.fixture
 def collector(otlp):
     with Collector(otlp) as collector:
         yield collector
+    for span in collector.spans:
+        unknown = {*span.attributes, *span.resource} - documented() - {"service.namespace"}
+        assert not unknown, f"{span.name} of {span.service}: not in docs/debugging.md"
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import re
 COLORS = ("#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#37872d", "#fade2a", "#1f60c4", "#fa6400")
 NAMED = {"green": "#73bf69", "yellow": "#f2cc0c", "red": "#f2495c"}
 CELL, ROW, GAP = 52, 30, 8  # a dashboard is 24 cells wide
+LEGEND = 43  # three lines
 STYLE = """
 body { margin: 0; background: #111217; color: #ccccdc; font: 12px/1.35 sans-serif; }
 header { padding: 10px 16px; font-size: 15px } header small { color: #8e8e99; font-size: 12px; margin-left: 12px }
@@ -15,13 +16,13 @@ header { padding: 10px 16px; font-size: 15px } header small { color: #8e8e99; fo
          padding: 5px 8px; overflow: hidden }
 .panel h3 { margin: 0 0 3px; font-size: 12px; font-weight: 500; white-space: nowrap }
 .row { position: absolute; font-size: 14px; font-weight: 500; padding: 5px 8px }
-.legend { position: absolute; bottom: 4px; left: 8px; right: 8px; height: 15px; overflow: hidden; color: #9fa7b3; font-size: 11px }
-.legend i { display: inline-block; width: 10px; height: 3px; margin: 0 4px 3px 0 } .legend span { margin-right: 10px }
+.legend { position: absolute; bottom: 4px; left: 8px; right: 8px; height: LEGENDpx; overflow: hidden; color: #9fa7b3; font-size: 11px }
+.legend i { display: inline-block; width: 10px; height: 3px; margin: 0 4px 3px 0 } .legend span { display: inline-block; margin-right: 10px }
 .stat { display: flex; justify-content: space-around; align-items: center; height: calc(100% - 22px); text-align: center }
 .stat b { display: block; font-size: 24px; font-weight: 500 } .stat small { color: #9fa7b3 }
 table { border-collapse: collapse; width: 100%; font-size: 11px } td, th { text-align: left; padding: 2px 8px 2px 0; white-space: nowrap }
 th { color: #5794f2; font-weight: 500 } svg text { fill: #9fa7b3; font-size: 10px }
-"""
+""".replace("LEGEND", str(LEGEND))
 
 
 def formatted(value, unit, decimals=None):
@@ -51,6 +52,12 @@ def _legend(target, labels):
     return re.sub(r"{{(\w+)}}", lambda match: labels.get(match[1], ""), target["legendFormat"])
 
 
+def _times(left, right, bottom, start, end):
+    """What the ends of an axis of time are called."""
+    return [f'<text x="{left}" y="{bottom + 13}">{formatted(start - end, "s")}</text>',
+            f'<text x="{right}" y="{bottom + 13}" text-anchor="end">now</text>']
+
+
 def _lines(panel, results, width, height, start, end):
     """`results`: [(target, series of a range query)]."""
     stacked = panel["fieldConfig"]["defaults"]["custom"]["stacking"]["mode"] == "normal"
@@ -65,7 +72,7 @@ def _lines(panel, results, width, height, start, end):
             lines.append((_legend(target, one["metric"]), points))
     top = max((v for _, points in lines for _, v in points), default=0) * 1.08 or 1
     top = max(top, panel["fieldConfig"]["defaults"].get("max", 0))
-    left, bottom = 62, height - 52
+    left, bottom = 62, height - LEGEND - 48
     x = lambda t: left + (t - start) / (end - start) * (width - left - 14)
     y = lambda v: bottom - v / top * (bottom - 8)
     parts = []
@@ -73,13 +80,14 @@ def _lines(panel, results, width, height, start, end):
         value = top * part / 3
         parts.append(f'<line x1="{left}" x2="{width - 14}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#2c3235"/>'
                      f'<text x="{left - 5}" y="{y(value) + 3:.1f}" text-anchor="end">{html.escape(formatted(value, unit))}</text>')
+    parts += _times(left, width - 14, bottom, start, end)
     for number, (_, points) in enumerate(lines):
         if points:
             path = " ".join(f"{x(t):.1f},{y(v):.1f}" for t, v in points)
             parts.append(f'<polyline points="{path}" fill="none" stroke="{COLORS[number % len(COLORS)]}" stroke-width="1.3"/>')
     legend = "".join(f'<span><i style="background:{COLORS[number % len(COLORS)]}"></i>{html.escape(name)}</span>'
                      for number, (name, _) in enumerate(lines))
-    return f'<svg width="{width - 14}" height="{height - 46}">{"".join(parts)}</svg><div class="legend">{legend}</div>'
+    return f'<svg width="{width - 14}" height="{height - LEGEND - 30}">{"".join(parts)}</svg><div class="legend">{legend}</div>'
 
 
 def _heatmap(panel, results, width, height, start, end):
@@ -93,12 +101,13 @@ def _heatmap(panel, results, width, height, start, end):
         under = buckets[number - 1][1] if number else {}
         cells += [(t, number, max(0.0, float(values[t]) - float(under.get(t, 0)))) for t in times if t in values]
     most = max((value for *_, value in cells), default=0) or 1
-    left, bottom = 62, height - 38
+    left, bottom = 62, height - 42
     tall = (bottom - 4) / max(1, len(buckets))
     wide = (width - left - 14) / max(1, len(times))
     parts = [f'<rect x="{left + (t - start) / (end - start) * (width - left - 14):.1f}" y="{bottom - (n + 1) * tall:.1f}" '
              f'width="{wide:.2f}" height="{tall:.1f}" fill="#ff9830" fill-opacity="{(value / most) ** 0.5:.2f}"/>'
              for t, n, value in cells if value > 0]
+    parts += _times(left, width - 14, bottom, start, end)
     for number, (bound, _) in enumerate(buckets):
         if number % 3 == 0 and not math.isinf(bound):
             parts.append(f'<text x="{left - 5}" y="{bottom - number * tall - tall / 2 + 3:.1f}" text-anchor="end">'

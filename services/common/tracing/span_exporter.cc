@@ -31,14 +31,14 @@ bool MayTryAgain(grpc::StatusCode code) {
   }
 }
 
-// Without pings: a collector's server may take them for an attack, and each try has a timeout.
+// Without pings: a collector's server may take them for an attack. Each try has a timeout, after
+// which there is a new channel, and with a pool of subchannels of its own a new connection.
 std::shared_ptr<grpc::Channel> MakeCollectorChannel(
-    const std::string& endpoint, std::shared_ptr<grpc::ChannelCredentials> credentials) {
+    const std::string& endpoint, const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 10000);
-  if (credentials == nullptr) credentials = grpc::InsecureChannelCredentials();
   return grpc::CreateCustomChannel(endpoint, credentials, arguments);
 }
 
@@ -47,7 +47,11 @@ std::shared_ptr<grpc::Channel> MakeCollectorChannel(
 SpanExporter::SpanExporter(const std::string& endpoint,
                            std::shared_ptr<grpc::ChannelCredentials> credentials,
                            const Resource& resource, const Settings& settings, Metrics& metrics)
-    : settings_(settings), metrics_(metrics) {
+    : endpoint_(endpoint),
+      credentials_(credentials == nullptr ? grpc::InsecureChannelCredentials()
+                                          : std::move(credentials)),
+      settings_(settings),
+      metrics_(metrics) {
   auto* spans = empty_batch_.add_resource_spans();
   for (const auto& [key, value] : resource) {
     auto* attribute = spans->mutable_resource()->add_attributes();
@@ -55,8 +59,12 @@ SpanExporter::SpanExporter(const std::string& endpoint,
     attribute->mutable_value()->set_string_value(value);
   }
   spans->add_scope_spans()->mutable_scope()->set_name("qwenserve");
-  stub_ = collector::TraceService::NewStub(MakeCollectorChannel(endpoint, std::move(credentials)));
+  Reconnect();
   thread_ = std::thread([this] { Run(); });
+}
+
+void SpanExporter::Reconnect() {
+  stub_ = collector::TraceService::NewStub(MakeCollectorChannel(endpoint_, credentials_));
 }
 
 SpanExporter::~SpanExporter() { Shutdown(absl::ZeroDuration()); }
@@ -144,6 +152,8 @@ SpanExporter::Outcome SpanExporter::Try(const Batch& batch, int64_t spans) {
   if (failures_.Count(MonotonicNow())) {
     spdlog::warn("spans cannot be sent: {}", status.error_message());
   }
+  // A machine that has vanished does not say so, and TCP believes in it for a quarter of an hour.
+  if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) Reconnect();
   return MayTryAgain(status.error_code()) ? Outcome::kTryAgain : Outcome::kRefused;
 }
 

@@ -28,7 +28,7 @@ namespace qwenserve {
 class SpanExporter final : public SpanSink {
  public:
   struct Settings {
-    size_t max_queued = 8192;  // spans that wait; about 1 KB each
+    size_t max_queued = 8192;  // spans that wait; about 3 KB each
     size_t max_batch = 512;
     absl::Duration interval = absl::Seconds(1);  // between batches that are not full
     absl::Duration timeout = absl::Seconds(10);  // of one try
@@ -63,6 +63,11 @@ class SpanExporter final : public SpanSink {
   // False when it is not worth another try, since the exporter ends.
   bool WaitFor(absl::Duration backoff);
 
+  // Makes the next try use a connection of its own.
+  void Reconnect();
+
+  const std::string endpoint_;
+  const std::shared_ptr<grpc::ChannelCredentials> credentials_;
   const Settings settings_;
   TracingMetrics metrics_;
   LogLimiter failures_{absl::Minutes(1)};

@@ -1,5 +1,9 @@
 #include "services/common/tracing/span_exporter.h"
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -35,9 +39,10 @@ class FakeCollector final : public collector::TraceService::Service {
  public:
   using Answer = std::function<grpc::Status(int call, collector::ExportTraceServiceResponse*)>;
 
-  explicit FakeCollector(Answer answer = nullptr) : answer_(std::move(answer)) {
+  explicit FakeCollector(Answer answer = nullptr, int port = 0) : answer_(std::move(answer)) {
     grpc::ServerBuilder builder;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    builder.AddListeningPort(absl::StrCat("127.0.0.1:", port), grpc::InsecureServerCredentials(),
+                             &port_);
     builder.RegisterService(this);
     server_ = builder.BuildAndStart();
   }
@@ -83,6 +88,39 @@ class FakeCollector final : public collector::TraceService::Service {
   int calls_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<collector::ExportTraceServiceRequest> taken_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<grpc::Server> server_;
+};
+
+// A port whose first connection gets HTTP/2 settings and never anything more, as if its machine had
+// vanished.
+class VanishedCollector {
+ public:
+  VanishedCollector() : listener_(socket(AF_INET, SOCK_STREAM, 0)) {
+    const int on = 1;
+    setsockopt(listener_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    EXPECT_EQ(bind(listener_, reinterpret_cast<sockaddr*>(&address), size), 0);
+    EXPECT_EQ(listen(listener_, 1), 0);
+    EXPECT_EQ(getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size), 0);
+    port_ = ntohs(address.sin_port);
+  }
+  ~VanishedCollector() { close(connection_); }
+  int port() const { return port_; }
+
+  // The connection stays, and the port is free for another one.
+  void Vanish() {
+    connection_ = accept(listener_, nullptr, nullptr);
+    constexpr char kEmptySettings[] = {0, 0, 0, 4, 0, 0, 0, 0, 0};
+    send(connection_, kEmptySettings, sizeof(kEmptySettings), MSG_NOSIGNAL);
+    close(listener_);
+  }
+
+ private:
+  const int listener_;
+  int connection_ = -1;
+  int port_ = 0;
 };
 
 class SpanExporterTest : public testing::Test {
@@ -217,6 +255,19 @@ TEST_F(SpanExporterTest, ShutdownDoesNotWaitForACollectorThatHangs) {
   EXPECT_EQ(Count("sent"), 0);
   EXPECT_EQ(Count("dropped_not_sent"), 50);
   release.Notify();
+}
+
+TEST_F(SpanExporterTest, ACollectorThatVanishedIsLookedForAnew) {
+  settings_.timeout = absl::Milliseconds(200);
+  settings_.max_tries = 100;
+  settings_.longest_backoff = absl::Milliseconds(50);
+  VanishedCollector vanished;
+  Start(absl::StrCat("127.0.0.1:", vanished.port()));
+  Add(1);
+  vanished.Vanish();
+  FakeCollector successor(nullptr, vanished.port());
+  ASSERT_EQ(successor.address(), absl::StrCat("127.0.0.1:", vanished.port()));
+  EXPECT_TRUE(Eventually([&] { return Count("sent") == 1; }));
 }
 
 TEST_F(SpanExporterTest, NobodyThere) {
