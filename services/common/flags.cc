@@ -111,8 +111,9 @@ void Flags::Add(const std::string& name, bool* target, const std::string& help) 
   auto parse = [](const std::string& text, bool* value) { return absl::SimpleAtob(text, value); };
   AddFlag(name, help, NumberSetter(target, parse, "true or false"),
           [target] { return Json(*target).dump(); });
-  // Given without a value it means true.
-  flags_.back()->option->expected(0, 1)->default_str("true");
+  // Given without a value it means true; --help shows what holds without the flag.
+  flags_.back()->option->expected(0, 1)->default_str("true")->option_text(
+      absl::StrCat("TEXT=", *target ? "true" : "false"));
 }
 
 void Flags::Add(const std::string& name, int* target, const std::string& help) {

@@ -1,8 +1,10 @@
 """docs/flags.md is what the servers' --help says."""
 
+import json
 import os
 import pathlib
 import re
+import subprocess
 import sys
 
 import pytest
@@ -36,6 +38,23 @@ def test_every_flag_is_in_its_table(program):
     assert len(flags) > 20
     for name in flags:
         assert f"\n| `{name}` |" in own or f"\n| `{name}` |" in shared
+
+
+@pytest.mark.parametrize("program, needed", [
+    ("qwenserve-gateway", {"tokenizers": "a:1", "generators": "b:1"}),
+    ("qwenserve-tokenizer", {"model": "m"}), ("qwenserve-generator", {"model": "m"})])
+def test_the_defaults_are_what_is_in_force_without_the_flag(program, needed):
+    path = pathlib.Path(os.environ.get("QWENSERVE_BIN", ROOT / "build" / "bin")) / program
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("QWENSERVE_")}
+    done = subprocess.run([path, *(f"--{name}={value}" for name, value in needed.items()), "--print-config"],
+                          env=environment, check=True, capture_output=True, text=True)
+    in_force = json.loads(done.stdout)
+    told = flag_reference.flags(program)
+    assert {f"--{name}" for name in in_force} <= set(told)
+    for name, value in in_force.items():
+        if name not in needed and (program, f"--{name}") not in flag_reference.MACHINES:
+            text = value if isinstance(value, str) else json.dumps(value) if value != [] else ""
+            assert told[f"--{name}"][0] == text, name
 
 
 def test_every_flag_is_in_a_group():
