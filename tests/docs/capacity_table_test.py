@@ -32,6 +32,7 @@ def shape(model):
     first_generation = model in capacity_table.released_configs.QWEN1
     return {"hidden": config["hidden_size"], "layers": config["num_hidden_layers"], "vocab": config["vocab_size"],
             "queries": heads * head, "kv": config.get("num_key_value_heads", heads) * head,
+            "kv_heads": config.get("num_key_value_heads", heads),
             "ffn": config["intermediate_size"] // (2 if first_generation else 1),
             "tables": 1 if config["tie_word_embeddings"] else 2}
 
@@ -44,6 +45,11 @@ def test_the_arithmetic_of_the_page(model, plans):
     layer = 2 * s["hidden"] * s["queries"] + 2 * s["hidden"] * s["kv"] + 3 * s["hidden"] * s["ffn"]
     parameters = s["layers"] * layer + s["tables"] * s["vocab"] * s["hidden"]
     assert row["weight_bytes"] == pytest.approx(2 * parameters, rel=0.002)  # norms and biases
+    for weights, of_layer in (("int8", 1 + 1 / 64), ("int4", 1 / 2 + 1 / 64)):
+        by_hand = of_layer * s["layers"] * layer + s["tables"] * s["vocab"] * s["hidden"]
+        assert plans[model][1, weights, "bf16"]["weight_bytes"] == pytest.approx(by_hand, rel=0.003)
+    in_int8 = plans[model][1, "bf16", "int8"]["kv_bytes_per_token"]
+    assert in_int8 == row["kv_bytes_per_token"] // 2 + 4 * 2 * s["layers"] * s["kv_heads"]
     for card in row["cards"]:
         left = card["usable_bytes"] - row["weight_bytes"] - row["step_bytes"] - row["workspace_bytes"]
         tokens = left // row["kv_bytes_per_token"] // 16 * 16 if left > 0 else 0

@@ -1,5 +1,6 @@
 """What the pages point to is there: files, headings, flags, values of the chart, metrics."""
 
+import functools
 import pathlib
 import re
 import subprocess
@@ -76,6 +77,21 @@ def test_flags_in_the_text(page):
             if option not in known and not (option.endswith("-") and any(k.startswith(option) for k in known)):
                 unknown.add(option)
     assert not unknown
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tests_in_the_text(page):
+    """They are files or known to ctest."""
+    told = {name for code in inline_code(page) for name in re.findall(r"\b[a-z0-9_]+_(?:test|fuzzer)\b", code)}
+    assert not told - known_tests()
+
+
+@functools.cache
+def known_tests():
+    files = [path for path in (ROOT / "tests").rglob("*") if path.suffix in (".cc", ".py", ".txt")]
+    registered = {name for path in files if path.name == "CMakeLists.txt"
+                  for name in re.findall(r"\b[a-z0-9_]+_(?:test|fuzzer)\b", path.read_text())}
+    return registered | {path.stem for path in files}
 
 
 # Of others' programs, named alone.
