@@ -82,6 +82,16 @@ def test_every_panel_of_a_replica_with_gpus(prometheus):
     assert empty_panels(panels, values, prometheus) == []
 
 
+def test_the_recorded_replica_has_the_series_of_a_live_one(prometheus):
+    def kinds(pod):
+        return {(series["metric"]["__name__"], *sorted(series["metric"]))
+                for series in prometheus.query(f'{{pod="{pod}",__name__=~"(qwenserve|process)_.*"}}')}
+
+    recorded, live = kinds("qwenserve-generator-gpu-0"), kinds("qwenserve-generator-demo-0")
+    assert live - recorded == set()
+    assert {name for name, *_ in recorded - live} == {"qwenserve_gpu_memory_bytes", "qwenserve_gpu_memory_used_bytes"}
+
+
 def test_labels_are_those_of_the_pods(prometheus):
     for series in prometheus.query("qwenserve_build_info"):
         labels = series["metric"]
