@@ -1,12 +1,15 @@
 """What metrics count: known traffic gives known numbers at all three processes."""
 
+import contextlib
 import json
+import socket
 import time
 import urllib.request
 
 import grpc
 import pytest
 
+from authority import Authority
 from sim_cluster import SimCluster, make_sim_model
 
 STREAMS, STREAM_TOKENS, SAMPLES, SAMPLE_TOKENS, HTTP_TOKENS = 3, 9, 3, 7, 5
@@ -153,6 +156,23 @@ def test_a_full_kv_cache_puts_sequences_back(sim_cluster, api, tmp_path):
     assert generator.metric("qwenserve_prefix_cache_evictions_total") > 0
     check(generator, {"qwenserve_kv_blocks": 64, "qwenserve_kv_blocks_used": 0, "qwenserve_kv_cache_usage_ratio": 0,
                       "qwenserve_generated_tokens_total": 2 * 8 * 400})
+
+
+def test_clients_that_speak_no_http_or_no_tls(sim_cluster, tmp_path):
+    cert, key = Authority(tmp_path, "authority").issue("gateway", "DNS:localhost")
+    cluster = sim_cluster()
+    secret = cluster.start_gateway(flags=("--tls-cert", cert, "--tls-key", key))
+    for gateway, expected in ((cluster.gateway, "malformed_requests"), (secret, "tls_handshakes_failed")):
+        host, port = gateway.addresses["http"].rsplit(":", 1)
+        for _ in range(3):
+            with socket.create_connection((host, int(port)), timeout=60) as connection:
+                connection.sendall(b"this is no HTTP\r\n\r\n")
+                with contextlib.suppress(ConnectionError):
+                    while connection.recv(4096):
+                        pass
+        gateway.await_metric(lambda count: count == 3, f"qwenserve_http_{expected}_total")
+        check(gateway, {f"qwenserve_http_{name}_total": 3 if name == expected else 0
+                        for name in ("malformed_requests", "tls_handshakes_failed", "timeouts", "requests")})
 
 
 def test_workers_that_go_in_order_are_no_loss(sim_cluster):

@@ -360,6 +360,7 @@ def test_every_rank_has_its_series(fleet):
         assert fleet.ranks.metric("qwenserve_collective_seconds_total", rank=rank) > 0
         assert fleet.ranks.metric("qwenserve_rank_steps_total", rank=rank) > 0
         assert fleet.ranks.metric("qwenserve_rank_step_age_seconds", rank=rank) >= 0
+    assert fleet.ranks.metric("qwenserve_sampled_rows_total", way="pairs") > 0
     # What a step computes and how many sequences share it.
     steps = fleet.ranks.metric("qwenserve_engine_steps_total")
     assert fleet.ranks.metric("qwenserve_step_tokens_count") == fleet.ranks.metric("qwenserve_step_duration_seconds_count")
