@@ -89,6 +89,11 @@ def test_environment_and_volumes(helm, component):
             assert "/more" not in this.mounts
 
 
+def test_parts_of_a_core(helm):
+    documents = valid(helm.render(values={"gateway.resources": {"requests": {"cpu": 0.5}, "limits": {"memory": "1Gi"}}}))
+    assert pod(documents, "gateway").container["resources"]["requests"]["cpu"] == 0.5
+
+
 @pytest.mark.parametrize("component", ["gateway", "tokenizer", "front"])
 def test_strategy(helm, component):
     documents = valid(helm.render(values={"front.enabled": True,

@@ -370,6 +370,8 @@ def test_notes_name_the_first_command(helm):
     assert "helm test demo --namespace inference" in text
     assert "Clients speak plaintext" in text and "Anyone who reaches the gateway may call it" in text
     assert "Gateway and workers speak plaintext to each other" in text and "NetworkPolicies let nobody else in" in text
+    assert "to load" not in text  # the demo is there at once
+    assert "Clients speak plaintext" in notes(helm, "--set", "front.tlsSecret=s")  # of a front that is not there
     text = notes(helm, "--set", "networkPolicy.enabled=false")
     assert "no NetworkPolicy keeps others away" in text
 
@@ -380,5 +382,9 @@ def test_notes_of_a_guarded_release(helm):
     assert "https://127.0.0.1:8080" in text and "Bearer $KEY" in text
     assert "share no cached prompts over several gateways" in text
     assert "qwenctl chat" not in text and "helm test" not in text  # it speaks no TLS
+    text = notes(helm, "--set", "gateway.http.enabled=false,gateway.apiKeys.secretName=k")
+    assert "curl" not in text and "qwenctl chat --address 127.0.0.1:50051 --api-key-file FILE" in text
+    text = notes(helm, "--set", "gateway.service.type=LoadBalancer")
+    assert "kubectl --namespace inference get service demo-qwenserve-gateway" in text
     text = notes(helm, "--set", "front.enabled=true,front.tlsSecret=s")
     assert "demo-qwenserve-front.inference:50051" in text and "Clients speak TLS to the front" in text

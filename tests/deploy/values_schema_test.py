@@ -124,6 +124,8 @@ CONTRADICTIONS = [
     ({"models.demo": {**OWN_MODEL, "name": "demo"}}, "another name than demo"),
     ({"models": {"a": OWN_MODEL, "b": OWN_MODEL}}, 'both served as "Own"'),
     ({"models.m": {**OWN_MODEL, "generator": {}}}, "models.m.generator.resources: say what the model needs"),
+    ({"models.m": {**OWN_MODEL, "generator": {"resources": {"requests": {"memory": "8Gi"}}}}},
+     "models.m.generator.resources.limits.memory: say how much memory the model may take"),
     ({"models.m": {**OWN_MODEL, "queryHeads": 28}, "generator.tensorParallel": 32},
      "tensorParallel is 32, but the model has 28 query heads"),
     ({"generator.tensorParallel": 8}, "models.demo.generator.tensorParallel is 8, but the model has 4 query heads"),

@@ -91,6 +91,9 @@ half of one machine's and half of another's fit nowhere.
 {{- end -}}
 {{- $_ := set $g "resources" (dict "requests" (dict "cpu" "2" "memory" "1Gi") "limits" (dict "cpu" "2" "memory" "2Gi")) -}}
 {{- end -}}
+{{- if not (dig "limits" "memory" "" $g.resources) -}}
+{{- fail (printf "%s.resources.limits.memory: say how much memory the model may take: weights (without GPUs), KV cache and 1Gi; without a limit it would plan with all of the node's" $path) -}}
+{{- end -}}
 {{- range $list := list "requests" "limits" -}}
 {{- if hasKey (get $g.resources $list | default dict) $g.gpuResource -}}
 {{- fail (printf "%s.resources.%s: leave %s out, the chart asks for one a rank; gpusPerPod asks for more" $path $list $g.gpuResource) -}}
