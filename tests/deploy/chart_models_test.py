@@ -204,6 +204,18 @@ def test_a_replica_on_two_nodes(helm):
     assert not of_kind(documents, "StatefulSet")
 
 
+@pytest.mark.parametrize("profile, kind, tp, gpus, weights", [
+    ("one-gpu", "StatefulSet", 1, 1, None), ("gpu-72b-tp2-int4", "StatefulSet", 2, 2, "int4"),
+    ("gpu-72b-tp4-int8", "StatefulSet", 4, 4, "int8"), ("gpu-72b-tp8-bf16", "StatefulSet", 8, 8, "bf16"),
+    ("gpu-72b-two-nodes", "LeaderWorkerSet", 8, 4, None)])
+def test_profiles_are_what_their_names_say(rendered_profiles, profile, kind, tp, gpus, weights):
+    for this in pods(rendered_profiles[profile], "generator"):
+        assert this.workload["kind"] == kind
+        assert (this.flags["device"], this.flags["tp"]) == ("cuda", str(tp))
+        assert this.container["resources"]["limits"]["nvidia.com/gpu"] == gpus
+        assert weights in (None, this.flags.get("weights", "bf16"))
+
+
 def test_exclusive_topology(helm):
     _, leader, _ = two_nodes(helm, **{"generator.exclusiveTopology": "rack"})
     assert leader.workload["metadata"]["annotations"] == {
