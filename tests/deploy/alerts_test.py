@@ -69,21 +69,21 @@ def seconds(duration):
     return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
 
 
-def promtool_case(alert, rule, case, rules_path, groups):
+def promtool_case(alert, severity, case, rules_path, groups):
     """One file for `promtool test rules`. It asks for ALERTS, which has all labels and no texts. `groups`: their
-    names; what alerts need is recorded before them, for where a step takes longer than a sample is remembered. One that fires has waited for as
-    long as its rule says before."""
+    names; what alerts need is recorded before them, for where a step takes longer than a sample is remembered. One that fires has been
+    pending before for as long as the case says."""
     interval = case.get("interval", "1m")
     expected, waited = [], []
     if "fires" in case:
-        labels = {"alertname": alert, "severity": rule["labels"]["severity"], **RELEASE, **case["fires"]}
+        labels = {"alertname": alert, "severity": severity, **RELEASE, **case["fires"]}
         text = ",".join(f'{key}="{value}"' for key, value in labels.items())
         expected = [{"labels": f'ALERTS{{alertstate="firing",{text}}}', "value": 1}]
-        if "for" in rule:
-            pending = f'alertstate="pending",{text}'
-            waited = [{
-                "expr": f"count_over_time(ALERTS{{{pending}}}[30d])", "eval_time": case["at"],
-                "exp_samples": [{"labels": f"{{{pending}}}", "value": -(-seconds(rule["for"]) // seconds(interval))}]}]
+        pending = f'alertstate="pending",{text}'
+        steps = -(-seconds(case.get("waits", "0s")) // seconds(interval))
+        waited = [{
+            "expr": f"count_over_time(ALERTS{{{pending}}}[30d])", "eval_time": case["at"],
+            "exp_samples": [{"labels": f"{{{pending}}}", "value": steps}] if steps else []}]
     return {
         "rule_files": [str(rules_path)], "evaluation_interval": interval, "group_eval_order": groups,
         "tests": [{
@@ -104,7 +104,7 @@ def test_alerts_fire_and_are_quiet(document, alerts, promtool, tmp_path):
         for number, case in enumerate(cases):
             assert ("fires" in case) != ("quiet" in case)
             path = tmp_path / f"{alert}-{number}-{'fires' if 'fires' in case else 'quiet'}.yaml"
-            content = promtool_case(alert, alerts[alert], case, rules_path, groups)
+            content = promtool_case(alert, alerts[alert]["labels"]["severity"], case, rules_path, groups)
             path.write_text(yaml.safe_dump(content))
             files.append(path)
     done = subprocess.run([promtool, "test", "rules", *files], capture_output=True, text=True)
