@@ -182,6 +182,22 @@ def test_streams_have_trailers_and_statuses(make_front, api):
         assert any(key == "grpc-status-details-bin" for key, _ in refused.value.trailing_metadata())
 
 
+def test_each_call_has_a_connection_of_its_own(make_front, api):
+    """A kept one leads to the gateway that it was made for, whoever has that place in the list by now, and a call that
+    meets the end of its drain is cancelled."""
+    front = make_front()
+    wait_for(lambda: both_known(front), "both gateways at haproxy")
+
+    def connections():
+        return sum(float(line.split()[-1]) for address in GATEWAYS for line in front.metrics(address).splitlines()
+                   if line.startswith("qwenserve_grpc_connections_accepted_total"))
+    before = connections()
+    with front.channel() as channel:
+        for _ in range(5):
+            complete(api, channel)
+    assert connections() - before == 5
+
+
 def test_gateways_are_replaced_under_load(make_front, api):
     """What a rolling update does: a new gateway, then SIGTERM for an old one, one after the other."""
     front = make_front()

@@ -42,7 +42,8 @@ defaults
   option redispatch 1
   retry-on conn-failure empty-response
   # A connection to a gateway for each call: one that several share goes on taking calls when its place
-  # in the list has long been given to another gateway, until the old one ends.
+  # in the list has long been given to another gateway, until the old one ends. "never" is for those of
+  # other clients; that a client's next calls have new ones too is "max-reuse 0" below.
   http-reuse never
 
 resolvers cluster
@@ -89,7 +90,7 @@ backend grpc
   option httpchk GET /readyz
   # No server-template: haproxy 2.6 forgets check-proto for all but the first of one.
   {{- range $number := untilStep 1 (int (add1 $front.maxGateways)) 1 }}
-  server gateway{{ $number }} {{ $gateways }}:50051 resolvers cluster init-addr none proto h2 check port 9090 check-proto h1 inter 2s fall 2 rise 1
+  server gateway{{ $number }} {{ $gateways }}:50051 resolvers cluster init-addr none proto h2 max-reuse 0 check port 9090 check-proto h1 inter 2s fall 2 rise 1
   {{- end }}
 {{- if .Values.gateway.http.enabled }}
 
