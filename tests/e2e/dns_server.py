@@ -27,11 +27,11 @@ class DnsServer:
         while True:
             try:
                 query, peer = self._socket.recvfrom(4096)
-            except OSError:
+                reply = self._reply(query)
+                if reply is not None:
+                    self._socket.sendto(reply, peer)
+            except OSError:  # closed
                 return
-            reply = self._reply(query)
-            if reply is not None:
-                self._socket.sendto(reply, peer)
 
     def _reply(self, query):
         labels, at = [], 12
