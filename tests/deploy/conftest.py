@@ -46,11 +46,11 @@ class Helm:
                               text=True)
 
     def template(self, profile=None, values=None, release="qwenserve", kubernetes=None, apis=None,
-                 show=None):
+                 show=None, chart=CHART):
         """`values`: by dotted path. `kubernetes`, `apis`: of the cluster; default: the least that the
         profile asks for."""
         least, needed = requirements(profile)
-        arguments = ["template", release, CHART, "--kube-version", f"{kubernetes or least}.0",
+        arguments = ["template", release, chart, "--kube-version", f"{kubernetes or least}.0",
                      "--namespace", "inference"]
         for api in needed if apis is None else apis:
             arguments += ["--api-versions", api]

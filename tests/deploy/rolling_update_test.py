@@ -1,7 +1,8 @@
 """Rolling updates under load: no request fails, and no token is wrong.
 
 Prints JSON. QWENSERVE_ROLLING=long: with the delays of the default values and CoreDNS's time to live, all together
-and each kind of pod by itself. QWENSERVE_OLD_BIN=FOLDER: programs of an older build, to be updated from.
+and each kind of pod by itself. QWENSERVE_OLD_BIN=FOLDER: programs of an older build, to be updated from;
+QWENSERVE_OLD_CHART=FOLDER: the chart that they came with, helm/qwenserve at the time.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import time
 
 import pytest
 
+from conftest import CHART
 from kube_cluster import Cluster
 from kube_load import Load, judge, longest_waits
 from kube_services import HAPROXY
@@ -19,6 +21,7 @@ from sim_cluster import make_sim_model
 
 LONG = os.environ.get("QWENSERVE_ROLLING") == "long"
 OLD_BIN = os.environ.get("QWENSERVE_OLD_BIN")
+OLD_CHART = pathlib.Path(os.environ.get("QWENSERVE_OLD_CHART", CHART))
 # Seconds that endpoints and names change late, and that names are kept.
 LATENESS, TTL = 2.0, 5 if LONG else 1
 DELAY = 10 if LONG else 4
@@ -55,16 +58,16 @@ def model(tmp_path_factory):
 def fleet(helm, model, folder, **given):
     versions = {"old": pathlib.Path(OLD_BIN)} if OLD_BIN else {}
     with Cluster(folder, claims={"models": model}, versions=versions, lateness=LATENESS, ttl=TTL) as cluster:
-        cluster.apply(helm.render(values=values(**given)))
+        cluster.apply(helm.render(values=values(**given), chart=OLD_CHART))
         cluster.wait_done()
         cluster.wait_reachable("qwenserve-gateway", GATEWAYS)
         cluster.wait_reachable("qwenserve-generator-sim", GENERATORS)
         yield cluster
 
 
-def update_under_load(helm, model, folder, seconds, old, new):
+def update_under_load(helm, model, folder, seconds, old, new, chart):
     """What the streams received meanwhile, judged: how many had the answers of each fingerprint; and the pods that
-    were replaced."""
+    were replaced. `chart`: that of the update."""
     load = Load(folder, RATE, seconds, LENGTHS)
     with contextlib.ExitStack() as stack:
         stack.callback(load.close)
@@ -77,7 +80,7 @@ def update_under_load(helm, model, folder, seconds, old, new):
         cluster.wait_for(lambda: cluster.metric("generator", "qwenserve_sequences_running")
                          > 0.5 * FULLNESS * GENERATORS * MAX_RUNNING, "the load")
         begin = time.monotonic()
-        cluster.apply(helm.render(values=values(**new)))
+        cluster.apply(helm.render(values=values(**new), chart=chart))
         cluster.wait_done(600)
         updated = time.monotonic() - begin
         events = load.wait()
@@ -98,7 +101,7 @@ def update_under_load(helm, model, folder, seconds, old, new):
 def test_a_new_version_of_everything_with_other_numerics(helm, model, tmp_path):
     """As `helm upgrade` does it. What has begun ends where it is, for its tokens are no other replica's."""
     counts, replaced = update_under_load(helm, model, tmp_path, 100 if LONG else 45, {"tag": "old", "fingerprint": "one"},
-                                         {"tag": "new", "fingerprint": "two"})
+                                         {"tag": "new", "fingerprint": "two"}, CHART)
     assert len(replaced) == GATEWAYS + TOKENIZERS + GENERATORS
     assert counts[0] and counts[1]
 
@@ -106,9 +109,10 @@ def test_a_new_version_of_everything_with_other_numerics(helm, model, tmp_path):
 @pytest.mark.skipif(not LONG, reason="QWENSERVE_ROLLING is not long")
 @pytest.mark.parametrize("component, count", [("gateway", GATEWAYS), ("tokenizer", TOKENIZERS), ("generator", GENERATORS)])
 def test_a_new_version_of_one(helm, model, tmp_path, component, count):
-    """The others stay at the old one, so that it works with the new one."""
+    """The others stay at the old one, so that it works with the new one; and the chart, so that new programs take
+    what it gives them."""
     everything = {c: "old" for c in ("gateway", "tokenizer", "generator")}
     _, replaced = update_under_load(helm, model, tmp_path, 100 if component == "generator" else 60, {"tags": everything},
-                                    {"tags": {**everything, component: "new"}})
+                                    {"tags": {**everything, component: "new"}}, OLD_CHART)
     assert len(replaced) == count
     assert {pod.labels["app.kubernetes.io/component"] for pod in replaced} == {component}
