@@ -10,11 +10,11 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "qwenserve/v1/admin.pb.h"
-#include "services/common/accept_loop.h"
 #include "services/common/flags.h"
 #include "services/common/grpc_settings.h"
-#include "services/common/metrics.h"
-#include "services/common/tls_material.h"
+#include "services/common/metrics/metrics.h"
+#include "services/common/net/accept_loop.h"
+#include "services/common/tls/tls_material.h"
 #include "services/common/tracing/tracing.h"
 
 namespace qwenserve {

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "services/common/unique_fd.h"
+#include "services/common/net/unique_fd.h"
 #include "spdlog/spdlog.h"
 
 namespace qwenserve {

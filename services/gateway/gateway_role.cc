@@ -5,9 +5,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
-#include "services/common/accept_metrics.h"
 #include "services/common/digest.h"
-#include "services/common/grpc_tls.h"
+#include "services/common/net/accept_metrics.h"
+#include "services/common/tls/grpc_tls.h"
 #include "services/gateway/auth/api_keys.h"
 #include "spdlog/spdlog.h"
 

@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 #include "services/common/proto_time.h"
 #include "services/common/session_protocol.h"
 #include "services/generator/submit_conversion.h"

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "services/common/metric_builders.h"
+#include "services/common/metrics/metric_builders.h"
 
 namespace qwenserve {
 namespace {

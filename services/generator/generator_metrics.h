@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "engine/parallel/rank_group.h"
-#include "services/common/metrics.h"
+#include "services/common/metrics/metrics.h"
 
 namespace qwenserve {
 

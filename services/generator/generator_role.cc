@@ -6,7 +6,7 @@
 #include "engine/base/monotonic_time.h"
 #include "engine/base/status_macros.h"
 #include "engine/tokenizer/tokenizer.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 #include "services/common/model_name.h"
 #include "services/common/version.h"
 #include "services/generator/load_progress.h"

@@ -12,7 +12,7 @@
 #include "engine/runtime/engine.h"
 #include "engine/runtime/engine_options.h"
 #include "qwenserve/v1/generator.grpc.pb.h"
-#include "services/common/metrics_compat.h"
+#include "services/common/metrics/metrics_compat.h"
 #include "services/common/server_main.h"
 #include "services/generator/generator_core.h"
 #include "services/generator/generator_metrics.h"

@@ -9,9 +9,9 @@
 #include "engine/base/status_macros.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
+#include "services/common/errors/status_mapping.h"
 #include "services/common/grpc_settings.h"
-#include "services/common/listen_socket.h"
-#include "services/common/status_mapping.h"
+#include "services/common/net/listen_socket.h"
 #include "services/common/version.h"
 #include "spdlog/spdlog.h"
 

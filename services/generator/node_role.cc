@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
-#include "services/common/listen_socket.h"
+#include "services/common/net/listen_socket.h"
 #include "services/generator/node_hub.h"
 #include "spdlog/spdlog.h"
 

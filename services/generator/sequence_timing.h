@@ -5,7 +5,7 @@
 
 #include "absl/time/time.h"
 #include "engine/schedule/request.h"
-#include "services/common/metrics.h"
+#include "services/common/metrics/metrics.h"
 #include "services/generator/generator_metrics.h"
 
 namespace qwenserve {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 
 namespace qwenserve {
 namespace {

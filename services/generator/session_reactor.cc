@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "engine/base/monotonic_time.h"
-#include "services/common/status_mapping.h"
+#include "services/common/errors/status_mapping.h"
 
 namespace qwenserve {
 

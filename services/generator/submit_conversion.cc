@@ -13,10 +13,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "engine/base/status_macros.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
+#include "services/common/errors/status_mapping.h"
 #include "services/common/logging.h"
 #include "services/common/proto_time.h"
-#include "services/common/status_mapping.h"
 #include "services/common/tracing/trace_context.h"
 #include "spdlog/spdlog.h"
 

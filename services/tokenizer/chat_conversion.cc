@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/json_reader.h"
 #include "engine/base/status_macros.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 
 namespace qwenserve {
 namespace {

@@ -5,9 +5,9 @@
 
 #include "absl/strings/escaping.h"
 #include "engine/base/monotonic_time.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
+#include "services/common/errors/status_mapping.h"
 #include "services/common/logging.h"
-#include "services/common/status_mapping.h"
 #include "spdlog/spdlog.h"
 
 namespace qwenserve {

@@ -157,7 +157,7 @@ def test_tests_in_the_text():
 
 
 def test_every_reason_of_an_error_is_explained():
-    header = (ROOT / "services/common/error_details.h").read_text()
+    header = (ROOT / "services/common/errors/error_details.h").read_text()
     reasons = re.findall(r"kReason\w+\[\] = \"(\w+)\"", header)
     assert len(reasons) > 15
     text = (ROOT / "docs/operations.md").read_text()

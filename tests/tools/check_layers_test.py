@@ -30,7 +30,7 @@ def test_this_tree_was_really_read():
 
 @pytest.mark.parametrize("path, line", [
     ("kernels/a.cc", '#include "engine/base/json_reader.h"'),
-    ("kernels/a.h", '#include "services/common/metrics.h"'),
+    ("kernels/a.h", '#include "services/common/metrics/metrics.h"'),
     ("kernels/cpu/a.cc", '#  include "tests/kernels/reference.h"'),
     ("kernels/cpu/a.cc", '#include <cuda_runtime.h>'),
     ("kernels/cpu/a.cc", '#include "cublasLt.h"'),
@@ -65,7 +65,7 @@ def test_upward_include_is_found(tmp_path, path, line):
     ("services/gateway/gateway.cc", '#include "services/gateway/workers/session_pool.h"'),
     ("services/generator/a.cc", '#include "engine/runtime/engine.h"'),
     ("services/generator/a.cc", '#include "qwenserve/v1/generator.grpc.pb.h"'),
-    ("tools/qwenctl/a.cc", '#include "services/common/status_mapping.h"'),
+    ("tools/qwenctl/a.cc", '#include "services/common/errors/status_mapping.h"'),
     ("tools/qwenctl/a.cc", '#include <grpcpp/grpcpp.h>'),
 ])
 def test_downward_include_passes(tmp_path, path, line):

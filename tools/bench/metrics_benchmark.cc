@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "services/common/metrics_compat.h"
+#include "services/common/metrics/metrics_compat.h"
 #include "services/gateway/metrics/edge_metrics.h"
 #include "services/gateway/metrics/gateway_metrics.h"
 #include "services/generator/sequence_timing.h"

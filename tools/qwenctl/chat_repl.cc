@@ -18,7 +18,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 #include "tools/qwenctl/answer_output.h"
 #include "tools/qwenctl/bracketed_paste.h"
 #include "tools/qwenctl/conversation_file.h"

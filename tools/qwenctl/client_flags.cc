@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "engine/tokenizer/unicode.h"
-#include "services/common/listen_socket.h"
+#include "services/common/net/listen_socket.h"
 #include "tools/qwenctl/commands.h"
 
 namespace qwenserve {

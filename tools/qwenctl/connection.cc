@@ -11,8 +11,8 @@
 #include "engine/base/status_macros.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
-#include "services/common/status_mapping.h"
-#include "services/common/tls_material.h"
+#include "services/common/errors/status_mapping.h"
+#include "services/common/tls/tls_material.h"
 #include "services/common/watched_files.h"
 
 namespace qwenserve {

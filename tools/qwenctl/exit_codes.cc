@@ -3,7 +3,7 @@
 #include <iostream>
 
 #include "absl/time/time.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 
 namespace qwenserve {
 

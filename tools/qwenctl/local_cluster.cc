@@ -16,7 +16,7 @@
 #include "absl/time/clock.h"
 #include "engine/base/status_macros.h"
 #include "engine/runtime/machine_limits.h"
-#include "services/common/listen_socket.h"
+#include "services/common/net/listen_socket.h"
 
 namespace qwenserve {
 namespace {

@@ -16,7 +16,7 @@
 #include "grpcpp/security/credentials.h"
 #include "opentelemetry/proto/collector/trace/v1/trace_service.grpc.pb.h"
 #include "services/common/log_limiter.h"
-#include "services/common/metrics.h"
+#include "services/common/metrics/metrics.h"
 #include "services/common/tracing/tracer.h"
 #include "services/common/tracing/tracing_metrics.h"
 

@@ -5,7 +5,7 @@
 
 #include "absl/random/random.h"
 #include "absl/time/clock.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 
 namespace qwenserve {
 namespace {

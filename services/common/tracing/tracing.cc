@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
-#include "services/common/grpc_tls.h"
-#include "services/common/listen_socket.h"
+#include "services/common/net/listen_socket.h"
+#include "services/common/tls/grpc_tls.h"
 #include "services/common/version.h"
 
 namespace qwenserve {

@@ -9,8 +9,8 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "services/common/flags.h"
-#include "services/common/metrics.h"
-#include "services/common/tls_material.h"
+#include "services/common/metrics/metrics.h"
+#include "services/common/tls/tls_material.h"
 #include "services/common/tracing/span_exporter.h"
 #include "services/common/tracing/tracer.h"
 

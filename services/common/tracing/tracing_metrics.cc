@@ -1,6 +1,6 @@
 #include "services/common/tracing/tracing_metrics.h"
 
-#include "services/common/metric_builders.h"
+#include "services/common/metrics/metric_builders.h"
 
 namespace qwenserve {
 namespace {

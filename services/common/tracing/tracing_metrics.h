@@ -1,7 +1,7 @@
 #ifndef QWENSERVE_SERVICES_COMMON_TRACING_TRACING_METRICS_H_
 #define QWENSERVE_SERVICES_COMMON_TRACING_TRACING_METRICS_H_
 
-#include "services/common/metrics.h"
+#include "services/common/metrics/metrics.h"
 
 namespace qwenserve {
 

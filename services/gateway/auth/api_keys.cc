@@ -9,7 +9,7 @@
 #include "absl/time/clock.h"
 #include "engine/base/status_macros.h"
 #include "services/common/digest.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 #include "services/gateway/auth/key_file.h"
 #include "spdlog/spdlog.h"
 

@@ -12,7 +12,7 @@
 #include "absl/time/clock.h"
 #include "engine/base/json_reader.h"
 #include "engine/base/status_macros.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 #include "services/common/logging.h"
 #include "services/common/tracing/trace_context.h"
 #include "spdlog/spdlog.h"

@@ -13,7 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "services/common/log_limiter.h"
-#include "services/common/unique_fd.h"
+#include "services/common/net/unique_fd.h"
 #include "services/gateway/auth/authenticator.h"
 #include "services/gateway/metrics/edge_metrics.h"
 

@@ -5,8 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
-#include "services/common/error_details.h"
-#include "services/common/status_mapping.h"
+#include "services/common/errors/error_details.h"
+#include "services/common/errors/status_mapping.h"
 
 namespace qwenserve {
 namespace {

@@ -3,7 +3,7 @@
 #include <memory>
 #include <utility>
 
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 #include "services/common/proto_time.h"
 #include "services/gateway/call/generate_call.h"
 #include "services/gateway/call/sampling_defaults.h"

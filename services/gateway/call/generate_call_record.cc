@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 #include "services/common/proto_time.h"
 #include "services/gateway/call/generate_call.h"
 

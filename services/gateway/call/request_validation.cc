@@ -11,7 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "engine/base/status_macros.h"
 #include "google/rpc/error_details.pb.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 
 namespace qwenserve {
 namespace {

@@ -9,7 +9,7 @@
 #include "absl/synchronization/mutex.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
-#include "services/common/status_mapping.h"
+#include "services/common/errors/status_mapping.h"
 #include "services/gateway/answer/response_builder.h"
 #include "services/gateway/call/generate_call.h"
 #include "services/gateway/gateway.h"

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "qwenserve/v1/inference.grpc.pb.h"
-#include "services/common/proxied_peers.h"
+#include "services/common/net/proxied_peers.h"
 #include "services/gateway/gateway.h"
 #include "services/gateway/grpc/open_calls.h"
 

@@ -5,7 +5,7 @@
 
 #include "absl/strings/string_view.h"
 #include "grpcpp/server_context.h"
-#include "services/common/proxied_peers.h"
+#include "services/common/net/proxied_peers.h"
 #include "services/gateway/auth/authenticator.h"
 
 namespace qwenserve {

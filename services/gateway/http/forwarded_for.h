@@ -4,7 +4,7 @@
 #include <boost/beast/http/fields.hpp>
 #include <string>
 
-#include "services/common/ip_address.h"
+#include "services/common/net/ip_address.h"
 
 namespace qwenserve {
 

@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 #include "services/gateway/call/random_draws.h"
 #include "services/gateway/http/openai_error.h"
 #include "services/gateway/http/openai_request.h"

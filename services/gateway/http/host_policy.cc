@@ -8,7 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "services/common/ip_address.h"
+#include "services/common/net/ip_address.h"
 #include "services/gateway/http/openai_error.h"
 
 namespace qwenserve {

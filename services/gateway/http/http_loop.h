@@ -9,8 +9,8 @@
 #include <memory>
 #include <unordered_map>
 
-#include "services/common/ip_address.h"
-#include "services/common/tls_server_context.h"
+#include "services/common/net/ip_address.h"
+#include "services/common/tls/tls_server_context.h"
 #include "services/gateway/http/http_application.h"
 #include "services/gateway/http/http_body.h"
 

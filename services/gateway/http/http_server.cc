@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "engine/base/status_macros.h"
-#include "services/common/unique_fd.h"
+#include "services/common/net/unique_fd.h"
 #include "services/gateway/http/http_connection.h"
 
 namespace qwenserve {

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "services/common/accept_loop.h"
-#include "services/common/listen_socket.h"
+#include "services/common/net/accept_loop.h"
+#include "services/common/net/listen_socket.h"
 #include "services/gateway/http/http_loop.h"
 
 namespace qwenserve {

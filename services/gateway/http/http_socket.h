@@ -7,7 +7,7 @@
 #include <functional>
 #include <string>
 
-#include "services/common/tls_server_context.h"
+#include "services/common/tls/tls_server_context.h"
 
 namespace qwenserve {
 

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "engine/base/status_macros.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 
 namespace qwenserve {
 namespace {

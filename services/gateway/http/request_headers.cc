@@ -1,7 +1,7 @@
 #include "services/gateway/http/request_headers.h"
 
 #include "absl/strings/numbers.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 #include "services/gateway/auth/caller.h"
 
 namespace qwenserve {

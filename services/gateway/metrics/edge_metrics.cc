@@ -1,6 +1,6 @@
 #include "services/gateway/metrics/edge_metrics.h"
 
-#include "services/common/metric_builders.h"
+#include "services/common/metrics/metric_builders.h"
 
 namespace qwenserve {
 namespace {

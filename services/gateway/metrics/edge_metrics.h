@@ -3,7 +3,7 @@
 
 #include <array>
 
-#include "services/common/metrics.h"
+#include "services/common/metrics/metrics.h"
 
 namespace qwenserve {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "services/common/metrics.h"
+#include "services/common/metrics/metrics.h"
 #include "services/gateway/metrics/model_metrics.h"
 
 namespace qwenserve {

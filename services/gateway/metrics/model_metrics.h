@@ -10,7 +10,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
-#include "services/common/metrics.h"
+#include "services/common/metrics/metrics.h"
 
 namespace qwenserve {
 

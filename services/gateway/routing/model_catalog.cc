@@ -9,7 +9,7 @@
 #include "engine/base/json_reader.h"
 #include "engine/base/status_macros.h"
 #include "google/rpc/error_details.pb.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 
 namespace qwenserve {
 namespace {

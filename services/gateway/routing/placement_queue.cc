@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 #include "services/gateway/admission/retry_delay.h"
 
 namespace qwenserve {

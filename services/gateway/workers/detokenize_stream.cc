@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "services/common/error_details.h"
-#include "services/common/status_mapping.h"
+#include "services/common/errors/error_details.h"
+#include "services/common/errors/status_mapping.h"
 
 namespace qwenserve {
 

@@ -4,9 +4,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "services/common/errors/status_mapping.h"
 #include "services/common/proto_time.h"
 #include "services/common/session_protocol.h"
-#include "services/common/status_mapping.h"
 
 namespace qwenserve {
 namespace {

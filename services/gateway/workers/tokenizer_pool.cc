@@ -8,9 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "grpcpp/client_context.h"
 #include "kernels/check.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
+#include "services/common/errors/status_mapping.h"
 #include "services/common/grpc_settings.h"
-#include "services/common/status_mapping.h"
 #include "spdlog/spdlog.h"
 
 namespace qwenserve {

@@ -11,7 +11,7 @@
 #include <string>
 #include <thread>
 
-#include "services/common/unique_fd.h"
+#include "services/common/net/unique_fd.h"
 
 namespace qwenserve {
 

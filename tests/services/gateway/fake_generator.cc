@@ -9,7 +9,7 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 #include "gtest/gtest.h"
-#include "services/common/status_mapping.h"
+#include "services/common/errors/status_mapping.h"
 #include "services/gateway/call/random_draws.h"
 
 namespace qwenserve {

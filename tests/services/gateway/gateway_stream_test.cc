@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "gmock/gmock.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 #include "tests/services/gateway/gateway_harness.h"
 
 namespace qwenserve {

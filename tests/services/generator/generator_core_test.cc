@@ -6,9 +6,9 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
+#include "services/common/errors/status_mapping.h"
 #include "services/common/session_protocol.h"
-#include "services/common/status_mapping.h"
 #include "services/generator/submit_conversion.h"
 #include "tests/services/generator/fake_engine.h"
 

@@ -13,9 +13,9 @@
 #include "grpcpp/server_builder.h"
 #include "gtest/gtest.h"
 #include "qwenserve/v1/generator.grpc.pb.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
+#include "services/common/errors/status_mapping.h"
 #include "services/common/session_protocol.h"
-#include "services/common/status_mapping.h"
 #include "services/generator/submit_conversion.h"
 #include "tests/services/generator/fake_engine.h"
 

@@ -5,8 +5,8 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "services/common/error_details.h"
-#include "services/common/status_mapping.h"
+#include "services/common/errors/error_details.h"
+#include "services/common/errors/status_mapping.h"
 #include "tests/engine/tokenizer/tiny_model.h"
 
 namespace qwenserve {

@@ -8,8 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "qwenserve/v1/inference.grpc.pb.h"
-#include "services/common/error_details.h"
-#include "services/common/status_mapping.h"
+#include "services/common/errors/error_details.h"
+#include "services/common/errors/status_mapping.h"
 #include "tools/qwenctl/bench/bench_transport.h"
 
 namespace qwenserve {

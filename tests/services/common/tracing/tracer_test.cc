@@ -10,7 +10,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/time/clock.h"
 #include "gtest/gtest.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 
 namespace {
 

@@ -11,7 +11,7 @@
 
 #include "gtest/gtest.h"
 #include "services/common/digest.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 #include "services/gateway/auth/key_file.h"
 #include "tests/services/common/test_client.h"
 

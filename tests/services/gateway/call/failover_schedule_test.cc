@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 #include "tests/services/gateway/call/failover_world.h"
 
 namespace qwenserve {

@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
-#include "services/common/error_details.h"
-#include "services/common/status_mapping.h"
+#include "services/common/errors/error_details.h"
+#include "services/common/errors/status_mapping.h"
 #include "tests/services/gateway/call/one_model_catalog.h"
 #include "tests/services/gateway/fake_tokenizer.h"
 

@@ -7,7 +7,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 
 namespace qwenserve {
 namespace {

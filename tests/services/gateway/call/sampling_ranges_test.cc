@@ -3,7 +3,7 @@
 
 #include "engine/sample/sampling_params.h"
 #include "gtest/gtest.h"
-#include "services/common/error_details.h"
+#include "services/common/errors/error_details.h"
 #include "services/gateway/call/request_validation.h"
 
 namespace qwenserve {

@@ -11,7 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/string_view.h"
 #include "gtest/gtest.h"
-#include "services/common/unique_fd.h"
+#include "services/common/net/unique_fd.h"
 
 namespace qwenserve {
 
