@@ -21,7 +21,7 @@ struct RankProgress {
   // In collectives that are not a device's, since the start, waits for other ranks included. 0 for
   // ranks on other nodes, as are the next two.
   absl::Duration collective_time;
-  // Memory of the rank's device, at the last look; 0 where that is the host's.
+  // Bytes of the rank's device, at the last look; 0 where that is the host's.
   uint64_t device_used = 0;
   uint64_t device_total = 0;
 };
@@ -78,6 +78,7 @@ class RankGroup {
   // Up to two steps of a rank may have begun before the first ends.
   void BeginStep(int rank, uint64_t step);
   void EndStep(int rank, uint64_t step);
+  // These two from the rank's own thread; what they told is read from any. `used`, `total`: bytes.
   void AddCollectiveTime(int rank, absl::Duration time);
   void SetDeviceMemory(int rank, uint64_t used, uint64_t total);
   RankProgress Progress(int rank) const;

@@ -102,6 +102,8 @@ absl::StatusOr<std::unique_ptr<ServerRole>> GatewayRole::Create(GatewayOptions o
   UseMetricsCompat(options.metrics_compat, context.metrics());
   auto role = std::make_unique<GatewayRole>(options, http.api, context);
   if (!http.listen.empty()) QS_RETURN_IF_ERROR(role->StartHttp(http));
+  // Last, for nobody takes the hook back from a role that could not start.
+  context.metrics().OnScrape([raw = role.get()] { raw->gateway_.UpdateMetrics(); });
   return role;
 }
 
@@ -112,9 +114,7 @@ GatewayRole::GatewayRole(const GatewayOptions& options, const OpenAiOptions& api
       gateway_(options, &metrics_, [this](const ModelCatalog& catalog) { OnCatalog(catalog); }),
       service_(&gateway_, options.proxied_peers),
       http_metrics_(context.metrics()),
-      api_(&gateway_, api) {
-  context.metrics().OnScrape([this] { gateway_.UpdateMetrics(); });
-}
+      api_(&gateway_, api) {}
 
 absl::Status GatewayRole::StartHttp(const HttpEdgeOptions& http) {
   QS_ASSIGN_OR_RETURN(ListenSocket socket, BindSocket(http.listen));

@@ -49,6 +49,7 @@ class CounterPerCode {
 // instead of one for each token. Not thread-safe but for the histogram.
 class HistogramBatch {
  public:
+  // `bounds`: the histogram's own, in its unit.
   HistogramBatch(Histogram& histogram, Histogram::BucketBoundaries bounds);
   void Observe(double value, int times = 1);
   // Hands over what came since the last call.
@@ -114,7 +115,7 @@ struct ServerMetrics {
 // Watched files read anew, by file and result; also for what only one kind of process reads.
 Counter& ReloadCounter(Metrics& metrics, const std::string& file, const char* result);
 
-// Of certificates; `name` is tls or worker_tls.
+// Of certificates; `name` is tls, worker_tls or otlp_tls.
 struct TlsMetrics {
   TlsMetrics(Metrics& metrics, const std::string& name);
   Gauge& not_after;

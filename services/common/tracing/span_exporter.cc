@@ -73,7 +73,11 @@ void SpanExporter::Add(opentelemetry::proto::trace::v1::Span span) {
   bool full_batch = false;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (queue_.size() >= settings_.max_queued || done_) {
+    if (done_) {
+      metrics_.dropped_not_sent.Increment();
+      return;
+    }
+    if (queue_.size() >= settings_.max_queued) {
       metrics_.dropped_queue_full.Increment();
       return;
     }

@@ -14,11 +14,13 @@ enum class LossCause {
   kUnreachable,  // its session was gone before it was asked
   kPaused,       // the gateway itself was stopped, and lost its sessions by that
 };
+inline constexpr int kNumLossCauses = static_cast<int>(LossCause::kPaused) + 1;
 
 // As labels and attributes have it.
 inline const char* LossCauseName(LossCause cause) {
   constexpr const char* kNames[] = {"ended",    "silent",  "stalled",     "failed",
                                     "draining", "refused", "unreachable", "paused"};
+  static_assert(sizeof(kNames) / sizeof(kNames[0]) == kNumLossCauses);
   return kNames[static_cast<int>(cause)];
 }
 

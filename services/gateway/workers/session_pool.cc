@@ -165,10 +165,9 @@ void SessionPool::Review(const std::string& address, Endpoint& endpoint, absl::T
     // One that goes in order, as in an update, is no loss; nor is it its fault that this process
     // stood still.
     const LossCause cause = endpoint.session->loss_cause();
-    if (cause != LossCause::kDraining && cause != LossCause::kPaused) {
-      metrics_->generators_lost.Increment();
-    }
-    endpoint.health->OnLost(endpoint.session->open_sequences() > 0, now);
+    const bool its_fault = cause != LossCause::kDraining && cause != LossCause::kPaused;
+    if (its_fault) metrics_->generators_lost.Increment();
+    endpoint.health->OnLost(its_fault && endpoint.session->open_sequences() > 0, now);
   }
   if (endpoint.was_ready || reason != endpoint.last_reason) {
     spdlog::warn("generator at {}: {}", address, reason);

@@ -237,7 +237,7 @@ TEST_F(SpanExporterTest, ShutdownSendsWhatWaits) {
   exporter_->Shutdown(absl::Seconds(60));
   EXPECT_EQ(fake.names().size(), 7u);
   Add(1, "late");
-  EXPECT_EQ(Count("dropped_queue_full"), 1);
+  EXPECT_EQ(Count("dropped_not_sent"), 1);
   EXPECT_EQ(Count("sent"), 7);
 }
 
