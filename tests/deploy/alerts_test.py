@@ -185,6 +185,16 @@ def test_values_reach_the_rules(helm):
     assert "${" not in text
 
 
+def test_a_load_may_take_as_long_as_the_values_say(helm):
+    """Or models that are slow to load would page during each update."""
+    model = {"name": "own", "source": {"hostPath": {"path": "/m"}}, "generator": {"resources": {"limits": {"memory": "4Gi"}}}}
+    for startup, minutes in ((1800, 45), (7201, 136)):
+        models = {"quick": model, "slow": {**model, "name": "slow", "generator": {**model["generator"], "startupSeconds": startup}}}
+        rules = {rule["alert"]: rule for group in render(helm, {"models": models})["spec"]["groups"]
+                 for rule in group["rules"] if "alert" in rule}
+        assert rules["QwenserveModelNotServed"]["for"] == f"{minutes}m"
+
+
 def test_default_thresholds_leave_no_word(document):
     assert "${" not in yaml.safe_dump(document)
 

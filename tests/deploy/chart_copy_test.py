@@ -19,10 +19,10 @@ class Checkpoint:
         self.source, self.target = folder / "source", folder / "model"
         self.command = command
         self.target.mkdir()
-        for name in ("config.json", "a b.txt", "deep/er/model.safetensors", "stray"):
+        for name in ("config.json", "a b.txt", "deep/er/model.safetensors", "model.bin", "stray"):
             (self.source / name).parent.mkdir(parents=True, exist_ok=True)
             (self.source / name).write_text(f"content of {name}")
-        self.listed = ["config.json", "a b.txt", "deep/er/model.safetensors"]
+        self.listed = ["config.json", "a b.txt", "deep/er/model.safetensors", "model.bin"]
         self.write_list()
 
     def write_list(self, flags=()):

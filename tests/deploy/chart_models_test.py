@@ -67,7 +67,7 @@ def test_copied_source(helm, claim):
         [init] = this.spec["initContainers"]
         environment = {e["name"]: e["value"] for e in init["env"]}
         assert environment == {"SOURCE": "/source/m" if claim else "/m", "LIST": "SHA256SUMS", "LIST_SHA256": "0" * 64,
-                               "SKIP": "*.safetensors" if component == "tokenizer" else ""}
+                               "SKIP": "*.safetensors *.bin *.pt *.pth *.gguf *.h5 *.msgpack *.onnx" if component == "tokenizer" else ""}
         assert init["image"] == "tools:1"
         # So that only nodes with room for it are chosen.
         assert init["resources"]["requests"]["ephemeral-storage"] == size

@@ -183,6 +183,7 @@ def test_endpoint_pickers_find_the_metrics(helm, names, tmp_path):
         return
     assert set(specs) == {"queuedRequestsSpec", "runningRequestsSpec", "kvUsageSpec", "cacheInfoSpec"}
     assert set(specs.values()) <= DOCUMENTED
+    assert text.count("engineConfigs:") == 1 and re.findall(r"- name: (\S+)", text) == ["qwenserve-a", "qwenserve-b"]
 
 
 def test_autoscaling_uses_metrics_that_exist(helm):

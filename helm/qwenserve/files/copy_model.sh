@@ -1,3 +1,4 @@
+set -f # the patterns of SKIP stay patterns
 cd "$SOURCE" || { echo "there is no folder $SOURCE"; exit 1; }
 [ -f "$LIST" ] || { echo "there is no $LIST in $SOURCE: make it with sha256sum"; exit 1; }
 echo "$LIST_SHA256  $LIST" | sha256sum -c - >/dev/null ||
@@ -6,7 +7,9 @@ wanted=/model/.wanted
 : >"$wanted"
 while read -r sum file; do
   file=${file#\*}
-  case "${file##*/}" in $SKIP) continue ;; esac
+  for pattern in $SKIP; do
+    case "${file##*/}" in $pattern) continue 2 ;; esac
+  done
   [ -f "$file" ] || { echo "$LIST names $file, and it is not there"; exit 1; }
   mkdir -p "/model/$(dirname "$file")"
   cp "$file" "/model/$file"

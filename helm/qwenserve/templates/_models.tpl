@@ -219,7 +219,7 @@ checksum. A tokenizer needs no weights.
     - {name: SOURCE, value: {{ ternary (printf "/source/%s" .path) .path (ne (default "" .claimName) "") | quote }}}
     - {name: LIST, value: {{ .list | default "SHA256SUMS" | quote }}}
     - {name: LIST_SHA256, value: {{ .sha256 | quote }}}
-    - {name: SKIP, value: {{ ternary "*.safetensors" "" (eq $.component "tokenizer") | quote }}}
+    - {name: SKIP, value: {{ ternary "*.safetensors *.bin *.pt *.pth *.gguf *.h5 *.msgpack *.onnx" "" (eq $.component "tokenizer") | quote }}}
   resources:
     requests: {cpu: 100m, memory: 64Mi, ephemeral-storage: {{ include "qwenserve.copySize" $ }}}
     limits: {memory: 1Gi}

@@ -5,11 +5,21 @@
 {{- if $values.everyRelease -}}{{- $scope = "release!=\"\"" -}}{{- end -}}
 {{- $words := dict "scope" $scope "runbookUrl" .Values.runbookUrl "errorCodes" (join "|" $values.slo.errorCodes) -}}
 {{- $words = merge $words $values.severities $values.thresholds (omit $values.slo "errorCodes") -}}
+{{- if not $values.thresholds.notReady -}}{{- $_ := set $words "notReady" (include "qwenserve.notReady" $) -}}{{- end -}}
 {{- $rules := printf "groups:%s" (index (splitList "\ngroups:" (.Files.Get "files/rules.yaml")) 1) -}}
 {{- range $word, $value := $words -}}
 {{- $rules = replace (printf "${%s}" $word) (include "qwenserve.scalar" $value) $rules -}}
 {{- end -}}
 {{- $rules -}}
+{{- end -}}
+
+{{/* In minutes, for an alert about a load that takes longer than any should. */}}
+{{- define "qwenserve.notReady" -}}
+{{- $seconds := 0 -}}
+{{- range include "qwenserve.models" $ | fromJson -}}
+{{- $seconds = max $seconds (include "qwenserve.generatorStartup" . | int64) -}}
+{{- end -}}
+{{- printf "%dm" (add 15 (ceil (divf $seconds 60)) | int64) -}}
 {{- end -}}
 
 {{/* Takes (list ROOT PATH): the dashboard with the release's objectives as its constants. */}}
