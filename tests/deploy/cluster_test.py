@@ -33,7 +33,7 @@ def test_the_demo_starts_answers_and_stops(helm, api, make_cluster):
     with channel:
         assert next(answer).HasField("started")
         pods = cluster.pods()
-        cluster.workloads.clear()
+        cluster.stop_controllers()
         for pod in pods:
             pod.delete()
         assert sum(len(event.delta.token_ids) for event in answer) == 300
@@ -55,7 +55,7 @@ def test_who_cannot_finish_ends_within_the_grace_period(helm, api, make_cluster,
         assert next(answer).HasField("started")
         pod = the_pod(cluster, component)
         assert pod.grace == 1 + 2 + 15
-        cluster.workloads.clear()
+        cluster.stop_controllers()
         pod.delete()
         with pytest.raises(grpc.RpcError) as error:
             list(answer)

@@ -50,15 +50,26 @@ class Probe(threading.Thread):
         self.ip, self.over, self.period = ip, over, self.settings["periodSeconds"] / hurry
         self.ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         self.on_success, self.on_failure, self.after = on_success, on_failure, []
+        self.error = None
 
     def before(self, *probes):
         self.after = probes
 
     def finish(self):
+        """Raises what broke the probe itself."""
         if self.is_alive():
             self.join()
+        if self.error is not None:
+            raise self.error
 
     def run(self):
+        try:
+            self._ask_repeatedly()
+        except BaseException as error:
+            self.error = error
+            self.over.set()
+
+    def _ask_repeatedly(self):
         failed, due = 0, time.monotonic()
         while not self.over.wait(max(0, due - time.monotonic())):
             due = max(due + self.period, time.monotonic())

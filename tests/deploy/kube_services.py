@@ -4,6 +4,7 @@ A headless Service is a name with the addresses of its pods; another one is an a
 stands for what kube-proxy does: new connections go to a ready pod, those that are open stay where they are.
 """
 
+import contextlib
 import pathlib
 import random
 import shutil
@@ -107,17 +108,19 @@ class Services:
         with open(self.folder / "haproxy.log", "wb") as log:
             self._proxy = subprocess.Popen([HAPROXY, "-db", "-f", self.folder / "haproxy.cfg"], stdout=log, stderr=log)
         deadline = time.monotonic() + 30
-        while not self._command("show info"):
+        while not self._listens():
             assert self._proxy.poll() is None and time.monotonic() < deadline, (self.folder / "haproxy.log").read_text()
             time.sleep(0.02)
+
+    def _listens(self):
+        with contextlib.suppress(OSError):
+            return bool(self._command("show info"))
+        return False
 
     def _command(self, text):
         with socket.socket(socket.AF_UNIX) as control:
             control.settimeout(10)
-            try:
-                control.connect(str(self.folder / "haproxy.sock"))
-            except OSError:
-                return ""
+            control.connect(str(self.folder / "haproxy.sock"))
             control.sendall(text.encode() + b"\n")
             answer = b""
             while part := control.recv(65536):

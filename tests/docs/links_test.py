@@ -1,6 +1,5 @@
 """What the pages point to is there: files, headings, flags, values of the chart, metrics."""
 
-import functools
 import pathlib
 import re
 import subprocess
@@ -79,23 +78,9 @@ def test_flags_in_the_text(page):
     assert not unknown
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_tests_in_the_text(page):
-    """They are files or known to ctest."""
-    told = {name for code in inline_code(page) for name in re.findall(r"\b[a-z0-9_]+_(?:test|fuzzer)\b", code)}
-    assert not told - known_tests()
-
-
-@functools.cache
-def known_tests():
-    files = [path for path in (ROOT / "tests").rglob("*") if path.suffix in (".cc", ".py", ".txt")]
-    registered = {name for path in files if path.name == "CMakeLists.txt"
-                  for name in re.findall(r"\b[a-z0-9_]+_(?:test|fuzzer)\b", path.read_text())}
-    return registered | {path.stem for path in files}
-
-
 # Of others' programs, named alone.
-FOREIGN_OPTIONS = {"--gpus", "--build-arg", "--build-context", "--timestamp", "--total-queued-requests-metric",
+FOREIGN_OPTIONS = {"--gpus", "--build-arg", "--build-context", "--timestamp", "--reset-then-reuse-values",
+                   "--total-queued-requests-metric",
                    "--total-running-requests-metric", "--kv-cache-usage-percentage-metric", "--cache-info-metric",
                    "--model-server-metrics-port"}
 
@@ -150,9 +135,9 @@ def test_tests_in_the_text():
     """Named in the pages and in the READMEs of the folders."""
     lists = "".join(path.read_text() for path in [*(ROOT / "tests").rglob("CMakeLists.txt")])
     known = set(re.findall(r"NAME (\w+)", lists)) | {path.stem for path in (ROOT / "tests").rglob("*.*")}
-    known |= set(re.findall(r"\b(\w+_test)\b", lists))
+    known |= set(re.findall(r"\b(\w+_(?:test|fuzzer))\b", lists))
     for page in FILES:
-        named = {name for code in inline_code(page) for name in re.findall(r"\b[a-z]\w*_(?:e2e_|load_)?test\b", code)}
+        named = {name for code in inline_code(page) for name in re.findall(r"\b[a-z]\w*_(?:test|fuzzer)\b", code)}
         assert named <= known, (page, named - known)
 
 

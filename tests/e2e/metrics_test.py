@@ -59,6 +59,11 @@ class Fleet:
         return {"gateway": [self.open, self.guarded], "tokenizer": self.cluster.tokenizers,
                 "generator": [*self.cluster.generators, self.ranks]}
 
+    def wait_idle(self):
+        self.cluster.wait_idle()
+        self.ranks.await_metric(lambda running: running == 0, "qwenserve_sequences_running")
+        self.ranks.await_metric(lambda waiting: waiting == 0, "qwenserve_sequences_waiting")
+
     def processes(self):
         return [process for processes in self.roles().values() for process in processes]
 
@@ -284,7 +289,7 @@ def test_no_client_makes_the_set_of_series_grow(fleet, api):
             with contextlib.closing(http.client.HTTPSConnection(host, int(port), timeout=120, context=context)) as connection:
                 connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {header(number)}"})
                 assert connection.getresponse().status == 401
-    fleet.cluster.wait_idle()
+    fleet.wait_idle()
     after = names()
     for process in fleet.processes():
         assert after[process.pid] == before[process.pid], process.role
@@ -298,7 +303,7 @@ def test_vllm_aliases_say_the_same(fleet):
         return
     with fleet.load():
         pass
-    fleet.cluster.wait_idle()
+    fleet.wait_idle()
     for role, processes in fleet.roles().items():
         for process in processes:
             text = scrape(process)
@@ -308,9 +313,9 @@ def test_vllm_aliases_say_the_same(fleet):
                 name, _, part = native.partition(" ")
                 suffix = {"histogram": "_count"}.get(kinds[alias], "")
                 # `sum of` a histogram is a counter.
-                told = sum(v for key, v in values.items() if key.split("{")[0] == alias + suffix)
-                real = sum(v for key, v in values.items() if key.split("{")[0] == name + ("_sum" if part else suffix))
-                assert told == real, (role, alias)
+                told = [v for key, v in values.items() if key.split("{")[0] == alias + suffix]
+                real = [v for key, v in values.items() if key.split("{")[0] == name + ("_sum" if part else suffix)]
+                assert told and real and sum(told) == sum(real), (role, alias, told, real)
     for process in (fleet.open, fleet.cluster.generators[0]):
         labels = dict(series_of(scrape(process)))["vllm:cache_config_info"]
         assert labels["block_size"] == "16" and int(labels["num_gpu_blocks"]) > 0 and labels["model_name"] == "sim"
@@ -362,7 +367,8 @@ def test_every_rank_has_its_series(fleet):
         assert fleet.ranks.metric("qwenserve_rank_step_age_seconds", rank=rank) >= 0
     assert fleet.ranks.metric("qwenserve_sampled_rows_total", way="pairs") > 0
     # What a step computes and how many sequences share it.
-    steps = fleet.ranks.metric("qwenserve_engine_steps_total")
-    assert fleet.ranks.metric("qwenserve_step_tokens_count") == fleet.ranks.metric("qwenserve_step_duration_seconds_count")
-    assert 0 < fleet.ranks.metric("qwenserve_step_sequences_sum") <= fleet.ranks.metric("qwenserve_step_tokens_sum")
-    assert steps > 0
+    fleet.wait_idle()
+    values = {name.split("{")[0]: value for name, value in fleet.ranks.series().items() if "_bucket" not in name}
+    assert values["qwenserve_step_tokens_count"] == values["qwenserve_step_duration_seconds_count"] > 0
+    assert 0 < values["qwenserve_step_sequences_sum"] <= values["qwenserve_step_tokens_sum"]
+    assert values["qwenserve_engine_steps_total"] > 0
