@@ -48,6 +48,20 @@ class TwoTokenizersTest : public testing::Test {
     return first_.num_prepared() > 0 ? first_ : second_;
   }
 
+  // A gateway with this many calls, of which one is out at each tokenizer, unanswered, and the
+  // others wait.
+  void StartWithPromptsWaiting(int calls, std::vector<std::unique_ptr<ChatStream>>* streams) {
+    TokenizerSettings settings;
+    settings.max_prepares_per_worker = 1;
+    ASSERT_NO_FATAL_FAILURE(Start(settings));
+    first_.HoldPrepare(true);
+    second_.HoldPrepare(true);
+    for (int i = 0; i < calls; ++i) {
+      streams->push_back(std::make_unique<ChatStream>(stub(), UserSays("hello")));
+    }
+    ASSERT_TRUE(Eventually([&] { return first_.num_prepared() + second_.num_prepared() == 2; }));
+  }
+
   FakeTokenizer first_;
   FakeTokenizer second_;
   FakeGenerator generator_;
@@ -169,16 +183,8 @@ TEST_F(TwoTokenizersTest, PromptsWaitForAWorkerWithRoom) {
 }
 
 TEST_F(TwoTokenizersTest, WaitingPromptsOfALostTokenizerGoElsewhere) {
-  TokenizerSettings settings;
-  settings.max_prepares_per_worker = 1;
-  Start(settings);
-  first_.HoldPrepare(true);
-  second_.HoldPrepare(true);
   std::vector<std::unique_ptr<ChatStream>> streams;
-  for (int i = 0; i < 4; ++i) {
-    streams.push_back(std::make_unique<ChatStream>(stub(), UserSays("hello")));
-  }
-  ASSERT_TRUE(Eventually([&] { return first_.num_prepared() + second_.num_prepared() == 2; }));
+  ASSERT_NO_FATAL_FAILURE(StartWithPromptsWaiting(4, &streams));
   // The prompt that it had waits behind the others now, and is not given to it again.
   first_.Kill();
   second_.HoldPrepare(false);
@@ -190,16 +196,8 @@ TEST_F(TwoTokenizersTest, WaitingPromptsOfALostTokenizerGoElsewhere) {
 }
 
 TEST_F(TwoTokenizersTest, WaitingPromptsEndWhenNoTokenizerIsLeft) {
-  TokenizerSettings settings;
-  settings.max_prepares_per_worker = 1;
-  Start(settings);
-  first_.HoldPrepare(true);
-  second_.HoldPrepare(true);
   std::vector<std::unique_ptr<ChatStream>> streams;
-  for (int i = 0; i < 4; ++i) {
-    streams.push_back(std::make_unique<ChatStream>(stub(), UserSays("hello")));
-  }
-  ASSERT_TRUE(Eventually([&] { return first_.num_prepared() + second_.num_prepared() == 2; }));
+  ASSERT_NO_FATAL_FAILURE(StartWithPromptsWaiting(4, &streams));
   first_.Kill();
   second_.Kill();
   for (const auto& stream : streams) {
@@ -210,16 +208,8 @@ TEST_F(TwoTokenizersTest, WaitingPromptsEndWhenNoTokenizerIsLeft) {
 }
 
 TEST_F(TwoTokenizersTest, WaitingPromptsEndWithTheGateway) {
-  TokenizerSettings settings;
-  settings.max_prepares_per_worker = 1;
-  Start(settings);
-  first_.HoldPrepare(true);
-  second_.HoldPrepare(true);
   std::vector<std::unique_ptr<ChatStream>> streams;
-  for (int i = 0; i < 3; ++i) {
-    streams.push_back(std::make_unique<ChatStream>(stub(), UserSays("hello")));
-  }
-  ASSERT_TRUE(Eventually([&] { return first_.num_prepared() + second_.num_prepared() == 2; }));
+  ASSERT_NO_FATAL_FAILURE(StartWithPromptsWaiting(3, &streams));
   harness_.reset();
   for (const auto& stream : streams) EXPECT_FALSE(stream->End().ok());
 }
